@@ -1,0 +1,87 @@
+"""Element types and encodings of compressed tensors: what the stored numbers mean."""
+
+# No `from __future__ import annotations` here: the bindings read annotations as objects.
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch_mlir.dialects import quant
+
+from qcc.dialects.mlir import ir
+from qcc.dialects.operation import Invalid
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """real = (stored - zero_point) * scale. `scales` f32 and `zero_points` i64 have one entry, or one per index of `axis`.
+
+    Sub-channel types have `axis` None, `block` the block size per axis and scales of the blocked shape.
+    """
+
+    bits: int
+    signed: bool
+    qmin: int
+    qmax: int
+    scales: np.ndarray
+    zero_points: np.ndarray
+    axis: int | None = None
+    block: tuple[int, ...] | None = None
+
+    def per_axis(self, values: np.ndarray, rank: int) -> np.ndarray:
+        """`values` reshaped to broadcast against a tensor of `rank` axes."""
+        if self.axis is None:
+            return values.reshape([1] * rank) if values.size == 1 else values
+        shape = [1] * rank
+        shape[self.axis] = -1
+        return values.reshape(shape)
+
+
+def affine(kind: ir.Type) -> Affine | None:
+    """The affine parameters of a tensor type (or element type), or None where its elements are not `!quant.uniform`."""
+    element = kind.element_type if isinstance(kind, ir.RankedTensorType) else kind
+    for cls in (quant.UniformQuantizedType, quant.UniformQuantizedPerAxisType, quant.UniformQuantizedSubChannelType):
+        if isinstance(element, cls):
+            break
+    else:
+        return None
+    common: dict[str, Any] = {"bits": element.storage_type_integral_width, "signed": element.is_signed,
+                              "qmin": element.storage_type_min, "qmax": element.storage_type_max}
+    if isinstance(element, quant.UniformQuantizedType):
+        return Affine(**common, scales=np.array([element.scale], np.float32), zero_points=np.array([element.zero_point], np.int64))
+    if isinstance(element, quant.UniformQuantizedPerAxisType):
+        return Affine(**common, scales=np.array(element.scales, np.float32), zero_points=np.array(element.zero_points, np.int64),
+                      axis=element.quantized_dimension)
+    raise Invalid("sub-channel types are read by `grouped`")
+
+
+def affine_type(scale: Any, zero_point: Any = 0, *, bits: int = 8, signed: bool = True, qmin: int | None = None, qmax: int | None = None,
+                axis: int | None = None) -> ir.Type:
+    """`!quant.uniform` of `bits` bits; `scale` and `zero_point` are numbers or, with `axis`, arrays of one entry per index."""
+    low = -(1 << (bits - 1)) if signed else 0
+    high = (1 << (bits - 1)) - 1 if signed else (1 << bits) - 1
+    qmin, qmax = low if qmin is None else qmin, high if qmax is None else qmax
+    flags = quant.QuantizedType.FLAG_SIGNED if signed else 0
+    storage, expressed = ir.IntegerType.get_signless(bits), ir.F32Type.get()
+    if axis is None:
+        return quant.UniformQuantizedType.get(flags, storage, expressed, float(np.float32(scale)), int(zero_point), qmin, qmax)
+    scales = [float(v) for v in np.asarray(scale, np.float32).reshape(-1)]
+    zeros = [int(v) for v in np.broadcast_to(np.asarray(zero_point), (len(scales),))]
+    return quant.UniformQuantizedPerAxisType.get(flags, storage, expressed, scales, zeros, axis, qmin, qmax)
+
+
+def storage_dtype(kind: ir.Type) -> np.dtype[Any]:
+    """numpy container of a tensor's stored elements."""
+    from qcc.dialects import weights
+
+    element = kind.element_type if isinstance(kind, ir.RankedTensorType) else kind
+    if (a := affine(element)) is not None:
+        return np.dtype(f"{'' if a.signed else 'u'}int{8 if a.bits <= 8 else 16}")
+    return weights.numpy_dtype(element)
+
+
+def check_payload(value: np.ndarray, kind: ir.RankedTensorType) -> None:
+    """Raise Invalid where a constant's payload does not fit its type."""
+    if list(value.shape) != list(kind.shape):
+        raise Invalid(f"'value' has shape {list(value.shape)}, the result {list(kind.shape)}")
+    if (a := affine(kind)) is not None and value.size and not (a.qmin <= int(value.min()) and int(value.max()) <= a.qmax):
+        raise Invalid(f"'value' holds {int(value.min())}..{int(value.max())}, expected {a.qmin}..{a.qmax} from {kind.element_type}")

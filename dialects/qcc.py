@@ -1,0 +1,308 @@
+"""The qcc dialect: operations of the graph and integer forms.
+
+`compiler/decisions/0001-forms-and-ops.md` lists the operations; `runtime/reference/qcc.py` says in numpy what each one means.
+Element types and encodings are in `element_types.py`. The verifiers speak to people, so the bindings' own constraints stay open.
+"""
+
+# No `from __future__ import annotations` here: the bindings read annotations as objects.
+from collections.abc import Sequence
+from typing import Any
+
+from qcc.dialects import shapes
+from qcc.dialects.mlir import ext, ir
+from qcc.dialects.operation import Invalid, base_of, boolean, elements, integer, ints, number, one_of, tensor
+
+
+class Qcc(ext.Dialect, name="qcc"):
+    """Quantized, sparse and coded tensors and what is computed on them."""
+
+
+Base: Any = base_of(Qcc)
+
+UNARY_KINDS = ("gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "exp", "log", "erf", "sqrt", "rsqrt", "reciprocal", "neg", "abs",
+               "hardswish", "hardsigmoid", "leaky_relu", "elu", "softplus", "mish", "sign", "floor", "ceil", "round", "sin", "cos")
+REDUCE_KINDS = ("mean", "sum", "max", "min")
+
+
+def is_quantized(kind: ir.Type) -> bool:
+    """Whether tensor type `kind` has a quantized (`!quant...` or `!qcc...`) element type."""
+    return str(ir.RankedTensorType(kind).element_type).startswith(("!quant.", "!qcc."))
+
+
+def is_float(kind: ir.Type) -> bool:
+    """Whether tensor type `kind` has a builtin float element type."""
+    return isinstance(ir.RankedTensorType(kind).element_type, ir.FloatType)
+
+
+def is_integer(kind: ir.Type) -> bool:
+    """Whether tensor type `kind` has a builtin integer element type (an accumulator or index)."""
+    return isinstance(ir.RankedTensorType(kind).element_type, ir.IntegerType)
+
+
+def _expect_shape(found: Sequence[int], expected: Sequence[int] | None, what: str) -> None:
+    if expected is None or list(found) != list(expected):
+        raise Invalid(f"result has shape {list(found)}, expected {expected and list(expected)} from {what}")
+
+
+def _expect_compute_types(x: ir.RankedTensorType, w: ir.RankedTensorType, y: ir.RankedTensorType) -> None:
+    """Float times float gives float; quantized times quantized gives an integer accumulator."""
+    if is_quantized(x) and is_quantized(w):
+        if not is_integer(y):
+            raise Invalid(f"result is {y.element_type}, expected an integer accumulator such as i32 because both operands are quantized")
+    elif not (is_float(x) and is_float(w) and is_float(y)):
+        raise Invalid(f"operands are {x.element_type} and {w.element_type}, result {y.element_type}; expected all float, or two "
+                      "quantized operands and an integer accumulator; insert qcc.quantize or qcc.dequantize")
+
+
+class Constant(Base, name="constant", operands=(), attributes={"value": elements()}):
+    """A constant tensor: `value` is the storage container, the result type its meaning."""
+
+    def check(self) -> None:
+        from qcc.dialects import element_types
+
+        y = tensor(self.y, "result")
+        element_types.check_payload(self.attr("value"), y)
+
+
+class Quantize(Base, name="quantize", operands=("x",)):
+    """clamp(round_half_even(x / scale) + zero_point, qmin, qmax), all from the result's element type."""
+
+    def check(self) -> None:
+        x, y = tensor(self.x, "x"), tensor(self.y, "result")
+        if not is_float(x) or not is_quantized(y):
+            raise Invalid(f"found {x.element_type} to {y.element_type}, expected float to quantized")
+        _expect_shape(y.shape, x.shape, "the operand")
+
+
+class Dequantize(Base, name="dequantize", operands=("x", "bias?"), attributes={"multiplier?": elements(), "axis?": integer(0)}):
+    """Real value of a quantized tensor; or f32(acc) * multiplier[c] + bias[c] of an accumulator."""
+
+    def check(self) -> None:
+        x, y = tensor(self.x, "x"), tensor(self.y, "result")
+        if not is_float(y) or is_float(x):
+            raise Invalid(f"found {x.element_type} to {y.element_type}, expected quantized or integer to float")
+        if is_integer(x) and "multiplier" not in self.attributes:
+            raise Invalid("attribute 'multiplier' is missing, expected one for an integer accumulator")
+        _expect_shape(y.shape, x.shape, "the operand")
+
+
+class Requantize(Base, name="requantize", operands=("x", "bias?"),
+                 attributes={"multiplier": elements(), "shift?": elements(), "axis?": integer(0), "mode": one_of("f32", "fixed"),
+                             "rounding?": one_of("half_even", "half_away"), "clamp?": ints(2)}):
+    """Accumulator (or quantized tensor) to quantized tensor in one of the two stated modes."""
+
+    def check(self) -> None:
+        x, y = tensor(self.x, "x"), tensor(self.y, "result")
+        if is_float(x) or not is_quantized(y):
+            raise Invalid(f"found {x.element_type} to {y.element_type}, expected an accumulator or quantized tensor to a quantized one")
+        _expect_shape(y.shape, x.shape, "the operand")
+        multiplier = self.attr("multiplier")
+        if multiplier.size != 1 and ("axis" not in self.attributes or multiplier.size != x.shape[self.attr("axis")]):
+            raise Invalid(f"'multiplier' has {multiplier.size} entries, expected 1 or one per index of 'axis'")
+        fixed = self.attr("mode") == "fixed"
+        if fixed and "shift" not in self.attributes:
+            raise Invalid("mode is fixed but attribute 'shift' is missing")
+        if fixed != (multiplier.dtype.kind == "i"):
+            raise Invalid(f"mode '{self.attr('mode')}' found a multiplier of {multiplier.dtype}, expected f32 for 'f32', i32 for 'fixed'")
+
+
+class Conv2d(Base, name="conv2d", operands=("x", "w", "bias?"),
+             attributes={"strides": ints(2, 1), "padding": ints(4, 0), "dilations": ints(2, 1), "groups": integer(1)}):
+    """Two-dimensional convolution (cross-correlation) of x [n, c, h, w] with w [o, c/groups, kh, kw]."""
+
+    def check(self) -> None:
+        x, w, y = tensor(self.x, "x"), tensor(self.w, "w"), tensor(self.y, "result")
+        if len(x.shape) != 4 or len(w.shape) != 4:
+            raise Invalid(f"x has shape {x.shape} and w {w.shape}, expected [n, c, h, w] and [o, c/groups, kh, kw]")
+        groups = self.attr("groups")
+        if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:
+            raise Invalid(f"x has {x.shape[1]} channels and w {w.shape[1]} per group with {w.shape[0]} outputs in {groups} groups, "
+                          "expected channels = groups * channels per group and outputs a multiple of groups")
+        _expect_compute_types(x, w, y)
+        expected = shapes.conv2d(x.shape, w.shape, self.attr("strides"), self.attr("padding"), self.attr("dilations"))
+        if min(expected) < 1:
+            raise Invalid(f"the window does not fit: input {x.shape}, weights {w.shape}, padding {self.attr('padding')}")
+        _expect_shape(y.shape, expected, "input, weights, strides, padding and dilations")
+        _check_bias(self.bias, w.shape[0])
+
+
+def _check_bias(bias: Any, channels: int) -> None:
+    if bias is not None and list(tensor(bias, "bias").shape) != [channels]:
+        raise Invalid(f"bias has shape {tensor(bias, 'bias').shape}, expected [{channels}]")
+
+
+class Linear(Base, name="linear", operands=("x", "w", "bias?")):
+    """x [..., in] times w [out, in] transposed, plus bias [out]."""
+
+    def check(self) -> None:
+        x, w, y = tensor(self.x, "x"), tensor(self.w, "w"), tensor(self.y, "result")
+        if len(w.shape) != 2 or not x.shape or x.shape[-1] != w.shape[1]:
+            raise Invalid(f"x has shape {x.shape} and w {w.shape}, expected [..., in] and [out, in]")
+        _expect_compute_types(x, w, y)
+        _expect_shape(y.shape, [*x.shape[:-1], w.shape[0]], "x and w")
+        _check_bias(self.bias, w.shape[0])
+
+
+class Matmul(Base, name="matmul", operands=("a", "b")):
+    """a [..., m, k] times b [..., k, n]; batch axes broadcast."""
+
+    def check(self) -> None:
+        a, b, y = tensor(self.a, "a"), tensor(self.b, "b"), tensor(self.y, "result")
+        if len(a.shape) < 2 or len(b.shape) < 2:
+            raise Invalid(f"a has shape {a.shape} and b {b.shape}, expected at least two axes each")
+        _expect_compute_types(a, b, y)
+        _expect_shape(y.shape, shapes.matmul(a.shape, b.shape), f"a {a.shape} and b {b.shape}")
+
+
+class BatchNorm(Base, name="batch_norm", operands=("x", "scale", "bias", "mean", "var"), attributes={"epsilon": number()}):
+    """(x - mean) / sqrt(var + epsilon) * scale + bias per channel (axis 1); float, folded away by fold-batch-norm."""
+
+    def check(self) -> None:
+        x = tensor(self.x, "x")
+        for name in ("scale", "bias", "mean", "var"):
+            if list(tensor(getattr(self, name), name).shape) != [x.shape[1]]:
+                raise Invalid(f"'{name}' has shape {tensor(getattr(self, name), name).shape}, expected [{x.shape[1]}]")
+
+
+
+
+def _check_binary(self: Any) -> None:
+    a, b, y = tensor(self.a, "a"), tensor(self.b, "b"), tensor(self.y, "result")
+    expected = shapes.broadcast(a.shape, b.shape)
+    if expected is None:
+        raise Invalid(f"shapes {a.shape} and {b.shape} do not broadcast")
+    _expect_shape(y.shape, expected, "broadcasting the operands")
+    if is_quantized(a) and is_quantized(b) and is_quantized(y) and "multipliers" not in self.attributes:
+        raise Invalid("attribute 'multipliers' is missing, expected one because the operands are quantized")
+
+
+_BINARY = {"multipliers?": elements(), "clamp?": ints(2)}
+
+
+class Add(Base, name="add", operands=("a", "b"), attributes=_BINARY):
+    """a + b; on quantized values with the two `multipliers` scale_a / scale_y and scale_b / scale_y."""
+
+    check = _check_binary
+
+
+class Sub(Base, name="sub", operands=("a", "b"), attributes=_BINARY):
+    """a - b; quantized as `add`."""
+
+    check = _check_binary
+
+
+class Mul(Base, name="mul", operands=("a", "b"), attributes=_BINARY):
+    """a * b; on quantized values with the one multiplier scale_a * scale_b / scale_y."""
+
+    check = _check_binary
+
+
+class Div(Base, name="div", operands=("a", "b")):
+    """a / b, float only."""
+
+    check = _check_binary
+
+
+class Clamp(Base, name="clamp", operands=("x",), attributes={"min": number(), "max": number()}):
+    """min(max(x, min), max); ReLU is min 0 and max infinity."""
+
+
+class Unary(Base, name="unary", operands=("x",), attributes={"kind": one_of(*UNARY_KINDS), "alpha?": number()}):
+    """An element-wise function of one float operand."""
+
+
+class Lut(Base, name="lut", operands=("x",), attributes={"table": elements()}):
+    """table[x - qmin of x's type]: any function of at most 8 bits."""
+
+    def check(self) -> None:
+        from qcc.dialects import element_types
+
+        x = element_types.affine(self.x.type)
+        if x is None or x.bits > 8:
+            raise Invalid(f"x is {self.x.type}, expected a quantized tensor of at most 8 bits")
+        if self.attr("table").size != x.qmax - x.qmin + 1:
+            raise Invalid(f"'table' has {self.attr('table').size} entries, expected {x.qmax - x.qmin + 1} for {x.qmin}..{x.qmax}")
+
+
+_WINDOW = {"kernel": ints(2, 1), "strides": ints(2, 1), "padding": ints(4, 0)}
+
+
+class MaxPool2d(Base, name="max_pool2d", operands=("x",), attributes=_WINDOW | {"dilations": ints(2, 1)}):
+    """Greatest element of each window; padding never wins."""
+
+    def check(self) -> None:
+        x, y = tensor(self.x, "x"), tensor(self.y, "result")
+        spatial = shapes.window2d(x.shape[2:], self.attr("kernel"), self.attr("strides"), self.attr("padding"), self.attr("dilations"))
+        _expect_shape(y.shape, [*x.shape[:2], *spatial], "input and window")
+
+
+class AvgPool2d(Base, name="avg_pool2d", operands=("x",),
+                attributes=_WINDOW | {"count_include_pad": boolean(), "multipliers?": elements(), "clamp?": ints(2)}):
+    """Mean of each window; `count_include_pad` says whether padding counts in the divisor."""
+
+    def check(self) -> None:
+        x, y = tensor(self.x, "x"), tensor(self.y, "result")
+        spatial = shapes.window2d(x.shape[2:], self.attr("kernel"), self.attr("strides"), self.attr("padding"), [1, 1])
+        _expect_shape(y.shape, [*x.shape[:2], *spatial], "input and window")
+
+
+class Reduce(Base, name="reduce", operands=("x",), attributes={"kind": one_of(*REDUCE_KINDS), "axes": ints(None, 0), "keepdims": boolean()}):
+    """Reduction of float axes."""
+
+
+class Softmax(Base, name="softmax", operands=("x",), attributes={"axis": integer(0)}):
+    """exp(x - max) / sum(exp(x - max)) along `axis`, float."""
+
+
+class LayerNorm(Base, name="layer_norm", operands=("x", "gamma", "beta"), attributes={"axes": integer(1), "epsilon": number()}):
+    """Normalisation over the last `axes` axes, then * gamma + beta."""
+
+
+class Attention(Base, name="attention", operands=("q", "k", "v", "mask?"), attributes={"scale": number(), "causal": boolean()}):
+    """softmax(q k^T * scale + mask) v, with q [..., t, d], k [..., s, d], v [..., s, e]."""
+
+
+class Embedding(Base, name="embedding", operands=("table", "ids")):
+    """Rows of `table` [vocabulary, width] selected by integer `ids`."""
+
+
+class Reshape(Base, name="reshape", operands=("x",)):
+    """Same elements in the same order, another shape."""
+
+    def check(self) -> None:
+        x, y = tensor(self.x, "x"), tensor(self.y, "result")
+        count = [1, 1]
+        for i, kind in enumerate((x, y)):
+            for size in kind.shape:
+                count[i] *= size
+        if count[0] != count[1]:
+            raise Invalid(f"shapes {x.shape} and {y.shape} have {count[0]} and {count[1]} elements")
+
+
+class Transpose(Base, name="transpose", operands=("x",), attributes={"permutation": ints(None, 0)}):
+    """numpy.transpose(x, permutation)."""
+
+    def check(self) -> None:
+        x, y, order = tensor(self.x, "x"), tensor(self.y, "result"), self.attr("permutation")
+        if sorted(order) != list(range(len(x.shape))):
+            raise Invalid(f"'permutation' is {order}, expected an order of {len(x.shape)} axes")
+        _expect_shape(y.shape, [x.shape[i] for i in order], "the permutation")
+
+
+class Slice(Base, name="slice", operands=("x",), attributes={"offsets": ints(None, 0), "strides": ints(None, 1)}):
+    """x[offset : offset + stride * size : stride] per axis; sizes are the result's shape."""
+
+
+class Pad(Base, name="pad", operands=("x",), attributes={"low": ints(None, 0), "high": ints(None, 0), "value?": number()}):
+    """Constant padding; a quantized tensor is padded with its zero point."""
+
+    def check(self) -> None:
+        x, y = tensor(self.x, "x"), tensor(self.y, "result")
+        _expect_shape(y.shape, [lo + s + hi for lo, s, hi in zip(self.attr("low"), x.shape, self.attr("high"), strict=True)], "low and high")
+
+
+class Broadcast(Base, name="broadcast", operands=("x",)):
+    """numpy.broadcast_to the result's shape."""
+
+
+OPERATIONS: dict[str, Any] = {f"qcc.{cls._op_name}": cls for cls in Qcc.operations}

@@ -1,0 +1,138 @@
+"""Constant payloads: numpy in, numpy out, never text.
+
+`DenseResourceElementsAttr` cannot be read back through the Python bindings, so the arrays behind resource keys are kept here,
+per MLIR context and for as long as the context lives. A module that was parsed from text brings its blobs along
+(`read_resources`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import weakref
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from qcc.dialects.errors import QccError
+from qcc.dialects.mlir import ir
+
+INLINE_ELEMENTS = 64  # constants up to this size are printed as `dense<...>`, which keeps small tests readable
+
+_arrays: weakref.WeakKeyDictionary[Any, dict[str, np.ndarray]] = weakref.WeakKeyDictionary()
+_counter = itertools.count()
+
+_FLOATS: dict[str, Any] = {
+    "f64": np.float64, "f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16,
+    "f8E4M3FN": ml_dtypes.float8_e4m3fn, "f8E5M2": ml_dtypes.float8_e5m2, "f6E2M3FN": ml_dtypes.float6_e2m3fn,
+    "f6E3M2FN": ml_dtypes.float6_e3m2fn, "f4E2M1FN": ml_dtypes.float4_e2m1fn, "f8E8M0FNU": ml_dtypes.float8_e8m0fnu,
+}
+
+
+def numpy_dtype(element: ir.Type) -> np.dtype[Any]:
+    """numpy dtype that stores one element of builtin type `element` (integers round up to 8, 16, 32 or 64 bits)."""
+    text = str(element)
+    if text in _FLOATS:
+        return np.dtype(_FLOATS[text])
+    if text == "index":
+        return np.dtype(np.int64)
+    if match := re.fullmatch(r"(s|u)?i(\d+)", text):
+        bits = int(match[2])
+        if bits == 1:
+            return np.dtype(np.bool_)
+        container = next((c for c in (8, 16, 32, 64) if bits <= c), None)
+        if container is not None:
+            return np.dtype(f"{'u' if match[1] == 'u' else ''}int{container}")
+    raise QccError(f"no numpy dtype stores an element of type {text}")
+
+
+def element_type(dtype: np.dtype[Any]) -> ir.Type:
+    """The builtin MLIR element type of a numpy dtype; unsigned integers stay unsigned (`ui8`)."""
+    for text, known in _FLOATS.items():
+        if dtype == np.dtype(known):
+            return ir.Type.parse(text)
+    if dtype == np.bool_:
+        return ir.IntegerType.get_signless(1)
+    if dtype.kind == "i":
+        return ir.IntegerType.get_signless(dtype.itemsize * 8)
+    if dtype.kind == "u":
+        return ir.IntegerType.get_unsigned(dtype.itemsize * 8)
+    raise QccError(f"numpy dtype {dtype} has no MLIR element type")
+
+
+def is_elements(attribute: ir.Attribute) -> bool:
+    """Whether `attribute` is one that `array_of` reads."""
+    return isinstance(attribute, ir.DenseElementsAttr | ir.DenseResourceElementsAttr)
+
+
+def constant_attribute(array: np.ndarray, name: str = "") -> ir.Attribute:
+    """Elements attribute holding `array` (C order, not copied when contiguous); `name` makes the resource key readable.
+
+    Needs a current MLIR context.
+    """
+    array = np.ascontiguousarray(array) if array.ndim else np.asarray(array)
+    kind = ir.RankedTensorType.get(list(array.shape), element_type(array.dtype), loc=ir.Location.unknown())
+    if array.size <= INLINE_ELEMENTS:
+        if array.dtype == np.bool_:
+            return ir.DenseElementsAttr.get(np.packbits(array, axis=None, bitorder="little"), type=kind, shape=list(array.shape))
+        return ir.DenseElementsAttr.get(array.view(_buffer_dtype(array.dtype)), type=kind, shape=list(array.shape))
+    key = f"{re.sub(r'[^A-Za-z0-9_.]', '_', name) or 'w'}_{next(_counter)}"
+    array = array.view()
+    array.flags.writeable = False
+    attribute = ir.DenseResourceElementsAttr.get_from_buffer(array.view(_buffer_dtype(array.dtype)), key, kind, alignment=64)
+    _arrays.setdefault(ir.Context.current, {})[_key_of(attribute)] = array
+    return attribute
+
+
+def array_of(attribute: ir.Attribute) -> np.ndarray:
+    """The elements of a `dense<...>` or `dense_resource<...>` attribute, read-only, in the attribute's shape."""
+    kind = ir.RankedTensorType(attribute.type)
+    dtype = numpy_dtype(kind.element_type)
+    if isinstance(attribute, ir.DenseResourceElementsAttr):
+        key = _key_of(attribute)
+        held = _arrays.get(attribute.context, {})
+        if key not in held:
+            raise QccError(f"the contents of resource '{key}' are not in the module; "
+                           "expected a dialect_resources section at its end: print the module without eliding resources")
+        array = held[key]
+        return array.view(dtype).reshape(kind.shape) if array.dtype != dtype or array.shape != tuple(kind.shape) else array
+    return _dense_array(attribute, kind, dtype)
+
+
+def read_resources(text: str, context: ir.Context) -> None:
+    """Make the `dialect_resources` blobs of module text readable through `array_of` in `context`."""
+    start = text.rfind("{-#")
+    if start < 0:
+        return
+    held = _arrays.setdefault(context, {})
+    for match in re.finditer(r'([\w.$"-]+)\s*:\s*"0x([0-9A-Fa-f]*)"', text[start:]):
+        blob = bytes.fromhex(match[2])
+        alignment = int.from_bytes(blob[:4], "little")
+        if len(blob) < 4 or alignment & (alignment - 1):
+            raise QccError(f"resource {match[1]} is damaged: expected a 4-byte alignment that is a power of two before its data")
+        held[match[1].strip('"')] = np.frombuffer(blob, dtype=np.uint8, offset=4)
+
+
+def _key_of(attribute: ir.Attribute) -> str:
+    match = re.match(r'dense_resource<"?([^">]+)"?>', str(attribute))
+    assert match, attribute
+    return match[1]
+
+
+def _buffer_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """A dtype of the same size that the buffer protocol can describe."""
+    return dtype if dtype.kind in "iufb" and dtype.itemsize in (1, 2, 4, 8) and dtype.type.__module__ == "numpy" \
+        else np.dtype(f"uint{dtype.itemsize * 8}")
+
+
+def _dense_array(attribute: Any, kind: ir.RankedTensorType, dtype: np.dtype[Any]) -> np.ndarray:
+    shape = list(kind.shape)
+    if attribute.is_splat:
+        value: Any = attribute.get_splat_value()
+        return np.full(shape, value.value, dtype=dtype)
+    if isinstance(attribute, ir.DenseIntElementsAttr | ir.DenseFPElementsAttr) and str(kind.element_type) not in ("i1", "bf16"):
+        return np.array(list(attribute), dtype=dtype).reshape(shape)
+    if str(kind.element_type) in ("i1",):
+        return np.array([bool(v) for v in attribute], dtype=dtype).reshape(shape)
+    return np.array([float(v) for v in attribute], dtype=dtype).reshape(shape)
