@@ -75,8 +75,8 @@ def constant_attribute(array: np.ndarray, name: str = "") -> ir.Attribute:
     kind = ir.RankedTensorType.get(list(array.shape), element_type(array.dtype), loc=ir.Location.unknown())
     if array.size <= INLINE_ELEMENTS:
         if array.dtype == np.bool_:
-            return ir.DenseElementsAttr.get(np.packbits(array, axis=None, bitorder="little"), type=kind, shape=list(array.shape))
-        return ir.DenseElementsAttr.get(array.view(_buffer_dtype(array.dtype)), type=kind, shape=list(array.shape))
+            return ir.DenseElementsAttr.get(np.packbits(array, axis=None, bitorder="little"), type=kind)
+        return ir.DenseElementsAttr.get(array.view(_buffer_dtype(array.dtype)), type=kind)
     key = f"{re.sub(r'[^A-Za-z0-9_.]', '_', name) or 'w'}_{next(_counter)}"
     array = array.view()
     array.flags.writeable = False
