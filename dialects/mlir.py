@@ -37,6 +37,14 @@ def load_dialects(context: ir.Context) -> None:
         for dialect in (qcc.Qcc, qtile.Qtile, qisa.Qisa):
             if not context.is_dialect_loaded(dialect.DIALECT_NAMESPACE):
                 dialect.load()
+        if not context.is_dialect_loaded("torch_c"):
+            _load_conversion_dialects()
+
+
+def _load_conversion_dialects() -> None:
+    """Load `torch_c` and `tm_tensor`, which the bindings register only as dependents of the passes that make them."""
+    passes = "func.func(convert-torch-to-tmtensor,torch-finalizing-backend-type-conversion)"
+    passmanager.PassManager.parse(f"builtin.module({passes})").run(ir.Module.create().operation)
 
 
 def parse_module(text: str, context: ir.Context, *, name: str = "-") -> ir.Module:
