@@ -44,18 +44,36 @@ def affine(kind: ir.Type) -> Affine | None:
             break
     else:
         return None
-    common: dict[str, Any] = {"bits": element.storage_type_integral_width, "signed": element.is_signed,
-                              "qmin": element.storage_type_min, "qmax": element.storage_type_max}
+    common: dict[str, Any] = {
+        "bits": element.storage_type_integral_width,
+        "signed": element.is_signed,
+        "qmin": element.storage_type_min,
+        "qmax": element.storage_type_max,
+    }
     if isinstance(element, quant.UniformQuantizedType):
-        return Affine(**common, scales=np.array([element.scale], np.float32), zero_points=np.array([element.zero_point], np.int64))
+        return Affine(
+            **common, scales=np.array([element.scale], np.float32), zero_points=np.array([element.zero_point], np.int64)
+        )
     if isinstance(element, quant.UniformQuantizedPerAxisType):
-        return Affine(**common, scales=np.array(element.scales, np.float32), zero_points=np.array(element.zero_points, np.int64),
-                      axis=element.quantized_dimension)
+        return Affine(
+            **common,
+            scales=np.array(element.scales, np.float32),
+            zero_points=np.array(element.zero_points, np.int64),
+            axis=element.quantized_dimension,
+        )
     raise Invalid("sub-channel types are read by `grouped`")
 
 
-def affine_type(scale: Any, zero_point: Any = 0, *, bits: int = 8, signed: bool = True, qmin: int | None = None, qmax: int | None = None,
-                axis: int | None = None) -> ir.Type:
+def affine_type(
+    scale: Any,
+    zero_point: Any = 0,
+    *,
+    bits: int = 8,
+    signed: bool = True,
+    qmin: int | None = None,
+    qmax: int | None = None,
+    axis: int | None = None,
+) -> ir.Type:
     """`!quant.uniform` of `bits` bits; `scale` and `zero_point` are numbers or, with `axis`, arrays of one entry per index."""
     low = -(1 << (bits - 1)) if signed else 0
     high = (1 << (bits - 1)) - 1 if signed else (1 << bits) - 1
@@ -63,7 +81,9 @@ def affine_type(scale: Any, zero_point: Any = 0, *, bits: int = 8, signed: bool 
     flags = quant.QuantizedType.FLAG_SIGNED if signed else 0
     storage, expressed = ir.IntegerType.get_signless(bits), ir.F32Type.get()
     if axis is None:
-        return quant.UniformQuantizedType.get(flags, storage, expressed, float(np.float32(scale)), int(zero_point), qmin, qmax)
+        return quant.UniformQuantizedType.get(
+            flags, storage, expressed, float(np.float32(scale)), int(zero_point), qmin, qmax
+        )
     scales = [float(v) for v in np.asarray(scale, np.float32).reshape(-1)]
     zeros = [int(v) for v in np.broadcast_to(np.asarray(zero_point), (len(scales),))]
     return quant.UniformQuantizedPerAxisType.get(flags, storage, expressed, scales, zeros, axis, qmin, qmax)
@@ -83,5 +103,11 @@ def check_payload(value: np.ndarray, kind: ir.RankedTensorType) -> None:
     """Raise Invalid where a constant's payload does not fit its type."""
     if list(value.shape) != list(kind.shape):
         raise Invalid(f"'value' has shape {list(value.shape)}, the result {list(kind.shape)}")
-    if (a := affine(kind)) is not None and value.size and not (a.qmin <= int(value.min()) and int(value.max()) <= a.qmax):
-        raise Invalid(f"'value' holds {int(value.min())}..{int(value.max())}, expected {a.qmin}..{a.qmax} from {kind.element_type}")
+    if (
+        (a := affine(kind)) is not None
+        and value.size
+        and not (a.qmin <= int(value.min()) and int(value.max()) <= a.qmax)
+    ):
+        raise Invalid(
+            f"'value' holds {int(value.min())}..{int(value.max())}, expected {a.qmin}..{a.qmax} from {kind.element_type}"
+        )

@@ -14,8 +14,25 @@ from torch_mlir.dialects import ext
 
 from qcc.dialects.errors import QccError
 
-__all__ = ["create", "create_context", "dense_f32", "error_at", "ext", "ir", "layer_name", "load_dialects", "op_attribute",
-           "parse_module", "passmanager", "python_value", "replace_op", "rewrite", "to_attribute", "walk"]
+__all__ = [
+    "create",
+    "create_context",
+    "dense_f32",
+    "diagnosed",
+    "error_at",
+    "ext",
+    "ir",
+    "layer_name",
+    "load_dialects",
+    "op_attribute",
+    "parse_module",
+    "passmanager",
+    "python_value",
+    "replace_op",
+    "rewrite",
+    "to_attribute",
+    "walk",
+]
 
 
 def create_context() -> ir.Context:
@@ -52,8 +69,14 @@ def parse_module(text: str, context: ir.Context, *, name: str = "-") -> ir.Modul
     try:
         return ir.Module.parse(text, context)
     except ir.MLIRError as error:
-        found = "; ".join(f"{d.location}: {d.message}" for d in error.error_diagnostics)
-        raise QccError(f"cannot parse {name} as MLIR: {found}") from None
+        raise diagnosed(f"cannot parse {name} as MLIR", error) from None
+
+
+def diagnosed(what: str, error: ir.MLIRError) -> QccError:
+    """The QccError that says `what` went wrong in the words and at the place of MLIR's own diagnostics."""
+    found = list(error.error_diagnostics)
+    words = "; ".join(f"{d.location}: {d.message}" for d in found)
+    return QccError(f"{what}: {words}", location=str(found[0].location) if found else "")
 
 
 def walk(root: Any, name: str | None = None) -> Iterator[Any]:
@@ -99,7 +122,9 @@ def to_attribute(value: Any) -> ir.Attribute:
 
 def python_value(attribute: ir.Attribute) -> Any:
     """The inverse of `to_attribute`; elements attributes become numpy arrays."""
-    if isinstance(attribute, ir.BoolAttr | ir.IntegerAttr | ir.FloatAttr | ir.StringAttr | ir.TypeAttr | ir.FlatSymbolRefAttr):
+    if isinstance(
+        attribute, ir.BoolAttr | ir.IntegerAttr | ir.FloatAttr | ir.StringAttr | ir.TypeAttr | ir.FlatSymbolRefAttr
+    ):
         return attribute.value
     if isinstance(attribute, ir.DenseI64ArrayAttr | ir.DenseI32ArrayAttr):
         return [int(v) for v in attribute]
@@ -120,8 +145,15 @@ def op_attribute(op: Any, name: str, default: Any = None) -> Any:
     return python_value(attributes[name]) if name in attributes else default
 
 
-def create(name: str, operands: Sequence[Any], results: Sequence[ir.Type], attributes: Mapping[str, Any] | None = None,
-           *, loc: ir.Location | None = None, ip: ir.InsertionPoint | None = None) -> Any:
+def create(
+    name: str,
+    operands: Sequence[Any],
+    results: Sequence[ir.Type],
+    attributes: Mapping[str, Any] | None = None,
+    *,
+    loc: ir.Location | None = None,
+    ip: ir.InsertionPoint | None = None,
+) -> Any:
     """Create operation `name`. `None` among `operands` (an absent optional one) and attributes is left out."""
     given = {k: to_attribute(v) for k, v in (attributes or {}).items() if v is not None}
     flat = [o for o in operands if o is not None]

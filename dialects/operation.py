@@ -20,8 +20,12 @@ def ints(count: int | None = None, least: int | None = None) -> Kind:
     words = size + ("" if least is None else f", each at least {least}")
 
     def holds(value: Any) -> bool:
-        return (isinstance(value, list) and all(isinstance(v, int) for v in value) and (count is None or len(value) == count)
-                and (least is None or all(v >= least for v in value)))
+        return (
+            isinstance(value, list)
+            and all(isinstance(v, int) for v in value)
+            and (count is None or len(value) == count)
+            and (least is None or all(v >= least for v in value))
+        )
 
     return words, holds
 
@@ -59,7 +63,7 @@ def anything() -> Kind:
     return "an attribute", lambda v: True
 
 
-def base_of(dialect: Any) -> type:
+def base_of(dialect: Any) -> "type[ext.OperationBase]":
     """The base class of a dialect's operations, whose operands and attributes are checked in Python.
 
     Class keywords of the operations: `operands` ("x", "w", and at most one optional, the last: "bias?"), `results` (how many),
@@ -71,8 +75,15 @@ def base_of(dialect: Any) -> type:
     """
 
     class Base(dialect.Operation):  # the bindings allow one base class only, so this cannot be a mixin
-        def __init_subclass__(cls, *, name: str, operands: Sequence[str] = (), results: int = 1,
-                              attributes: Mapping[str, Kind] | None = None, pure: bool = True) -> None:
+        def __init_subclass__(
+            cls,
+            *,
+            name: str,
+            operands: Sequence[str] = (),
+            results: int = 1,
+            attributes: Mapping[str, Kind] | None = None,
+            pure: bool = True,
+        ) -> None:
             cls.OPERANDS, cls.RESULTS, cls.ATTRIBUTES = tuple(operands), results, dict(attributes or {})
             fields: dict[str, Any] = {}
             for key in operands:
@@ -82,7 +93,11 @@ def base_of(dialect: Any) -> type:
             cls.__annotations__ = fields
             super().__init_subclass__(name=name, traits=[ext.Pure] if pure else [])
             for i, key in enumerate(operands):
-                setattr(cls, key.rstrip("?"), property(lambda self, i=i: self.operands[i] if i < len(self.operands) else None))
+                setattr(
+                    cls,
+                    key.rstrip("?"),
+                    property(lambda self, i=i: self.operands[i] if i < len(self.operands) else None),
+                )
 
         def attr(self, name: str, default: Any = None) -> Any:
             """Python value of attribute `name`, or `default`."""
@@ -128,5 +143,7 @@ def tensor(value: ir.Value, name: str) -> ir.RankedTensorType:
     """The static tensor type of operand or result `name`; raises Invalid otherwise."""
     kind = value.type
     if not isinstance(kind, ir.RankedTensorType) or not kind.has_static_shape:
-        raise Invalid(f"'{name}' is {kind}, expected a tensor of static shape; fix dynamic sizes by example inputs or --batch")
+        raise Invalid(
+            f"'{name}' is {kind}, expected a tensor of static shape; fix dynamic sizes by example inputs or --batch"
+        )
     return kind

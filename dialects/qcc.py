@@ -17,10 +17,35 @@ class Qcc(ext.Dialect, name="qcc"):
     """Quantized, sparse and coded tensors and what is computed on them."""
 
 
-Base: Any = base_of(Qcc)
+Base = base_of(Qcc)
 
-UNARY_KINDS = ("gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "exp", "log", "erf", "sqrt", "rsqrt", "reciprocal", "neg", "abs",
-               "hardswish", "hardsigmoid", "leaky_relu", "elu", "softplus", "mish", "sign", "floor", "ceil", "round", "sin", "cos")
+UNARY_KINDS = (
+    "gelu",
+    "gelu_tanh",
+    "silu",
+    "sigmoid",
+    "tanh",
+    "exp",
+    "log",
+    "erf",
+    "sqrt",
+    "rsqrt",
+    "reciprocal",
+    "neg",
+    "abs",
+    "hardswish",
+    "hardsigmoid",
+    "leaky_relu",
+    "elu",
+    "softplus",
+    "mish",
+    "sign",
+    "floor",
+    "ceil",
+    "round",
+    "sin",
+    "cos",
+)
 REDUCE_KINDS = ("mean", "sum", "max", "min")
 
 
@@ -48,10 +73,14 @@ def _expect_compute_types(x: ir.RankedTensorType, w: ir.RankedTensorType, y: ir.
     """Float times float gives float; quantized times quantized gives an integer accumulator."""
     if is_quantized(x) and is_quantized(w):
         if not is_integer(y):
-            raise Invalid(f"result is {y.element_type}, expected an integer accumulator such as i32 because both operands are quantized")
+            raise Invalid(
+                f"result is {y.element_type}, expected an integer accumulator such as i32 because both operands are quantized"
+            )
     elif not (is_float(x) and is_float(w) and is_float(y)):
-        raise Invalid(f"operands are {x.element_type} and {w.element_type}, result {y.element_type}; expected all float, or two "
-                      "quantized operands and an integer accumulator; insert qcc.quantize or qcc.dequantize")
+        raise Invalid(
+            f"operands are {x.element_type} and {w.element_type}, result {y.element_type}; expected all float, or two "
+            "quantized operands and an integer accumulator; insert qcc.quantize or qcc.dequantize"
+        )
 
 
 class Constant(Base, name="constant", operands=(), attributes={"value": elements()}):
@@ -74,7 +103,9 @@ class Quantize(Base, name="quantize", operands=("x",)):
         _expect_shape(y.shape, x.shape, "the operand")
 
 
-class Dequantize(Base, name="dequantize", operands=("x", "bias?"), attributes={"multiplier?": elements(), "axis?": integer(0)}):
+class Dequantize(
+    Base, name="dequantize", operands=("x", "bias?"), attributes={"multiplier?": elements(), "axis?": integer(0)}
+):
     """Real value of a quantized tensor; or f32(acc) * multiplier[c] + bias[c] of an accumulator."""
 
     def check(self) -> None:
@@ -86,15 +117,27 @@ class Dequantize(Base, name="dequantize", operands=("x", "bias?"), attributes={"
         _expect_shape(y.shape, x.shape, "the operand")
 
 
-class Requantize(Base, name="requantize", operands=("x", "bias?"),
-                 attributes={"multiplier": elements(), "shift?": elements(), "axis?": integer(0), "mode": one_of("f32", "fixed"),
-                             "rounding?": one_of("half_even", "half_away"), "clamp?": ints(2)}):
+class Requantize(
+    Base,
+    name="requantize",
+    operands=("x", "bias?"),
+    attributes={
+        "multiplier": elements(),
+        "shift?": elements(),
+        "axis?": integer(0),
+        "mode": one_of("f32", "fixed"),
+        "rounding?": one_of("half_even", "half_away"),
+        "clamp?": ints(2),
+    },
+):
     """Accumulator (or quantized tensor) to quantized tensor in one of the two stated modes."""
 
     def check(self) -> None:
         x, y = tensor(self.x, "x"), tensor(self.y, "result")
         if is_float(x) or not is_quantized(y):
-            raise Invalid(f"found {x.element_type} to {y.element_type}, expected an accumulator or quantized tensor to a quantized one")
+            raise Invalid(
+                f"found {x.element_type} to {y.element_type}, expected an accumulator or quantized tensor to a quantized one"
+            )
         _expect_shape(y.shape, x.shape, "the operand")
         multiplier = self.attr("multiplier")
         if multiplier.size != 1 and ("axis" not in self.attributes or multiplier.size != x.shape[self.attr("axis")]):
@@ -103,11 +146,17 @@ class Requantize(Base, name="requantize", operands=("x", "bias?"),
         if fixed and "shift" not in self.attributes:
             raise Invalid("mode is fixed but attribute 'shift' is missing")
         if fixed != (multiplier.dtype.kind == "i"):
-            raise Invalid(f"mode '{self.attr('mode')}' found a multiplier of {multiplier.dtype}, expected f32 for 'f32', i32 for 'fixed'")
+            raise Invalid(
+                f"mode '{self.attr('mode')}' found a multiplier of {multiplier.dtype}, expected f32 for 'f32', i32 for 'fixed'"
+            )
 
 
-class Conv2d(Base, name="conv2d", operands=("x", "w", "bias?"),
-             attributes={"strides": ints(2, 1), "padding": ints(4, 0), "dilations": ints(2, 1), "groups": integer(1)}):
+class Conv2d(
+    Base,
+    name="conv2d",
+    operands=("x", "w", "bias?"),
+    attributes={"strides": ints(2, 1), "padding": ints(4, 0), "dilations": ints(2, 1), "groups": integer(1)},
+):
     """Two-dimensional convolution (cross-correlation) of x [n, c, h, w] with w [o, c/groups, kh, kw]."""
 
     def check(self) -> None:
@@ -116,12 +165,16 @@ class Conv2d(Base, name="conv2d", operands=("x", "w", "bias?"),
             raise Invalid(f"x has shape {x.shape} and w {w.shape}, expected [n, c, h, w] and [o, c/groups, kh, kw]")
         groups = self.attr("groups")
         if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:
-            raise Invalid(f"x has {x.shape[1]} channels and w {w.shape[1]} per group with {w.shape[0]} outputs in {groups} groups, "
-                          "expected channels = groups * channels per group and outputs a multiple of groups")
+            raise Invalid(
+                f"x has {x.shape[1]} channels and w {w.shape[1]} per group with {w.shape[0]} outputs in {groups} groups, "
+                "expected channels = groups * channels per group and outputs a multiple of groups"
+            )
         _expect_compute_types(x, w, y)
         expected = shapes.conv2d(x.shape, w.shape, self.attr("strides"), self.attr("padding"), self.attr("dilations"))
         if min(expected) < 1:
-            raise Invalid(f"the window does not fit: input {x.shape}, weights {w.shape}, padding {self.attr('padding')}")
+            raise Invalid(
+                f"the window does not fit: input {x.shape}, weights {w.shape}, padding {self.attr('padding')}"
+            )
         _expect_shape(y.shape, expected, "input, weights, strides, padding and dilations")
         _check_bias(self.bias, w.shape[0])
 
@@ -154,7 +207,9 @@ class Matmul(Base, name="matmul", operands=("a", "b")):
         _expect_shape(y.shape, shapes.matmul(a.shape, b.shape), f"a {a.shape} and b {b.shape}")
 
 
-class BatchNorm(Base, name="batch_norm", operands=("x", "scale", "bias", "mean", "var"), attributes={"epsilon": number()}):
+class BatchNorm(
+    Base, name="batch_norm", operands=("x", "scale", "bias", "mean", "var"), attributes={"epsilon": number()}
+):
     """(x - mean) / sqrt(var + epsilon) * scale + bias per channel (axis 1); float, folded away by fold-batch-norm."""
 
     def check(self) -> None:
@@ -162,8 +217,6 @@ class BatchNorm(Base, name="batch_norm", operands=("x", "scale", "bias", "mean",
         for name in ("scale", "bias", "mean", "var"):
             if list(tensor(getattr(self, name), name).shape) != [x.shape[1]]:
                 raise Invalid(f"'{name}' has shape {tensor(getattr(self, name), name).shape}, expected [{x.shape[1]}]")
-
-
 
 
 def _check_binary(self: Any) -> None:
@@ -221,7 +274,9 @@ class Lut(Base, name="lut", operands=("x",), attributes={"table": elements()}):
         if x is None or x.bits > 8:
             raise Invalid(f"x is {self.x.type}, expected a quantized tensor of at most 8 bits")
         if self.attr("table").size != x.qmax - x.qmin + 1:
-            raise Invalid(f"'table' has {self.attr('table').size} entries, expected {x.qmax - x.qmin + 1} for {x.qmin}..{x.qmax}")
+            raise Invalid(
+                f"'table' has {self.attr('table').size} entries, expected {x.qmax - x.qmin + 1} for {x.qmin}..{x.qmax}"
+            )
 
 
 _WINDOW = {"kernel": ints(2, 1), "strides": ints(2, 1), "padding": ints(4, 0)}
@@ -232,12 +287,18 @@ class MaxPool2d(Base, name="max_pool2d", operands=("x",), attributes=_WINDOW | {
 
     def check(self) -> None:
         x, y = tensor(self.x, "x"), tensor(self.y, "result")
-        spatial = shapes.window2d(x.shape[2:], self.attr("kernel"), self.attr("strides"), self.attr("padding"), self.attr("dilations"))
+        spatial = shapes.window2d(
+            x.shape[2:], self.attr("kernel"), self.attr("strides"), self.attr("padding"), self.attr("dilations")
+        )
         _expect_shape(y.shape, [*x.shape[:2], *spatial], "input and window")
 
 
-class AvgPool2d(Base, name="avg_pool2d", operands=("x",),
-                attributes=_WINDOW | {"count_include_pad": boolean(), "multipliers?": elements(), "clamp?": ints(2)}):
+class AvgPool2d(
+    Base,
+    name="avg_pool2d",
+    operands=("x",),
+    attributes=_WINDOW | {"count_include_pad": boolean(), "multipliers?": elements(), "clamp?": ints(2)},
+):
     """Mean of each window; `count_include_pad` says whether padding counts in the divisor."""
 
     def check(self) -> None:
@@ -246,7 +307,12 @@ class AvgPool2d(Base, name="avg_pool2d", operands=("x",),
         _expect_shape(y.shape, [*x.shape[:2], *spatial], "input and window")
 
 
-class Reduce(Base, name="reduce", operands=("x",), attributes={"kind": one_of(*REDUCE_KINDS), "axes": ints(None, 0), "keepdims": boolean()}):
+class Reduce(
+    Base,
+    name="reduce",
+    operands=("x",),
+    attributes={"kind": one_of(*REDUCE_KINDS), "axes": ints(None, 0), "keepdims": boolean()},
+):
     """Reduction of float axes."""
 
 
@@ -254,11 +320,15 @@ class Softmax(Base, name="softmax", operands=("x",), attributes={"axis": integer
     """exp(x - max) / sum(exp(x - max)) along `axis`, float."""
 
 
-class LayerNorm(Base, name="layer_norm", operands=("x", "gamma", "beta"), attributes={"axes": integer(1), "epsilon": number()}):
+class LayerNorm(
+    Base, name="layer_norm", operands=("x", "gamma", "beta"), attributes={"axes": integer(1), "epsilon": number()}
+):
     """Normalisation over the last `axes` axes, then * gamma + beta."""
 
 
-class Attention(Base, name="attention", operands=("q", "k", "v", "mask?"), attributes={"scale": number(), "causal": boolean()}):
+class Attention(
+    Base, name="attention", operands=("q", "k", "v", "mask?"), attributes={"scale": number(), "causal": boolean()}
+):
     """softmax(q k^T * scale + mask) v, with q [..., t, d], k [..., s, d], v [..., s, e]."""
 
 
@@ -293,12 +363,18 @@ class Slice(Base, name="slice", operands=("x",), attributes={"offsets": ints(Non
     """x[offset : offset + stride * size : stride] per axis; sizes are the result's shape."""
 
 
-class Pad(Base, name="pad", operands=("x",), attributes={"low": ints(None, 0), "high": ints(None, 0), "value?": number()}):
+class Pad(
+    Base, name="pad", operands=("x",), attributes={"low": ints(None, 0), "high": ints(None, 0), "value?": number()}
+):
     """Constant padding; a quantized tensor is padded with its zero point."""
 
     def check(self) -> None:
         x, y = tensor(self.x, "x"), tensor(self.y, "result")
-        _expect_shape(y.shape, [lo + s + hi for lo, s, hi in zip(self.attr("low"), x.shape, self.attr("high"), strict=True)], "low and high")
+        _expect_shape(
+            y.shape,
+            [lo + s + hi for lo, s, hi in zip(self.attr("low"), x.shape, self.attr("high"), strict=True)],
+            "low and high",
+        )
 
 
 class Broadcast(Base, name="broadcast", operands=("x",)):

@@ -4,19 +4,28 @@ A codelet is a private `func.func` whose `qtile.codelet` attribute states what t
 number of independent tasks in `qtile.tasks`.
 """
 
-from typing import Any
 
 from qcc.dialects.mlir import ext
-from qcc.dialects.operation import base_of, integer, ints, one_of, text
+from qcc.dialects.operation import base_of, integer, one_of, text
 
 
 class Qtile(ext.Dialect, name="qtile"):
     """Where every byte lies and which codelet touches it."""
 
 
-Base: Any = base_of(Qtile)
+Base = base_of(Qtile)
 
 
-class Buffer(Base, name="buffer", operands=(), attributes={"space": one_of("input", "output", "arena", "weights", "scratch"),
-                                                            "offset_bytes": integer(0), "index?": integer(0), "name?": text()}, pure=False):
+class Buffer(
+    Base,
+    name="buffer",
+    operands=(),
+    attributes={
+        "space": one_of("input", "output", "arena", "weights", "scratch"),
+        "offset_bytes": integer(0),
+        "index?": integer(0),
+        "name?": text(),
+    },
+    pure=False,
+):
     """A place in memory as a strided memref. `offset_bytes` counts from the start of its space; `index` numbers inputs and outputs."""

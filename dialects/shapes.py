@@ -10,14 +10,20 @@ def window_output(size: int, kernel: int, stride: int, dilation: int, low: int, 
     return (size + low + high - dilation * (kernel - 1) - 1) // stride + 1
 
 
-def conv2d(x: Sequence[int], w: Sequence[int], strides: Sequence[int], padding: Sequence[int],
-           dilations: Sequence[int]) -> list[int]:
+def conv2d(
+    x: Sequence[int], w: Sequence[int], strides: Sequence[int], padding: Sequence[int], dilations: Sequence[int]
+) -> list[int]:
     """[n, o, oh, ow] of x [n, c, h, w], w [o, c/groups, kh, kw]; `padding` is [top, left, bottom, right]."""
     return [x[0], w[0], *window2d(x[2:], w[2:], strides, padding, dilations)]
 
 
-def window2d(spatial: Sequence[int], kernel: Sequence[int], strides: Sequence[int], padding: Sequence[int],
-             dilations: Sequence[int]) -> list[int]:
+def window2d(
+    spatial: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    padding: Sequence[int],
+    dilations: Sequence[int],
+) -> list[int]:
     """[oh, ow] of a two-dimensional window; `padding` is [top, left, bottom, right]."""
     return [window_output(spatial[i], kernel[i], strides[i], dilations[i], padding[i], padding[i + 2]) for i in (0, 1)]
 

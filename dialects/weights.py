@@ -24,9 +24,16 @@ _arrays: weakref.WeakKeyDictionary[Any, dict[str, np.ndarray]] = weakref.WeakKey
 _counter = itertools.count()
 
 _FLOATS: dict[str, Any] = {
-    "f64": np.float64, "f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16,
-    "f8E4M3FN": ml_dtypes.float8_e4m3fn, "f8E5M2": ml_dtypes.float8_e5m2, "f6E2M3FN": ml_dtypes.float6_e2m3fn,
-    "f6E3M2FN": ml_dtypes.float6_e3m2fn, "f4E2M1FN": ml_dtypes.float4_e2m1fn, "f8E8M0FNU": ml_dtypes.float8_e8m0fnu,
+    "f64": np.float64,
+    "f32": np.float32,
+    "f16": np.float16,
+    "bf16": ml_dtypes.bfloat16,
+    "f8E4M3FN": ml_dtypes.float8_e4m3fn,
+    "f8E5M2": ml_dtypes.float8_e5m2,
+    "f6E2M3FN": ml_dtypes.float6_e2m3fn,
+    "f6E3M2FN": ml_dtypes.float6_e3m2fn,
+    "f4E2M1FN": ml_dtypes.float4_e2m1fn,
+    "f8E8M0FNU": ml_dtypes.float8_e8m0fnu,
 }
 
 
@@ -80,7 +87,9 @@ def constant_attribute(array: np.ndarray, name: str = "") -> ir.Attribute:
     key = f"{re.sub(r'[^A-Za-z0-9_.]', '_', name) or 'w'}_{next(_counter)}"
     array = array.view()
     array.flags.writeable = False
-    attribute = ir.DenseResourceElementsAttr.get_from_buffer(array.view(_buffer_dtype(array.dtype)), key, kind, alignment=64)
+    attribute = ir.DenseResourceElementsAttr.get_from_buffer(
+        array.view(_buffer_dtype(array.dtype)), key, kind, alignment=64
+    )
     _arrays.setdefault(ir.Context.current, {})[_key_of(attribute)] = array
     return attribute
 
@@ -93,10 +102,14 @@ def array_of(attribute: ir.Attribute) -> np.ndarray:
         key = _key_of(attribute)
         held = _arrays.get(attribute.context, {})
         if key not in held:
-            raise QccError(f"the contents of resource '{key}' are not in the module; "
-                           "expected a dialect_resources section at its end: print the module without eliding resources")
+            raise QccError(
+                f"the contents of resource '{key}' are not in the module; "
+                "expected a dialect_resources section at its end: print the module without eliding resources"
+            )
         array = held[key]
-        return array.view(dtype).reshape(kind.shape) if array.dtype != dtype or array.shape != tuple(kind.shape) else array
+        return (
+            array.view(dtype).reshape(kind.shape) if array.dtype != dtype or array.shape != tuple(kind.shape) else array
+        )
     return _dense_array(attribute, kind, dtype)
 
 
@@ -110,7 +123,9 @@ def read_resources(text: str, context: ir.Context) -> None:
         blob = bytes.fromhex(match[2])
         alignment = int.from_bytes(blob[:4], "little")
         if len(blob) < 4 or alignment & (alignment - 1):
-            raise QccError(f"resource {match[1]} is damaged: expected a 4-byte alignment that is a power of two before its data")
+            raise QccError(
+                f"resource {match[1]} is damaged: expected a 4-byte alignment that is a power of two before its data"
+            )
         held[match[1].strip('"')] = np.frombuffer(blob, dtype=np.uint8, offset=4)
 
 
@@ -122,8 +137,11 @@ def _key_of(attribute: ir.Attribute) -> str:
 
 def _buffer_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """A dtype of the same size that the buffer protocol can describe."""
-    return dtype if dtype.kind in "iufb" and dtype.itemsize in (1, 2, 4, 8) and dtype.type.__module__ == "numpy" \
+    return (
+        dtype
+        if dtype.kind in "iufb" and dtype.itemsize in (1, 2, 4, 8) and dtype.type.__module__ == "numpy"
         else np.dtype(f"uint{dtype.itemsize * 8}")
+    )
 
 
 def _dense_array(attribute: Any, kind: ir.RankedTensorType, dtype: np.dtype[Any]) -> np.ndarray:
@@ -131,7 +149,10 @@ def _dense_array(attribute: Any, kind: ir.RankedTensorType, dtype: np.dtype[Any]
     if attribute.is_splat:
         value: Any = attribute.get_splat_value()
         return np.full(shape, value.value, dtype=dtype)
-    if isinstance(attribute, ir.DenseIntElementsAttr | ir.DenseFPElementsAttr) and str(kind.element_type) not in ("i1", "bf16"):
+    if isinstance(attribute, ir.DenseIntElementsAttr | ir.DenseFPElementsAttr) and str(kind.element_type) not in (
+        "i1",
+        "bf16",
+    ):
         return np.array(list(attribute), dtype=dtype).reshape(shape)
     if str(kind.element_type) in ("i1",):
         return np.array([bool(v) for v in attribute], dtype=dtype).reshape(shape)

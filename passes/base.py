@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from qcc.dialects.errors import QccError
-from qcc.dialects.mlir import ir, passmanager
+from qcc.dialects.mlir import diagnosed, ir, passmanager
 
 ROOMS = ("graph", "integer", "tile", "llvm", "isa")
 
@@ -60,7 +60,6 @@ class Stage:
     name: str
     options: str = ""
     reason: str = ""
-    anchor: str = "builtin.module"
 
     @property
     def text(self) -> str:
@@ -70,8 +69,12 @@ class Stage:
 def pass_files() -> dict[str, Path]:
     """Every pass of qcc by name, from the file names."""
     root = Path(__file__).resolve().parent
-    return {path.stem.replace("_", "-"): path for room in ROOMS for path in sorted((root / room).glob("*.py"))
-            if not path.stem.startswith("_")}
+    return {
+        path.stem.replace("_", "-"): path
+        for room in ROOMS
+        for path in sorted((root / room).glob("*.py"))
+        if not path.stem.startswith("_")
+    }
 
 
 def load_pass(name: str) -> type[Pass]:
@@ -119,7 +122,7 @@ def parse_pipeline(text: str) -> list[Stage]:
         if match := re.fullmatch(r"([\w.\-]+)\s*(?:\{(.*)\})?", item, re.DOTALL):
             stages.append(Stage(match[1], (match[2] or "").strip()))
         else:
-            stages.append(Stage(item, anchor="nested"))
+            stages.append(Stage(item))  # nested, such as func.func(...): upstream's own syntax
     return stages
 
 
@@ -148,30 +151,31 @@ def run_stage(stage: Stage, module: ir.Module, context: PassContext) -> None:
             make_pass(stage.name, stage.options).run(module, context)
         _verify(stage, module)
         return
-    pipeline = stage.text if stage.anchor == "nested" else f"{stage.text}"
     try:
-        manager = passmanager.PassManager.parse(f"builtin.module({pipeline})", module.context)
+        manager = passmanager.PassManager.parse(f"builtin.module({stage.text})", module.context)
     except ValueError as error:
-        raise QccError(f"no pass or pipeline '{stage.name}': {str(error).strip()}; `qcc-opt --list-passes` prints qcc's own") from None
+        raise QccError(
+            f"no pass or pipeline '{stage.name}': {str(error).strip()}; `qcc-opt --list-passes` prints qcc's own"
+        ) from None
     try:
         manager.run(module.operation)
     except ir.MLIRError as error:
-        raise QccError(f"pass '{stage.name}' failed: {_words(error)}") from None
+        raise diagnosed(f"pass '{stage.name}' failed", error) from None
 
 
 def _verify(stage: Stage, module: ir.Module) -> None:
     try:
         module.operation.verify()
     except ir.MLIRError as error:
-        raise AssertionError(f"pass '{stage.name}' left invalid IR: {_words(error)}") from None
+        raise AssertionError(str(diagnosed(f"pass '{stage.name}' left invalid IR", error))) from None
 
 
-def _words(error: ir.MLIRError) -> str:
-    return "; ".join(f"{d.location}: {d.message}" for d in error.error_diagnostics)
-
-
-def run_pipeline(module: ir.Module, stages: Sequence[Stage], context: PassContext | None = None,
-                 after: Callable[[Stage, float], None] | None = None) -> PassContext:
+def run_pipeline(
+    module: ir.Module,
+    stages: Sequence[Stage],
+    context: PassContext | None = None,
+    after: Callable[[Stage, float], None] | None = None,
+) -> PassContext:
     """Run `stages` in order; `after(stage, seconds)` is called behind each."""
     context = context or PassContext()
     for stage in stages:
