@@ -6,7 +6,7 @@ number of independent tasks in `qtile.tasks`.
 
 
 from qcc.dialects.mlir import ext
-from qcc.dialects.operation import base_of, integer, one_of, text
+from qcc.dialects.operation import base_of, elements, integer, one_of, text
 
 
 class Qtile(ext.Dialect, name="qtile"):
@@ -23,9 +23,12 @@ class Buffer(
     attributes={
         "space": one_of("input", "output", "arena", "weights", "scratch"),
         "offset_bytes": integer(0),
+        "size_bytes?": integer(0),
         "index?": integer(0),
         "name?": text(),
+        "value?": elements(),
     },
     pure=False,
 ):
-    """A place in memory as a strided memref. `offset_bytes` counts from the start of its space; `index` numbers inputs and outputs."""
+    """A place in memory as a strided memref. `offset_bytes` counts from the start of its space, `size_bytes` is the whole allocation;
+    `index` numbers inputs and outputs, `value` holds the bytes of a weight."""
