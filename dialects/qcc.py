@@ -219,6 +219,17 @@ class BatchNorm(
                 raise Invalid(f"'{name}' has shape {tensor(getattr(self, name), name).shape}, expected [{x.shape[1]}]")
 
 
+def _check_fixed(self: Any) -> None:
+    """Mode fixed has integer multipliers with a shift, mode f32 (the default) real multipliers without."""
+    if "multipliers" not in self.attributes:
+        return
+    fixed, found = self.attr("mode", "f32") == "fixed", self.attr("multipliers").dtype
+    if fixed and "shift" not in self.attributes:
+        raise Invalid("mode is fixed but attribute 'shift' is missing")
+    if fixed != (found.kind == "i"):
+        raise Invalid(f"mode '{self.attr('mode', 'f32')}' found multipliers of {found}, expected f32 for 'f32', i32 for 'fixed'")
+
+
 def _check_binary(self: Any) -> None:
     a, b, y = tensor(self.a, "a"), tensor(self.b, "b"), tensor(self.y, "result")
     expected = shapes.broadcast(a.shape, b.shape)
@@ -227,9 +238,12 @@ def _check_binary(self: Any) -> None:
     _expect_shape(y.shape, expected, "broadcasting the operands")
     if is_quantized(a) and is_quantized(b) and is_quantized(y) and "multipliers" not in self.attributes:
         raise Invalid("attribute 'multipliers' is missing, expected one because the operands are quantized")
+    _check_fixed(self)
 
 
-_BINARY = {"multipliers?": elements(), "clamp?": ints(2)}
+_RESCALE = {"multipliers?": elements(), "mode?": one_of("f32", "fixed"), "shift?": elements(),
+            "rounding?": one_of("half_even", "half_away"), "clamp?": ints(2)}
+_BINARY = _RESCALE
 
 
 class Add(Base, name="add", operands=("a", "b"), attributes=_BINARY):
@@ -305,6 +319,7 @@ class AvgPool2d(
         x, y = tensor(self.x, "x"), tensor(self.y, "result")
         spatial = shapes.window2d(x.shape[2:], self.attr("kernel"), self.attr("strides"), self.attr("padding"), [1, 1])
         _expect_shape(y.shape, [*x.shape[:2], *spatial], "input and window")
+        _check_fixed(self)
 
 
 class Reduce(
