@@ -73,13 +73,14 @@ def is_elements(attribute: ir.Attribute) -> bool:
     return isinstance(attribute, ir.DenseElementsAttr | ir.DenseResourceElementsAttr)
 
 
-def constant_attribute(array: np.ndarray, name: str = "") -> ir.Attribute:
+def constant_attribute(array: np.ndarray, name: str = "", element: ir.Type | None = None) -> ir.Attribute:
     """Elements attribute holding `array` (C order, not copied when contiguous); `name` makes the resource key readable.
 
+    `element` is the element type where the one of `array.dtype` is not meant, such as the `si8` of torch literals.
     Needs a current MLIR context.
     """
     array = np.ascontiguousarray(array) if array.ndim else np.asarray(array)
-    kind = ir.RankedTensorType.get(list(array.shape), element_type(array.dtype), loc=ir.Location.unknown())
+    kind = ir.RankedTensorType.get(list(array.shape), element or element_type(array.dtype), loc=ir.Location.unknown())
     if array.size <= INLINE_ELEMENTS:
         if array.dtype == np.bool_:
             return ir.DenseElementsAttr.get(np.packbits(array, axis=None, bitorder="little"), type=kind)
@@ -149,11 +150,8 @@ def _dense_array(attribute: Any, kind: ir.RankedTensorType, dtype: np.dtype[Any]
     if attribute.is_splat:
         value: Any = attribute.get_splat_value()
         return np.full(shape, value.value, dtype=dtype)
-    if isinstance(attribute, ir.DenseIntElementsAttr | ir.DenseFPElementsAttr) and str(kind.element_type) not in (
-        "i1",
-        "bf16",
-    ):
-        return np.array(list(attribute), dtype=dtype).reshape(shape)
-    if str(kind.element_type) in ("i1",):
-        return np.array([bool(v) for v in attribute], dtype=dtype).reshape(shape)
-    return np.array([float(v) for v in attribute], dtype=dtype).reshape(shape)
+    try:
+        return np.array(attribute, dtype=dtype).reshape(shape)
+    except (TypeError, ValueError):  # the buffer protocol has no format for bf16, fp8 and sub-byte integers, their text has
+        body = str(attribute)[len("dense<") :].rsplit(">", 1)[0]
+        return np.array([float(v) for v in re.findall(r"[^\s,\[\]]+", body)]).astype(dtype).reshape(shape)
