@@ -153,5 +153,5 @@ def _dense_array(attribute: Any, kind: ir.RankedTensorType, dtype: np.dtype[Any]
     try:
         return np.array(attribute, dtype=dtype).reshape(shape)
     except (TypeError, ValueError):  # the buffer protocol has no format for bf16, fp8 and sub-byte integers, their text has
-        body = str(attribute)[len("dense<") :].rsplit(">", 1)[0]
+        body = str(attribute)[len("dense<") :].partition(">")[0]
         return np.array([float(v) for v in re.findall(r"[^\s,\[\]]+", body)]).astype(dtype).reshape(shape)
