@@ -1,7 +1,13 @@
-"""THE list of passes per target, each with its reason. Nothing else in qcc decides what runs when."""
+"""THE list of passes per target, each with its reason. Nothing else in qcc decides what runs when.
+
+A stage's options may name fields of `CompileOptions` in braces; `forms` fills them in.
+"""
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+
+from qcc.compiler.options import CompileOptions
 from qcc.passes.base import Stage
 
 # torch dialect (backend contract) or linalg-on-tensors -> graph form
@@ -18,3 +24,13 @@ LLVM: tuple[Stage, ...] = ()
 
 # integer form -> accelerator instruction stream
 ISA: tuple[Stage, ...] = ()
+
+
+def forms(options: CompileOptions) -> list[tuple[str, list[Stage]]]:
+    """The forms of a target in order, each with the stages that lead to it from the one before."""
+    target = {
+        "cpu": [("graph", IMPORT), ("integer", INTEGER), ("tiled", TILE), ("llvm", LLVM)],
+        "fpga": [("graph", IMPORT), ("integer", INTEGER), ("isa", ISA)],
+    }[options.target]
+    values = asdict(options)
+    return [(name, [replace(s, options=s.options.format(**values)) for s in stages]) for name, stages in target]

@@ -51,9 +51,7 @@ def affine(kind: ir.Type) -> Affine | None:
         "qmax": element.storage_type_max,
     }
     if isinstance(element, quant.UniformQuantizedType):
-        return Affine(
-            **common, scales=np.array([element.scale], np.float32), zero_points=np.array([element.zero_point], np.int64)
-        )
+        return Affine(**common, scales=np.array([element.scale], np.float32), zero_points=np.array([element.zero_point], np.int64))
     if isinstance(element, quant.UniformQuantizedPerAxisType):
         return Affine(
             **common,
@@ -81,9 +79,7 @@ def affine_type(
     flags = quant.QuantizedType.FLAG_SIGNED if signed else 0
     storage, expressed = ir.IntegerType.get_signless(bits), ir.F32Type.get()
     if axis is None:
-        return quant.UniformQuantizedType.get(
-            flags, storage, expressed, float(np.float32(scale)), int(zero_point), qmin, qmax
-        )
+        return quant.UniformQuantizedType.get(flags, storage, expressed, float(np.float32(scale)), int(zero_point), qmin, qmax)
     scales = [float(v) for v in np.asarray(scale, np.float32).reshape(-1)]
     zeros = [int(v) for v in np.broadcast_to(np.asarray(zero_point), (len(scales),))]
     return quant.UniformQuantizedPerAxisType.get(flags, storage, expressed, scales, zeros, axis, qmin, qmax)
@@ -103,11 +99,5 @@ def check_payload(value: np.ndarray, kind: ir.RankedTensorType) -> None:
     """Raise Invalid where a constant's payload does not fit its type."""
     if list(value.shape) != list(kind.shape):
         raise Invalid(f"'value' has shape {list(value.shape)}, the result {list(kind.shape)}")
-    if (
-        (a := affine(kind)) is not None
-        and value.size
-        and not (a.qmin <= int(value.min()) and int(value.max()) <= a.qmax)
-    ):
-        raise Invalid(
-            f"'value' holds {int(value.min())}..{int(value.max())}, expected {a.qmin}..{a.qmax} from {kind.element_type}"
-        )
+    if (a := affine(kind)) is not None and value.size and not (a.qmin <= int(value.min()) and int(value.max()) <= a.qmax):
+        raise Invalid(f"'value' holds {int(value.min())}..{int(value.max())}, expected {a.qmin}..{a.qmax} from {kind.element_type}")

@@ -122,9 +122,7 @@ def to_attribute(value: Any) -> ir.Attribute:
 
 def python_value(attribute: ir.Attribute) -> Any:
     """The inverse of `to_attribute`; elements attributes become numpy arrays."""
-    if isinstance(
-        attribute, ir.BoolAttr | ir.IntegerAttr | ir.FloatAttr | ir.StringAttr | ir.TypeAttr | ir.FlatSymbolRefAttr
-    ):
+    if isinstance(attribute, ir.BoolAttr | ir.IntegerAttr | ir.FloatAttr | ir.StringAttr | ir.TypeAttr | ir.FlatSymbolRefAttr):
         return attribute.value
     if isinstance(attribute, ir.DenseI64ArrayAttr | ir.DenseI32ArrayAttr):
         return [int(v) for v in attribute]

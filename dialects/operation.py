@@ -143,7 +143,5 @@ def tensor(value: ir.Value, name: str) -> ir.RankedTensorType:
     """The static tensor type of operand or result `name`; raises Invalid otherwise."""
     kind = value.type
     if not isinstance(kind, ir.RankedTensorType) or not kind.has_static_shape:
-        raise Invalid(
-            f"'{name}' is {kind}, expected a tensor of static shape; fix dynamic sizes by example inputs or --batch"
-        )
+        raise Invalid(f"'{name}' is {kind}, expected a tensor of static shape; fix dynamic sizes by example inputs or --batch")
     return kind

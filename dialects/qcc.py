@@ -73,9 +73,7 @@ def _expect_compute_types(x: ir.RankedTensorType, w: ir.RankedTensorType, y: ir.
     """Float times float gives float; quantized times quantized gives an integer accumulator."""
     if is_quantized(x) and is_quantized(w):
         if not is_integer(y):
-            raise Invalid(
-                f"result is {y.element_type}, expected an integer accumulator such as i32 because both operands are quantized"
-            )
+            raise Invalid(f"result is {y.element_type}, expected an integer accumulator such as i32 because both operands are quantized")
     elif not (is_float(x) and is_float(w) and is_float(y)):
         raise Invalid(
             f"operands are {x.element_type} and {w.element_type}, result {y.element_type}; expected all float, or two "
@@ -103,9 +101,7 @@ class Quantize(Base, name="quantize", operands=("x",)):
         _expect_shape(y.shape, x.shape, "the operand")
 
 
-class Dequantize(
-    Base, name="dequantize", operands=("x", "bias?"), attributes={"multiplier?": elements(), "axis?": integer(0)}
-):
+class Dequantize(Base, name="dequantize", operands=("x", "bias?"), attributes={"multiplier?": elements(), "axis?": integer(0)}):
     """Real value of a quantized tensor; or f32(acc) * multiplier[c] + bias[c] of an accumulator."""
 
     def check(self) -> None:
@@ -135,9 +131,7 @@ class Requantize(
     def check(self) -> None:
         x, y = tensor(self.x, "x"), tensor(self.y, "result")
         if is_float(x) or not is_quantized(y):
-            raise Invalid(
-                f"found {x.element_type} to {y.element_type}, expected an accumulator or quantized tensor to a quantized one"
-            )
+            raise Invalid(f"found {x.element_type} to {y.element_type}, expected an accumulator or quantized tensor to a quantized one")
         _expect_shape(y.shape, x.shape, "the operand")
         multiplier = self.attr("multiplier")
         if multiplier.size != 1 and ("axis" not in self.attributes or multiplier.size != x.shape[self.attr("axis")]):
@@ -146,9 +140,7 @@ class Requantize(
         if fixed and "shift" not in self.attributes:
             raise Invalid("mode is fixed but attribute 'shift' is missing")
         if fixed != (multiplier.dtype.kind == "i"):
-            raise Invalid(
-                f"mode '{self.attr('mode')}' found a multiplier of {multiplier.dtype}, expected f32 for 'f32', i32 for 'fixed'"
-            )
+            raise Invalid(f"mode '{self.attr('mode')}' found a multiplier of {multiplier.dtype}, expected f32 for 'f32', i32 for 'fixed'")
 
 
 class Conv2d(
@@ -172,9 +164,7 @@ class Conv2d(
         _expect_compute_types(x, w, y)
         expected = shapes.conv2d(x.shape, w.shape, self.attr("strides"), self.attr("padding"), self.attr("dilations"))
         if min(expected) < 1:
-            raise Invalid(
-                f"the window does not fit: input {x.shape}, weights {w.shape}, padding {self.attr('padding')}"
-            )
+            raise Invalid(f"the window does not fit: input {x.shape}, weights {w.shape}, padding {self.attr('padding')}")
         _expect_shape(y.shape, expected, "input, weights, strides, padding and dilations")
         _check_bias(self.bias, w.shape[0])
 
@@ -207,9 +197,7 @@ class Matmul(Base, name="matmul", operands=("a", "b")):
         _expect_shape(y.shape, shapes.matmul(a.shape, b.shape), f"a {a.shape} and b {b.shape}")
 
 
-class BatchNorm(
-    Base, name="batch_norm", operands=("x", "scale", "bias", "mean", "var"), attributes={"epsilon": number()}
-):
+class BatchNorm(Base, name="batch_norm", operands=("x", "scale", "bias", "mean", "var"), attributes={"epsilon": number()}):
     """(x - mean) / sqrt(var + epsilon) * scale + bias per channel (axis 1); float, folded away by fold-batch-norm."""
 
     def check(self) -> None:
@@ -288,9 +276,7 @@ class Lut(Base, name="lut", operands=("x",), attributes={"table": elements()}):
         if x is None or x.bits > 8:
             raise Invalid(f"x is {self.x.type}, expected a quantized tensor of at most 8 bits")
         if self.attr("table").size != x.qmax - x.qmin + 1:
-            raise Invalid(
-                f"'table' has {self.attr('table').size} entries, expected {x.qmax - x.qmin + 1} for {x.qmin}..{x.qmax}"
-            )
+            raise Invalid(f"'table' has {self.attr('table').size} entries, expected {x.qmax - x.qmin + 1} for {x.qmin}..{x.qmax}")
 
 
 _WINDOW = {"kernel": ints(2, 1), "strides": ints(2, 1), "padding": ints(4, 0)}
@@ -301,9 +287,7 @@ class MaxPool2d(Base, name="max_pool2d", operands=("x",), attributes=_WINDOW | {
 
     def check(self) -> None:
         x, y = tensor(self.x, "x"), tensor(self.y, "result")
-        spatial = shapes.window2d(
-            x.shape[2:], self.attr("kernel"), self.attr("strides"), self.attr("padding"), self.attr("dilations")
-        )
+        spatial = shapes.window2d(x.shape[2:], self.attr("kernel"), self.attr("strides"), self.attr("padding"), self.attr("dilations"))
         _expect_shape(y.shape, [*x.shape[:2], *spatial], "input and window")
 
 
@@ -335,15 +319,11 @@ class Softmax(Base, name="softmax", operands=("x",), attributes={"axis": integer
     """exp(x - max) / sum(exp(x - max)) along `axis`, float."""
 
 
-class LayerNorm(
-    Base, name="layer_norm", operands=("x", "gamma", "beta"), attributes={"axes": integer(1), "epsilon": number()}
-):
+class LayerNorm(Base, name="layer_norm", operands=("x", "gamma", "beta"), attributes={"axes": integer(1), "epsilon": number()}):
     """Normalisation over the last `axes` axes, then * gamma + beta."""
 
 
-class Attention(
-    Base, name="attention", operands=("q", "k", "v", "mask?"), attributes={"scale": number(), "causal": boolean()}
-):
+class Attention(Base, name="attention", operands=("q", "k", "v", "mask?"), attributes={"scale": number(), "causal": boolean()}):
     """softmax(q k^T * scale + mask) v, with q [..., t, d], k [..., s, d], v [..., s, e]."""
 
 
@@ -378,9 +358,7 @@ class Slice(Base, name="slice", operands=("x",), attributes={"offsets": ints(Non
     """x[offset : offset + stride * size : stride] per axis; sizes are the result's shape."""
 
 
-class Pad(
-    Base, name="pad", operands=("x",), attributes={"low": ints(None, 0), "high": ints(None, 0), "value?": number()}
-):
+class Pad(Base, name="pad", operands=("x",), attributes={"low": ints(None, 0), "high": ints(None, 0), "value?": number()}):
     """Constant padding; a quantized tensor is padded with its zero point."""
 
     def check(self) -> None:

@@ -4,7 +4,6 @@ A codelet is a private `func.func` whose `qtile.codelet` attribute states what t
 number of independent tasks in `qtile.tasks`.
 """
 
-
 from qcc.dialects.mlir import ext
 from qcc.dialects.operation import base_of, elements, integer, one_of, text
 

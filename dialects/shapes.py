@@ -10,9 +10,7 @@ def window_output(size: int, kernel: int, stride: int, dilation: int, low: int, 
     return (size + low + high - dilation * (kernel - 1) - 1) // stride + 1
 
 
-def conv2d(
-    x: Sequence[int], w: Sequence[int], strides: Sequence[int], padding: Sequence[int], dilations: Sequence[int]
-) -> list[int]:
+def conv2d(x: Sequence[int], w: Sequence[int], strides: Sequence[int], padding: Sequence[int], dilations: Sequence[int]) -> list[int]:
     """[n, o, oh, ow] of x [n, c, h, w], w [o, c/groups, kh, kw]; `padding` is [top, left, bottom, right]."""
     return [x[0], w[0], *window2d(x[2:], w[2:], strides, padding, dilations)]
 

@@ -88,9 +88,7 @@ def constant_attribute(array: np.ndarray, name: str = "", element: ir.Type | Non
     key = f"{re.sub(r'[^A-Za-z0-9_.]', '_', name) or 'w'}_{next(_counter)}"
     array = array.view()
     array.flags.writeable = False
-    attribute = ir.DenseResourceElementsAttr.get_from_buffer(
-        array.view(_buffer_dtype(array.dtype)), key, kind, alignment=64
-    )
+    attribute = ir.DenseResourceElementsAttr.get_from_buffer(array.view(_buffer_dtype(array.dtype)), key, kind, alignment=64)
     _arrays.setdefault(ir.Context.current, {})[_key_of(attribute)] = array
     return attribute
 
@@ -108,9 +106,7 @@ def array_of(attribute: ir.Attribute) -> np.ndarray:
                 "expected a dialect_resources section at its end: print the module without eliding resources"
             )
         array = held[key]
-        return (
-            array.view(dtype).reshape(kind.shape) if array.dtype != dtype or array.shape != tuple(kind.shape) else array
-        )
+        return array.view(dtype).reshape(kind.shape) if array.dtype != dtype or array.shape != tuple(kind.shape) else array
     return _dense_array(attribute, kind, dtype)
 
 
@@ -124,9 +120,7 @@ def read_resources(text: str, context: ir.Context) -> None:
         blob = bytes.fromhex(match[2])
         alignment = int.from_bytes(blob[:4], "little")
         if len(blob) < 4 or alignment & (alignment - 1):
-            raise QccError(
-                f"resource {match[1]} is damaged: expected a 4-byte alignment that is a power of two before its data"
-            )
+            raise QccError(f"resource {match[1]} is damaged: expected a 4-byte alignment that is a power of two before its data")
         held[match[1].strip('"')] = np.frombuffer(blob, dtype=np.uint8, offset=4)
 
 

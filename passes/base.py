@@ -70,10 +70,7 @@ def pass_files() -> dict[str, Path]:
     """Every pass of qcc by name, from the file names."""
     root = Path(__file__).resolve().parent
     return {
-        path.stem.replace("_", "-"): path
-        for room in ROOMS
-        for path in sorted((root / room).glob("*.py"))
-        if not path.stem.startswith("_")
+        path.stem.replace("_", "-"): path for room in ROOMS for path in sorted((root / room).glob("*.py")) if not path.stem.startswith("_")
     }
 
 
@@ -154,9 +151,7 @@ def run_stage(stage: Stage, module: ir.Module, context: PassContext) -> None:
     try:
         manager = passmanager.PassManager.parse(f"builtin.module({stage.text})", module.context)
     except ValueError as error:
-        raise QccError(
-            f"no pass or pipeline '{stage.name}': {str(error).strip()}; `qcc-opt --list-passes` prints qcc's own"
-        ) from None
+        raise QccError(f"no pass or pipeline '{stage.name}': {str(error).strip()}; `qcc-opt --list-passes` prints qcc's own") from None
     try:
         manager.run(module.operation)
     except ir.MLIRError as error:

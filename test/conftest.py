@@ -12,11 +12,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    if (
-        file_path.suffix == ".mlir"
-        and "Inputs" not in file_path.parts
-        and "RUN:" in file_path.read_text(errors="replace")
-    ):
+    if file_path.suffix == ".mlir" and "Inputs" not in file_path.parts and "RUN:" in file_path.read_text(errors="replace"):
         return LitFile.from_parent(parent, path=file_path)
     return None
 

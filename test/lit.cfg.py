@@ -12,9 +12,7 @@ config.excludes = ["e2e", "Inputs"]
 config.test_source_root = os.path.dirname(__file__)
 config.test_exec_root = os.path.join(os.path.dirname(os.path.dirname(__file__)), "build", "lit")
 for name in ("qcc", "qcc-opt", "qcc-run"):
-    config.substitutions.append(
-        (rf"(?<![\w/.-]){name}(?= )", f"{sys.executable} -m qcc.tools.{name.replace('-', '_')}")
-    )
+    config.substitutions.append((rf"(?<![\w/.-]){name}(?= )", f"{sys.executable} -m qcc.tools.{name.replace('-', '_')}"))
 config.substitutions.append((r"(?<![\w/.-])filecheck(?= )", f"{sys.executable} -m filecheck"))
 for variable in ("PYTHONPATH", "HOME"):
     if variable in os.environ:

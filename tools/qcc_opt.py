@@ -52,9 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("input", nargs="?", default="-", help="MLIR file, or - for standard input")
     parser.add_argument("-o", "--output", default="-", help="where the result goes (default: standard output)")
     parser.add_argument("-p", "--pass-pipeline", help="'builtin.module(a,b{option=value})' or 'a,b'")
-    parser.add_argument(
-        "--split-input-file", action="store_true", help="process the parts between '// -----' lines one by one"
-    )
+    parser.add_argument("--split-input-file", action="store_true", help="process the parts between '// -----' lines one by one")
     parser.add_argument(
         "--verify-diagnostics",
         action="store_true",
@@ -72,9 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PASS",
         help="print the module after PASS to standard error",
     )
-    parser.add_argument(
-        "--print-remarks", action="store_true", help="print what passes remark and the facts they record"
-    )
+    parser.add_argument("--print-remarks", action="store_true", help="print what passes remark and the facts they record")
     parser.add_argument("--mlir-print-debuginfo", action="store_true", help="print locations")
     parser.add_argument("--elide-resources", action="store_true", help="leave the contents of large constants out")
     parser.add_argument("--time-passes", action="store_true", help="print the seconds of every pass to standard error")

@@ -1,0 +1,146 @@
+"""From a model to an executable: runs the stages of `pipeline.py`, checks the form at each border, and explains failures.
+
+A model error raises QccError. Anything else that a pass raises is a bug of qcc: the driver writes a reproducer (the IR before the failing
+pass and the command that runs it) and raises InternalError, which names it.
+"""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qcc.compiler import frontend, pipeline
+from qcc.compiler.options import CompileOptions
+from qcc.dialects import forms
+from qcc.dialects.errors import QccError
+from qcc.dialects.mlir import ir
+from qcc.passes.base import PassContext, Stage, run_stage
+
+
+class InternalError(Exception):
+    """A bug in qcc, with the path of its reproducer."""
+
+    def __init__(self, message: str, reproducer: Path | None) -> None:
+        super().__init__(message)
+        self.reproducer = reproducer
+
+
+@dataclass
+class Observer:
+    """What a caller may watch: every member may be replaced."""
+
+    progress: Callable[[str, float], None] = lambda text, fraction: None  # text and the fraction of stages done
+    after_stage: Callable[[Stage, float, ir.Module], None] = lambda stage, seconds, module: None
+    at_form: Callable[[str, ir.Module], None] = lambda form, module: None
+
+
+@dataclass
+class Compilation:
+    """One model on its way through the forms. `module` is changed in place; `seconds` holds the time of every stage run so far."""
+
+    imported: frontend.ImportedModel
+    options: CompileOptions
+    observer: Observer = field(default_factory=Observer)
+    context: PassContext = field(default_factory=PassContext)
+    seconds: list[tuple[str, float]] = field(default_factory=list)
+    form: str = "torch"
+
+    @property
+    def module(self) -> ir.Module:
+        return self.imported.module
+
+    def run_to(self, form: str) -> ir.Module:
+        """Run every stage up to `form` (graph, integer, tiled, llvm or isa) and return the module in it."""
+        steps = pipeline.forms(self.options)
+        names = [name for name, _ in steps]
+        if form not in names:
+            raise QccError(f"target {self.options.target} has no form '{form}', expected one of {', '.join(names)}")
+        total = sum(len(stages) for _, stages in steps[: names.index(form) + 1])
+        for name, stages in steps[names.index(self.form) + 1 if self.form in names else 0 : names.index(form) + 1]:
+            for index, stage in enumerate(stages):
+                self.observer.progress(stage.name, len(self.seconds) / max(total, 1))
+                start = time.perf_counter()
+                self._run(stage, stages[index:])
+                self.seconds.append((stage.name, time.perf_counter() - start))
+                self.observer.after_stage(stage, self.seconds[-1][1], self.module)
+            forms.check(name, self.module)
+            self.form = name
+            self.observer.at_form(name, self.module)
+        return self.module
+
+    def _run(self, stage: Stage, rest: Sequence[Stage]) -> None:
+        try:
+            run_stage(stage, self.module, self.context)
+        except QccError:
+            raise
+        except Exception as error:
+            done = len(self.seconds)
+            path = self._reproducer(done, rest)
+            raise InternalError(f"pass '{stage.name}' failed: {type(error).__name__}: {error}", path) from error
+
+    def _reproducer(self, done: int, rest: Sequence[Stage]) -> Path | None:
+        """Save the IR as it was before stage number `done` (by importing again) and the command that runs the rest."""
+        folder = Path(tempfile.mkdtemp(prefix="qcc-reproducer-"))
+        try:
+            again = self.imported.reload()
+            stages = [s for _, group in pipeline.forms(self.options) for s in group]
+            for stage in stages[:done]:
+                run_stage(stage, again.module, PassContext())
+            module = again.module
+        except Exception:  # the failure may also be in importing again; then the module as it is must do
+            module = self.module
+        saved = folder / "before.mlir"
+        saved.write_text(module.operation.get_asm(enable_debug_info=True))
+        command = ["qcc-opt", str(saved), "--pass-pipeline=builtin.module(" + ",".join(s.text for s in rest) + ")"]
+        (folder / "command.sh").write_text(shlex.join(command) + "\n")
+        return folder
+
+
+def start(
+    model: Any, options: CompileOptions, *, example_inputs: Sequence[Any] | None = None, observer: Observer | None = None
+) -> Compilation:
+    """Import `model` (nn.Module, ExportedProgram, ir.Module or the path of a .mlir, .onnx or .pt2 file).
+
+    Raises QccError for a file that cannot be read or a model that cannot be imported.
+    """
+    observer = observer or Observer()
+    observer.progress("import", 0.0)
+    begin = time.perf_counter()
+    imported = frontend.load(model, example_inputs=example_inputs, batch=options.batch)
+    compilation = Compilation(imported, options, observer)
+    compilation.seconds.append(("import", time.perf_counter() - begin))
+    return compilation
+
+
+def compile_model(
+    model: Any, options: CompileOptions, *, example_inputs: Sequence[Any] | None = None, observer: Observer | None = None, **run: Any
+) -> Any:
+    """Compile `model` to an executable of the chosen target. `run` goes to the executable (threads)."""
+    compilation = start(model, options, example_inputs=example_inputs, observer=observer)
+    return finish(compilation, **run)
+
+
+def finish(compilation: Compilation, **run: Any) -> Any:
+    """Run what is left of the pipeline and build the executable."""
+    if compilation.options.target == "fpga":
+        from qcc.compiler.targets import fpga
+
+        return fpga.build(compilation, **run)
+    from qcc.compiler.targets import cpu
+
+    return cpu.build(compilation, **run)
+
+
+def report_base(compilation: Compilation) -> Mapping[str, Any]:
+    """What both targets' reports start from: options, stage times, facts per layer, remarks."""
+    return {
+        "options": compilation.options.__dict__,
+        "seconds": [{"stage": name, "seconds": seconds} for name, seconds in compilation.seconds],
+        "facts": compilation.context.facts,
+        "remarks": compilation.context.remarks,
+    }

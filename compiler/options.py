@@ -1,0 +1,42 @@
+"""What a user may choose about a compilation: one frozen value with one fingerprint over all that changes the output."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from qcc.dialects.errors import QccError
+
+FORMS = ("graph", "integer", "tiled", "llvm", "asm", "object", "isa")
+TARGETS = ("cpu", "fpga")
+OPTIMIZE = ("time", "size")
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """Options of `qcc` and of `qcc.compile`; every field is a command line option of the same name.
+
+    `target` cpu or fpga; `cpu` native, an x86 level or a CPU name; `device` an accelerator preset; `batch` the size of a dynamic first
+    axis; `optimize` time or size; `keep_layers` keeps every layer's output for comparison.
+    """
+
+    target: str = "cpu"
+    cpu: str = "native"
+    device: str = "ecp5-85k"
+    batch: int = 1
+    optimize: str = "time"
+    keep_layers: bool = False
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise QccError(f"target is '{self.target}', expected one of {', '.join(TARGETS)}")
+        if self.optimize not in OPTIMIZE:
+            raise QccError(f"optimize is '{self.optimize}', expected one of {', '.join(OPTIMIZE)}")
+        if self.batch < 1:
+            raise QccError(f"batch is {self.batch}, expected at least 1")
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash over every option that changes the artefact."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]

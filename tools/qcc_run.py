@@ -1,0 +1,150 @@
+"""qcc-run: run, time, simulate or check a compiled model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qcc.dialects.errors import QccError
+
+LEVELS = ("functional", "cycle", "rtl")
+EPILOG = """\
+examples:
+  qcc-run model.so --input x.npy --output y.npy
+  qcc-run model.so --benchmark --threads 2
+  qcc-run model.qfa --input x.npy --simulate cycle
+  qcc-run model.so --compare model.onnx --input x.npy      # compiled with qcc --keep-layers: names the first layer that differs
+
+Several inputs or outputs: repeat --input / --output in order, or name a .npz file with the names that --info shows.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    try:
+        return _run(args)
+    except QccError as error:
+        print(f"qcc-run: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        from qcc.tools.bug import report_bug
+
+        return report_bug("qcc-run", error)
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="qcc-run", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("artefact", help="what qcc wrote: a CPU shared object or an accelerator file")
+    p.add_argument("--input", action="append", default=[], metavar="X.npy", help="input array, in the order of --info, or one .npz")
+    p.add_argument("--output", action="append", default=[], metavar="Y.npy", help="where outputs go, in order, or one .npz")
+    p.add_argument("--threads", type=int, help="threads (default: QCC_NUM_THREADS, else all)")
+    p.add_argument("--simulate", choices=LEVELS, help="accelerator files: how exactly to simulate (default: functional)")
+    p.add_argument("--benchmark", action="store_true", help="latency percentiles and rates; random inputs unless --input")
+    p.add_argument("--seconds", type=float, default=3.0, help="how long --benchmark measures (default: 3)")
+    p.add_argument("--profile", action="store_true", help="time per layer")
+    p.add_argument("--compare", metavar="MODEL", help="compare every layer with the reference made from MODEL")
+    p.add_argument("--info", action="store_true", help="print inputs, outputs, layers and versions as JSON and stop")
+    return p
+
+
+def _run(args: argparse.Namespace) -> int:
+    import qcc
+
+    executable = qcc.load(args.artefact, threads=args.threads)
+    if args.info:
+        print(json.dumps(executable.info, indent=2))
+        return 0
+    inputs = read_inputs(args.input, executable.inputs)
+    if args.compare:
+        from qcc.compiler import compare
+
+        result = compare.artefact(executable, args.compare, inputs or random_inputs(executable.inputs))
+        print(result.text)
+        return 0 if result.same else 1
+    if args.benchmark:
+        print(executable.benchmark(inputs or random_inputs(executable.inputs), seconds=args.seconds))
+        return 0
+    if not inputs:
+        raise QccError(
+            f"no --input given, expected {len(executable.inputs)}: " + ", ".join(f"{s.name} {list(s.shape)}" for s in executable.inputs)
+        )
+    if args.simulate:
+        if not hasattr(executable, "simulate"):
+            raise QccError("--simulate is for accelerator files and this is a CPU artefact; leave it out")
+        result = executable.simulate(*inputs, level=args.simulate)
+        outputs = list(result.outputs)
+        print(result.trace.summary())
+    else:
+        found = executable(*inputs)
+        outputs = list(found) if isinstance(found, tuple | list) else [found]
+    write_outputs(args.output, outputs, executable.outputs)
+    if args.profile:
+        print(executable.profile(inputs))
+    return 0
+
+
+def read_inputs(paths: list[str], specs: Any) -> list[np.ndarray]:
+    """Arrays of `paths` in the order of `specs`; one .npz may hold all by name."""
+    if len(paths) == 1 and paths[0].endswith(".npz"):
+        held = _load(paths[0])
+        missing = [s.name for s in specs if s.name not in held]
+        if missing:
+            raise QccError(f"{paths[0]} has no array named {missing[0]}, expected {', '.join(s.name for s in specs)}")
+        return [held[s.name] for s in specs]
+    return [_load(path) for path in paths]
+
+
+def _load(path: str) -> Any:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise QccError(f"cannot read {path}: {error}; expected a .npy or .npz file of numbers") from None
+
+
+def write_outputs(paths: list[str], outputs: list[np.ndarray], specs: Any) -> None:
+    """Write `outputs` to `paths`; without paths print what came out."""
+    if len(paths) == 1 and paths[0].endswith(".npz"):
+        _write(paths[0], lambda stream: np.savez(stream, **{s.name: y for s, y in zip(specs, outputs, strict=True)}))
+        return
+    if paths and len(paths) != len(outputs):
+        raise QccError(f"{len(paths)} --output given, expected {len(outputs)} or one .npz")
+    for path, y in zip(paths, outputs, strict=False):
+        _write(path, lambda stream, y=y: np.save(stream, y))
+    if not paths:
+        for spec, y in zip(specs, outputs, strict=True):
+            print(f"{spec.name} {list(y.shape)} {y.dtype}: {np.array2string(y, threshold=20, precision=5)}")
+
+
+def _write(path: str, save: Any) -> None:
+    target = Path(path)
+    try:
+        with target.open("wb") as stream:
+            save(stream)
+    except OSError as error:
+        raise QccError(f"cannot write {path}: {error}") from None
+
+
+def random_inputs(specs: Any) -> list[np.ndarray]:
+    """Seeded inputs of the right shapes and dtypes."""
+    rng = np.random.default_rng(0)
+    made: list[np.ndarray] = []
+    for spec in specs:
+        dtype = np.dtype(spec.dtype)
+        if dtype.kind == "f":
+            made.append(rng.standard_normal(spec.shape).astype(dtype))
+        elif dtype.kind == "b":
+            made.append(rng.integers(0, 2, spec.shape).astype(dtype))
+        else:
+            made.append(rng.integers(0, 2, spec.shape).astype(dtype))
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())
