@@ -229,8 +229,13 @@ def _check_binary(self: Any) -> None:
     _check_fixed(self)
 
 
-_RESCALE = {"multipliers?": elements(), "mode?": one_of("f32", "fixed"), "shift?": elements(),
-            "rounding?": one_of("half_even", "half_away"), "clamp?": ints(2)}
+_RESCALE = {
+    "multipliers?": elements(),
+    "mode?": one_of("f32", "fixed"),
+    "shift?": elements(),
+    "rounding?": one_of("half_even", "half_away"),
+    "clamp?": ints(2),
+}
 _BINARY = _RESCALE
 
 

@@ -103,8 +103,10 @@ def _check_output(args: argparse.Namespace) -> None:
                 raise QccError(f"cannot write {path}: it is a folder; name a file")
     if args.output == "-" and not args.emit:
         raise QccError("only a form can go to standard output; add --emit, or name a file with -o")
-    if args.report and Path(args.report).suffix not in (".html", ".json"):
-        raise QccError(f"report is '{args.report}', expected a name ending in .html or .json")
+    if args.report:
+        from qcc.compiler import report
+
+        report.check_path(args.report)
 
 
 def _read_array(path: str) -> Any:

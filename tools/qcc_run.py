@@ -111,7 +111,8 @@ def _load(path: str) -> Any:
 def write_outputs(paths: list[str], outputs: list[np.ndarray], specs: Any) -> None:
     """Write `outputs` to `paths`; without paths print what came out."""
     if len(paths) == 1 and paths[0].endswith(".npz"):
-        _write(paths[0], lambda stream: np.savez(stream, **{s.name: y for s, y in zip(specs, outputs, strict=True)}))
+        named: dict[str, Any] = {s.name: y for s, y in zip(specs, outputs, strict=True)}
+        _write(paths[0], lambda stream: np.savez(stream, allow_pickle=False, **named))
         return
     if paths and len(paths) != len(outputs):
         raise QccError(f"{len(paths)} --output given, expected {len(outputs)} or one .npz")

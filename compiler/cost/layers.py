@@ -1,0 +1,148 @@
+"""What each layer of a model computes and moves: counted on the integer form, before any target is chosen.
+
+Counts are per inference (the whole batch). A layer is an operation that has arithmetic of its own; requantize, views
+and constants belong to the layer whose accumulator they finish.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from qcc.dialects import element_types, weights
+from qcc.dialects.mlir import ir, layer_name, python_value, walk
+
+COMPUTE = ("qcc.conv2d", "qcc.linear", "qcc.matmul", "qcc.attention")
+MOVEMENT = ("qcc.constant", "qcc.reshape", "qcc.transpose", "qcc.slice", "qcc.broadcast", "arith.constant", "func.func", "func.return")
+
+
+@dataclass(frozen=True)
+class LayerCount:
+    """One layer. Bits are per element, sizes in bytes as stored after packing to whole bits, `macs` multiply-accumulates."""
+
+    name: str
+    op: str
+    output_shape: tuple[int, ...]
+    weight_bits: int
+    activation_bits: int
+    accumulator_bits: int
+    density: float
+    weights: int
+    macs: int
+    nonzero_macs: int
+    weight_bytes: int
+    input_bytes: int
+    output_bytes: int
+    generic: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def count(module: ir.Module) -> list[LayerCount]:
+    """Every layer of the module's @main in program order."""
+    main = next(f for f in walk(module, "func.func") if python_value(f.attributes["sym_name"]) == "main")
+    found: list[LayerCount] = []
+    for op in walk(main):
+        if op.name.startswith(("qcc.", "tensor.concat")) and op.name not in MOVEMENT and op.name != "qcc.requantize":
+            found.append(_count(op))
+        elif op.name == "func.call":
+            found.append(_generic(op, module))
+    return found
+
+
+def element_bits(kind: ir.Type) -> int:
+    """Bits of one stored element of a tensor type."""
+    if (a := element_types.affine(kind)) is not None:
+        return a.bits
+    element = ir.RankedTensorType(kind).element_type
+    if isinstance(element, ir.IntegerType | ir.FloatType):
+        return int(element.width)
+    if isinstance(element, ir.IndexType):
+        return 64
+    return element_types.storage_dtype(kind).itemsize * 8
+
+
+def _bytes(kind: ir.Type) -> int:
+    return math.ceil(math.prod(ir.RankedTensorType(kind).shape) * element_bits(kind) / 8)
+
+
+def _constant(value: Any) -> np.ndarray | None:
+    """The payload behind an operand that is a constant (through a dequantize), or None."""
+    owner = value.owner
+    if not isinstance(owner, ir.Operation | ir.OpView):
+        return None
+    if owner.name == "qcc.dequantize":
+        return _constant(owner.operands[0])
+    if owner.name != "qcc.constant":
+        return None
+    return weights.array_of(owner.attributes["value"])
+
+
+def _weight_type(value: Any) -> ir.Type:
+    owner = value.owner
+    if isinstance(owner, ir.Operation | ir.OpView) and owner.name == "qcc.dequantize":
+        return owner.operands[0].type
+    return value.type
+
+
+def _count(op: Any) -> LayerCount:
+    result = op.results[0]
+    shape = tuple(ir.RankedTensorType(result.type).shape)
+    macs, density, stored, weight_bits, weight_bytes = _macs(op, shape), 1.0, 0, 0, 0
+    inputs = list(op.operands)
+    if op.name in ("qcc.conv2d", "qcc.linear", "qcc.matmul") and (payload := _constant(op.operands[1])) is not None:
+        kind = _weight_type(op.operands[1])
+        stored, weight_bits, weight_bytes = payload.size, element_bits(kind), _bytes(kind)
+        density = float(np.count_nonzero(payload)) / max(payload.size, 1)
+        inputs = inputs[:1]
+    return LayerCount(
+        name=layer_name(op.location),
+        op=op.name.removeprefix("qcc."),
+        output_shape=shape,
+        weight_bits=weight_bits,
+        activation_bits=element_bits(op.operands[0].type) if len(op.operands) else 0,
+        accumulator_bits=element_bits(result.type),
+        density=density,
+        weights=stored,
+        macs=macs,
+        nonzero_macs=round(macs * density),
+        weight_bytes=weight_bytes,
+        input_bytes=sum(_bytes(v.type) for v in inputs),
+        output_bytes=_bytes(_finished(result).type),
+    )
+
+
+def _finished(value: Any) -> Any:
+    """The value that leaves the layer: behind the requantize or dequantize that alone uses an accumulator."""
+    uses = list(value.uses)
+    if len(uses) == 1 and uses[0].owner.name in ("qcc.requantize", "qcc.dequantize"):
+        return uses[0].owner.results[0]
+    return value
+
+
+def _macs(op: Any, shape: tuple[int, ...]) -> int:
+    if op.name not in COMPUTE:
+        return 0
+    operands = [tuple(ir.RankedTensorType(v.type).shape) for v in op.operands]
+    if op.name == "qcc.attention":
+        q, k, v = operands[:3]
+        return math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
+    per_output = math.prod(operands[1][1:]) if op.name == "qcc.conv2d" else operands[0][-1]
+    return math.prod(shape) * per_output
+
+
+def _generic(op: Any, module: ir.Module) -> LayerCount:
+    callee = python_value(op.attributes["callee"])
+    body = next(f for f in walk(module, "func.func") if python_value(f.attributes["sym_name"]) == callee)
+    reason = python_value(body.attributes["qcc.generic"]) if "qcc.generic" in body.attributes else callee
+    results = [r.type for r in op.results]
+    shape = tuple(ir.RankedTensorType(results[0]).shape) if results else ()
+    return LayerCount(
+        name=layer_name(op.location) or callee, op="generic", output_shape=shape, weight_bits=0, activation_bits=32, accumulator_bits=32,
+        density=1.0, weights=0, macs=0, nonzero_macs=0, weight_bytes=0, input_bytes=sum(_bytes(v.type) for v in op.operands),
+        output_bytes=sum(_bytes(t) for t in results), generic=reason,
+    )  # fmt: skip

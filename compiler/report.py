@@ -1,0 +1,79 @@
+"""What qcc says about a compilation: per layer format, bits, density, bytes, MACs, codelet, time and energy; as text, JSON and HTML."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from qcc.compiler.cost import energy, layers, machine
+from qcc.dialects.errors import QccError
+from qcc.dialects.mlir import ir
+from qcc.runtime.atomic_file import atomic_write
+
+
+def layer_rows(module: ir.Module, facts: dict[str, dict[str, Any]], isa: str) -> list[dict[str, Any]]:
+    """One row per layer of an integer-form module, with the facts that passes recorded and the predicted time (us) and energy (nJ)."""
+    model = machine.DEFAULTS.get(isa, machine.DEFAULTS["generic"])
+    rows: list[dict[str, Any]] = []
+    for layer in layers.count(module):
+        row = layer.as_dict()
+        row["output_shape"] = list(layer.output_shape)
+        row["predicted_us"] = model.predict_us(layer)
+        row["energy_nj"] = energy.layer_energy_pj(layer) / 1000
+        row["facts"] = facts.get(layer.name, {})
+        rows.append(row)
+    return rows
+
+
+def totals(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Sums over layers."""
+    keys = ("macs", "nonzero_macs", "weights", "weight_bytes", "predicted_us", "energy_nj")
+    total: dict[str, Any] = {key: sum(row[key] for row in rows) for key in keys}
+    total["fp32_bytes"] = 4 * total["weights"]
+    return total
+
+
+def write(report: dict[str, Any], path: str) -> None:
+    """Write the report as .json or .html. Raises QccError where the file cannot be written."""
+    data = json.dumps(report, indent=2, default=str) if path.endswith(".json") else html(report)
+    with atomic_write(path) as stream:
+        stream.write(data.encode())
+
+
+def html(report: dict[str, Any]) -> str:
+    """A self-contained page."""
+    from jinja2 import Environment
+
+    template = (Path(__file__).parent / "report.html.j2").read_text()
+    return Environment(autoescape=True).from_string(template).render(report=report)
+
+
+def summary(report: dict[str, Any], model: Path, output: Path) -> str:
+    """The few lines that `qcc` prints: size, what was generic and why, predicted time."""
+    total = report.get("totals") or totals(report["layers"])
+    size = output.stat().st_size if output.exists() else 0
+    lines = [
+        f"{model.name} -> {output.name}: {_size(size)}, weights {_size(total['weight_bytes'])} (fp32: {_size(total['fp32_bytes'])}), "
+        f"{total['macs'] / 1e6:.1f} M multiply-accumulates, predicted {total['predicted_us'] / 1000:.2f} ms on one core"
+    ]
+    generic = [row for row in report["layers"] if row["generic"]]
+    if generic:
+        lines.append(f"generic path: {len(generic)} of {len(report['layers'])} layers")
+        lines += [f"  {row['name']}: {row['generic']}" for row in generic]
+    lines += [f"remark: {text}" for text in report.get("remarks", [])]
+    return "\n".join(lines)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"
+
+
+def check_path(path: str) -> None:
+    """Raise QccError where `path` is not a report's name."""
+    if Path(path).suffix not in (".html", ".json"):
+        raise QccError(f"report is '{path}', expected a name ending in .html or .json")
