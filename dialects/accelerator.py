@@ -1,4 +1,4 @@
-"""The accelerator's parameters: what an instruction stream, the simulators and the RTL must agree about."""
+"""The accelerator as a compilation sees it: what an instruction stream, the simulators and the RTL must agree about."""
 
 from __future__ import annotations
 
