@@ -1,6 +1,7 @@
 """Element types and encodings of compressed tensors: what the stored numbers mean."""
 
 # No `from __future__ import annotations` here: the bindings read annotations as objects.
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,10 @@ from qcc.dialects.operation import Invalid
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """real = (stored - zero_point) * scale. `scales` f32 and `zero_points` i64 have one entry, or one per index of `axis`.
+    """real = (stored - zero_point) * scale.
 
-    Sub-channel types have `axis` None, `block` the block size per axis and scales of the blocked shape.
+    `scales` f32 and `zero_points` i64 have one entry, or one per index of `axis`. Sub-channel (group) types have `axis` None: along
+    `block_axes[i]` every `block[i]` neighbours share an entry, and the arrays have one axis per blocked axis.
     """
 
     bits: int
@@ -26,23 +28,38 @@ class Affine:
     zero_points: np.ndarray
     axis: int | None = None
     block: tuple[int, ...] | None = None
+    block_axes: tuple[int, ...] = ()
 
     def per_axis(self, values: np.ndarray, rank: int) -> np.ndarray:
-        """`values` reshaped to broadcast against a tensor of `rank` axes."""
+        """`values` reshaped to broadcast against a tensor of `rank` axes; not for sub-channel types."""
         if self.axis is None:
             return values.reshape([1] * rank) if values.size == 1 else values
         shape = [1] * rank
         shape[self.axis] = -1
         return values.reshape(shape)
 
+    def expand(self, values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """`values` (scales or zero points, of any kind of type) shaped to broadcast against a tensor of `shape`."""
+        if self.block is None:
+            return self.per_axis(values, len(shape))
+        sizes = [1] * len(shape)
+        for axis, size in zip(self.block_axes, values.shape, strict=True):
+            sizes[axis] = size
+        values = values.reshape(sizes)
+        for axis, block in zip(self.block_axes, self.block, strict=True):
+            values = np.repeat(values, block, axis=axis)
+        return values
+
 
 def affine(kind: ir.Type) -> Affine | None:
     """The affine parameters of a tensor type (or element type), or None where its elements are not `!quant.uniform`."""
-    element = kind.element_type if isinstance(kind, ir.RankedTensorType) else kind
-    for cls in (quant.UniformQuantizedType, quant.UniformQuantizedPerAxisType, quant.UniformQuantizedSubChannelType):
-        if isinstance(element, cls):
-            break
-    else:
+    element: Any = kind.element_type if isinstance(kind, ir.RankedTensorType) else kind
+    uniform = (
+        quant.UniformQuantizedType,
+        quant.UniformQuantizedPerAxisType,
+        quant.UniformQuantizedSubChannelType,
+    )
+    if not isinstance(element, uniform):
         return None
     common: dict[str, Any] = {
         "bits": element.storage_type_integral_width,
@@ -59,7 +76,18 @@ def affine(kind: ir.Type) -> Affine | None:
             zero_points=np.array(element.zero_points, np.int64),
             axis=element.quantized_dimension,
         )
-    raise Invalid("sub-channel types are read by `grouped`")
+    from qcc.dialects import weights
+
+    zero_points = weights.array_of(element.zero_points).astype(np.int64)
+    if not element.is_signed:  # the attribute's elements are signless, so its text shows the upper half as negative
+        zero_points = zero_points & ((1 << common["bits"]) - 1)
+    return Affine(
+        **common,
+        scales=weights.array_of(element.scales).astype(np.float32),
+        zero_points=zero_points,
+        block=tuple(element.block_sizes),
+        block_axes=tuple(element.quantized_dimensions),
+    )
 
 
 def affine_type(
@@ -91,7 +119,7 @@ def storage_dtype(kind: ir.Type) -> np.dtype[Any]:
 
     element = kind.element_type if isinstance(kind, ir.RankedTensorType) else kind
     if (a := affine(element)) is not None:
-        return np.dtype(f"{'' if a.signed else 'u'}int{8 if a.bits <= 8 else 16}")
+        return np.dtype(f"{'' if a.signed else 'u'}int{8 if a.bits <= 8 else 16 if a.bits <= 16 else 32}")
     return weights.numpy_dtype(element)
 
 

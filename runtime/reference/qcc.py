@@ -1,0 +1,401 @@
+"""The meaning of every qcc operation, in numpy, written for reading.
+
+One function per operation, named like it: arrays and parameters in, array out; nothing here knows MLIR. `interpreter.py` reads the
+parameters from operations and their types and calls these functions.
+
+Two conventions hold throughout.
+
+* Quantized tensors arrive as *stored* integers. `zero_point`, `scale` and `multiplier` are arrays that broadcast against them: 0-d or
+  all-ones for per-tensor, `[c, 1, 1]` and the like for per-channel.
+* Binary32 means binary32: every product, sum, quotient and conversion written on its own below is rounded on its own, half to even.
+  There is no fused multiply-add anywhere, so compiled code must not contract either.
+
+Convolution, linear and matmul on *integers* are exact. On *floats* they are accumulated in binary64 and rounded once at the end: the
+ideal that compiled code, which sums in binary32 in an order of its own, is compared with under a tolerance. All other float operations
+are given in `float_ops.py` with their exact order of operations and must be matched bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from qcc.dialects import shapes
+from qcc.runtime.reference import float_ops
+
+Array = np.ndarray[Any, Any]
+F32 = np.float32
+
+
+# --- between real and stored values -------------------------------------------------------------------------------------------------
+
+
+def constant(value: Array) -> Array:
+    """The stored elements."""
+    return value
+
+
+def quantize(x: Array, *, scale: Array, zero_point: Array, qmin: int, qmax: int) -> Array:
+    """clamp(rint(x / scale) + zero_point, qmin, qmax), x f32; i64. NaN gives qmin."""
+    return _to_integer(np.rint(x / scale), zero_point, qmin, qmax)
+
+
+def dequantize(x: Array, *, scale: Array, zero_point: Array) -> Array:
+    """f32(x - zero_point) * scale; f32. Formats other than affine: `formats.decode`."""
+    return _minus(x, zero_point).astype(F32) * scale
+
+
+def dequantize_accumulator(acc: Array, *, multiplier: Array, bias: Array | None = None) -> Array:
+    """f32(acc) * multiplier + bias, rounded after the conversion, the product and the sum; f32."""
+    product = acc.astype(F32) * multiplier
+    return product if bias is None else product + bias
+
+
+def requantize(acc: Array, *, multiplier: Array, zero_point: Array, low: int, high: int) -> Array:
+    """Mode "f32": clamp(rint(f32(acc) * multiplier) + zero_point, low, high); i64."""
+    return _to_integer(np.rint(acc.astype(F32) * multiplier), zero_point, low, high)
+
+
+def requantize_fixed(acc: Array, *, multiplier: Array, shift: Array, rounding: str, zero_point: Array, low: int, high: int) -> Array:
+    """Mode "fixed": clamp(round(acc * multiplier / 2^shift) + zero_point, low, high) in 64-bit integers; i64.
+
+    `rounding` of ties is "half_away" (from zero) or "half_even". Raises OverflowError where acc * multiplier leaves 63 bits.
+    """
+    return _from_fixed(_product(acc, multiplier), zero_point, low, high, shift=shift, rounding=rounding)
+
+
+def _product(acc: Array, multiplier: Array) -> Array:
+    if _magnitude(acc) * _magnitude(multiplier) >= 1 << 62:
+        raise OverflowError(f"accumulators up to {_magnitude(acc)} times multiplier {_magnitude(multiplier)} need more than 63 bits")
+    return _i64(acc) * _i64(multiplier)
+
+
+def _from_fixed(product: Array, zero_point: Array, low: int, high: int, *, shift: Array, rounding: str) -> Array:
+    return np.clip(shift_right(product, _i64(shift), rounding) + zero_point, low, high)
+
+
+def shift_right(product: Array, shift: Array, rounding: str) -> Array:
+    """round(product / 2^shift), i64, shift in 0..62; ties "half_away" from zero or "half_even"."""
+    half = np.where(shift > 0, np.int64(1) << np.maximum(shift - 1, 0), 0)
+    if rounding == "half_away":
+        return np.sign(product) * ((np.abs(product) + half) >> shift)
+    floor = product >> shift
+    rest = product - (floor << shift)  # 0 .. 2^shift - 1
+    return floor + ((rest > half) | ((rest == half) & (floor & 1 == 1) & (rest > 0)))
+
+
+def _to_integer(rounded: Array, zero_point: Array, low: int, high: int) -> Array:
+    """clamp(rounded + zero_point, low, high) as i64, clamped before the conversion so that no float overflows it; NaN gives low."""
+    zero = np.asarray(zero_point, np.int64)
+    bounded = np.fmin(np.fmax(rounded, (low - zero).astype(F32)), (high - zero).astype(F32))
+    return bounded.astype(np.int64) + zero
+
+
+def _i64(x: Array) -> Array:
+    return np.asarray(x).astype(np.int64)
+
+
+def _minus(x: Array, zero_point: Array | int) -> Array:
+    return x.astype(np.int64) - zero_point
+
+
+# --- products -----------------------------------------------------------------------------------------------------------------------
+
+
+def conv2d(
+    x: Array,
+    w: Array,
+    bias: Array | None = None,
+    *,
+    strides: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0, 0, 0),
+    dilations: Sequence[int] = (1, 1),
+    groups: int = 1,
+) -> Array:
+    """y[n, o, i, j] = bias[o] + sum over c, p, q of x[n, c, i*sh + p*dh - top, j*sw + q*dw - left] * w[o, c, p, q].
+
+    x [n, c, h, w], w [o, c/groups, kh, kw], bias [o]. Integers (zero points already subtracted, so that padding is 0): exact, i64.
+    Floats: accumulated in f64, rounded to f32 at the end.
+    """
+    n, o, height, width = shapes.conv2d(x.shape, w.shape, strides, padding, dilations)
+    compute = _accumulator_dtype(x, w, terms=int(np.prod(w.shape[1:])))
+    top, left, bottom, right = padding
+    x_pad = np.pad(x.astype(compute), ((0, 0), (0, 0), (top, bottom), (left, right)))
+    x_pad = x_pad.reshape(n, groups, x.shape[1] // groups, *x_pad.shape[2:])  # [n, g, c/g, h, w]
+    taps = w.astype(compute).reshape(groups, o // groups, *w.shape[1:])  # [g, o/g, c/g, kh, kw]
+    y = np.zeros((n, groups, o // groups, height * width), compute)
+    for p, q in np.ndindex(*w.shape[2:]):
+        rows = slice(p * dilations[0], p * dilations[0] + (height - 1) * strides[0] + 1, strides[0])
+        columns = slice(q * dilations[1], q * dilations[1] + (width - 1) * strides[1] + 1, strides[1])
+        seen = x_pad[..., rows, columns].reshape(n, groups, -1, height * width)
+        tap = taps[..., p, q]  # [g, o/g, c/g]
+        y += tap * seen if tap.shape[1:] == (1, 1) else tap @ seen  # the first is depthwise, where @ would be slow
+    y = y.reshape(n, o, height, width)
+    return _finish(y, x, bias if bias is None else bias.reshape(-1, 1, 1))
+
+
+def linear(x: Array, w: Array, bias: Array | None = None) -> Array:
+    """x [..., in] times w [out, in] transposed, plus bias [out]; integers exact in i64, floats accumulated in f64."""
+    compute = _accumulator_dtype(x, w, terms=w.shape[1])
+    return _finish(x.astype(compute) @ w.astype(compute).T, x, bias)
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """a [..., m, k] times b [..., k, n], batch axes broadcast; integers exact in i64, floats accumulated in f64."""
+    compute = _accumulator_dtype(a, b, terms=a.shape[-1])
+    return _finish(a.astype(compute) @ b.astype(compute), a, None)
+
+
+def _accumulator_dtype(a: Array, b: Array, terms: int) -> type:
+    """f64 where sums are provably exact in it (or the operands are floats), i64 otherwise: BLAS is a hundred times faster."""
+    if a.dtype.kind == "f" or _magnitude(a) * _magnitude(b) * terms < 1 << 53:
+        return np.float64
+    return np.int64
+
+
+def _finish(acc: Array, x: Array, bias: Array | None) -> Array:
+    if x.dtype.kind != "f":
+        acc = acc.astype(np.int64)
+        return acc if bias is None else acc + bias.astype(np.int64)
+    return (acc if bias is None else acc + bias).astype(F32)
+
+
+def _magnitude(x: Array) -> int:
+    return max(abs(int(x.min())), abs(int(x.max()))) if x.size else 0
+
+
+# --- element by element -------------------------------------------------------------------------------------------------------------
+
+
+def add(a: Array, b: Array) -> Array:
+    """a + b, f32."""
+    return a + b
+
+
+def sub(a: Array, b: Array) -> Array:
+    """a - b, f32."""
+    return a - b
+
+
+def mul(a: Array, b: Array) -> Array:
+    """a * b, f32."""
+    return a * b
+
+
+def div(a: Array, b: Array) -> Array:
+    """a / b, f32."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return a / b
+
+
+def add_quantized(
+    a: Array, b: Array, *, zero_points: tuple[Array, Array, Array], multipliers: Array, low: int, high: int, **fixed: Any
+) -> Array:
+    """clamp(rint(f32(a - za) * m0 + f32(b - zb) * m1) + zy, low, high); `zero_points` are (za, zb, zy); i64.
+
+    With `shift` and `rounding` (mode "fixed"): clamp(round(((a - za) * m0 + (b - zb) * m1) / 2^shift) + zy, low, high) in 64-bit integers.
+    """
+    za, zb, zy = zero_points
+    da, db = _minus(a, za), _minus(b, zb)
+    if fixed:
+        return _from_fixed(da * _i64(multipliers[0]) + db * _i64(multipliers[1]), zy, low, high, **fixed)
+    return _to_integer(np.rint(da.astype(F32) * multipliers[0] + db.astype(F32) * multipliers[1]), zy, low, high)
+
+
+def sub_quantized(
+    a: Array, b: Array, *, zero_points: tuple[Array, Array, Array], multipliers: Array, low: int, high: int, **fixed: Any
+) -> Array:
+    """clamp(rint(f32(a - za) * m0 - f32(b - zb) * m1) + zy, low, high); "fixed" as `add_quantized`."""
+    za, zb, zy = zero_points
+    da, db = _minus(a, za), _minus(b, zb)
+    if fixed:
+        return _from_fixed(da * _i64(multipliers[0]) - db * _i64(multipliers[1]), zy, low, high, **fixed)
+    return _to_integer(np.rint(da.astype(F32) * multipliers[0] - db.astype(F32) * multipliers[1]), zy, low, high)
+
+
+def mul_quantized(
+    a: Array, b: Array, *, zero_points: tuple[Array, Array, Array], multipliers: Array, low: int, high: int, **fixed: Any
+) -> Array:
+    """clamp(rint(f32((a - za) * (b - zb)) * m0) + zy, low, high); "fixed": clamp(round((a - za) * (b - zb) * m0 / 2^shift) + zy, ...)."""
+    za, zb, zy = zero_points
+    product = _minus(a, za) * _minus(b, zb)
+    if fixed:
+        return _from_fixed(_product(product, multipliers[0]), zy, low, high, **fixed)
+    return _to_integer(np.rint(product.astype(F32) * multipliers[0]), zy, low, high)
+
+
+def clamp(x: Array, *, min: float, max: float) -> Array:
+    """min(max(x, min), max); NaN stays NaN."""
+    return np.minimum(np.maximum(x, F32(min)), F32(max))
+
+
+def unary(x: Array, *, kind: str, alpha: float | None = None) -> Array:
+    """The function `kind` of every element; see `float_ops.UNARY`."""
+    function = float_ops.UNARY[kind]
+    with np.errstate(all="ignore"):
+        return function(x.astype(F32)) if alpha is None else function(x.astype(F32), F32(alpha))
+
+
+def lut(x: Array, *, table: Array, qmin: int) -> Array:
+    """table[x - qmin]."""
+    return table.reshape(-1)[_minus(x, qmin)]
+
+
+def batch_norm(x: Array, scale: Array, bias: Array, mean: Array, var: Array, *, epsilon: float) -> Array:
+    """(x - mean) * (scale / sqrt(var + epsilon)) + bias per channel (axis 1), f32."""
+    scale, bias, mean, var = (v.astype(F32).reshape(-1, *[1] * (x.ndim - 2)) for v in (scale, bias, mean, var))
+    return (x - mean) * (scale / np.sqrt(var + F32(epsilon))) + bias
+
+
+# --- windows ------------------------------------------------------------------------------------------------------------------------
+
+
+def max_pool2d(
+    x: Array, *, kernel: Sequence[int], strides: Sequence[int], padding: Sequence[int], dilations: Sequence[int] = (1, 1)
+) -> Array:
+    """Greatest element of each window of x [n, c, h, w], float or stored integers; padding never wins."""
+    least = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+    y: Array | None = None
+    for seen in _windows(x, kernel, strides, padding, dilations, least):
+        y = seen.copy() if y is None else np.maximum(y, seen)
+    assert y is not None
+    return y
+
+
+def avg_pool2d(x: Array, *, kernel: Sequence[int], strides: Sequence[int], padding: Sequence[int], count_include_pad: bool) -> Array:
+    """Mean of each window, f32: taps added in row-major order from 0, then divided by f32(count)."""
+    y: Array = F32(0)  # type: ignore[assignment]
+    for seen in _windows(x, kernel, strides, padding, (1, 1), 0):
+        y = y + seen
+    return y / _window_counts(x, kernel, strides, padding, count_include_pad)
+
+
+def avg_pool2d_quantized(
+    x: Array,
+    *,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    padding: Sequence[int],
+    count_include_pad: bool,
+    multiplier: Array,
+    zero_points: tuple[Array, Array],
+    low: int,
+    high: int,
+    **fixed: Any,
+) -> Array:
+    """clamp(rint(f32(sum(x - zx)) * f32(m0 / f32(count))) + zy, low, high); `zero_points` are (zx, zy); i64.
+
+    With `shift` and `rounding` (mode "fixed"): clamp(round(sum(x - zx) * m0 / 2^shift) + zy, low, high), the count being part of m0.
+    """
+    zx, zy = zero_points
+    total = np.asarray(sum(_windows(_minus(x, zx), kernel, strides, padding, (1, 1), 0), start=np.int64(0)))
+    if fixed:
+        return _from_fixed(_product(total, multiplier), zy, low, high, **fixed)
+    counts = _window_counts(x, kernel, strides, padding, count_include_pad)
+    return _to_integer(np.rint(total.astype(F32) * (multiplier.astype(F32) / counts)), zy, low, high)
+
+
+def _windows(
+    x: Array, kernel: Sequence[int], strides: Sequence[int], padding: Sequence[int], dilations: Sequence[int], fill: float
+) -> Iterator[Array]:
+    """For every tap in row-major order what all windows see of it: [n, c, oh, ow]."""
+    height, width = shapes.window2d(x.shape[2:], kernel, strides, padding, dilations)
+    top, left, bottom, right = padding
+    x_pad = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
+    for p, q in np.ndindex(*kernel):
+        i, j = p * dilations[0], q * dilations[1]
+        yield x_pad[:, :, i : i + (height - 1) * strides[0] + 1 : strides[0], j : j + (width - 1) * strides[1] + 1 : strides[1]]
+
+
+def _window_counts(x: Array, kernel: Sequence[int], strides: Sequence[int], padding: Sequence[int], count_include_pad: bool) -> Array:
+    """How many elements each window averages over: [1, 1, oh, ow] f32. A window wholly in the padding counts 1 and so gives 0."""
+    inside = np.ones((1, 1, *x.shape[2:]), F32)
+    counts = sum(_windows(inside, kernel, strides, padding, (1, 1), float(count_include_pad)), start=F32(0))
+    return np.maximum(np.asarray(counts), F32(1))
+
+
+# --- along axes ---------------------------------------------------------------------------------------------------------------------
+
+
+def reduce(x: Array, *, kind: str, axes: Sequence[int], keepdims: bool) -> Array:
+    """Mean, sum, max or min over `axes`, f32; sums as `float_ops.lane_sum` of the reduced axes in row-major order."""
+    kept = [i for i in range(x.ndim) if i not in axes]
+    count = int(np.prod([x.shape[i] for i in axes]))
+    rows = np.transpose(x, [*kept, *sorted(axes)]).reshape(*[x.shape[i] for i in kept], count)
+    if kind == "max":
+        y = rows.max(axis=-1)
+    elif kind == "min":
+        y = rows.min(axis=-1)
+    else:
+        y = float_ops.lane_sum(rows)
+        y = y / F32(count) if kind == "mean" else y
+    return y.reshape([1 if i in axes else s for i, s in enumerate(x.shape)]) if keepdims else y
+
+
+def softmax(x: Array, *, axis: int) -> Array:
+    """exp(x - max) / sum(exp(x - max)) along `axis`; the exact order is in `float_ops.softmax`."""
+    return np.moveaxis(float_ops.softmax(np.moveaxis(x, axis, -1)), -1, axis)
+
+
+def layer_norm(x: Array, gamma: Array, beta: Array, *, axes: int, epsilon: float) -> Array:
+    """Normalisation over the last `axes` axes, then * gamma + beta; the exact order is in `float_ops.normalize`."""
+    rows = x.reshape(*x.shape[: x.ndim - axes], -1)
+    return float_ops.normalize(rows, epsilon).reshape(x.shape) * gamma + beta
+
+
+def attention(q: Array, k: Array, v: Array, mask: Array | None = None, *, scale: float, causal: bool) -> Array:
+    """softmax(q k^T * scale + mask) v, with q [..., t, d], k [..., s, d], v [..., s, e].
+
+    Mask: f32 is added, bool keeps where true. `causal` keeps s <= t. A row in which nothing is kept gives NaN, as in PyTorch's mathematics.
+    """
+    scores = matmul(q, np.swapaxes(k, -1, -2)) * F32(scale)
+    if mask is not None:
+        scores = np.where(mask, scores, F32(-np.inf)) if mask.dtype == np.bool_ else scores + mask
+    if causal:
+        scores = np.where(np.tri(*scores.shape[-2:], dtype=np.bool_), scores, F32(-np.inf))
+    return matmul(softmax(scores, axis=scores.ndim - 1), v)
+
+
+# --- data movement, on floats and on stored integers --------------------------------------------------------------------------------
+
+
+def embedding(table: Array, ids: Array) -> Array:
+    """Rows of `table` [vocabulary, width]; ids [...] count from 0. Raises IndexError outside of it."""
+    if ids.size and not (0 <= int(ids.min()) and int(ids.max()) < table.shape[0]):
+        raise IndexError(f"ids hold {int(ids.min())}..{int(ids.max())}, expected 0..{table.shape[0] - 1}")
+    return table[ids]
+
+
+def concat(xs: Sequence[Array], *, dim: int) -> Array:
+    """`tensor.concat`: xs one after the other along `dim`."""
+    return np.concatenate(xs, axis=dim)
+
+
+def reshape(x: Array, *, shape: Sequence[int]) -> Array:
+    """Same elements in row-major order."""
+    return x.reshape(shape)
+
+
+def transpose(x: Array, *, permutation: Sequence[int]) -> Array:
+    """Axis i of the result is axis permutation[i] of x."""
+    return np.transpose(x, permutation)
+
+
+def slice_(x: Array, *, offsets: Sequence[int], strides: Sequence[int], shape: Sequence[int]) -> Array:
+    """x[offset : offset + stride * size : stride] per axis (`qcc.slice`)."""
+    return x[tuple(slice(o, o + s * (size - 1) + 1 if size else o, s) for o, s, size in zip(offsets, strides, shape, strict=True))]
+
+
+def pad(x: Array, *, low: Sequence[int], high: Sequence[int], value: Array | float = 0.0) -> Array:
+    """x with `value` (the zero point of a quantized tensor, which may differ per channel) around it."""
+    y = np.empty([lo + s + hi for lo, s, hi in zip(low, x.shape, high, strict=True)], x.dtype)
+    y[...] = value
+    y[tuple(slice(lo, lo + s) for lo, s in zip(low, x.shape, strict=True))] = x
+    return y
+
+
+def broadcast(x: Array, *, shape: Sequence[int]) -> Array:
+    """numpy.broadcast_to."""
+    return np.broadcast_to(x, shape)
