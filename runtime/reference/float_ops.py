@@ -17,14 +17,14 @@ from qcc.dialects import approximations as table
 
 Array = np.ndarray[Any, Any]
 F32 = np.float32
-ONE, TWO, HALF = F32(1), F32(2), F32(0.5)
+ONE, TWO, HALF, SIXTH, SLOPE = F32(1), F32(2), F32(0.5), F32(table.ONE_SIXTH), F32(0.01)
 
 
 def lane_sum(x: Array) -> Array:
     """Sum over the last axis: x [..., n] f32 -> [...] f32.
 
-    Lane j of 16 adds x[j], x[16 + j], x[32 + j], ... in this order (missing elements are 0); then lanes 8..15 are added onto 0..7, 4..7 onto
-    0..3, 2..3 onto 0..1, 1 onto 0.
+    Lane j of 16 adds x[j], x[16 + j], x[32 + j], ... in this order (missing elements are 0); then lanes 8..15 are added onto 0..7, 4..7
+    onto 0..3, 2..3 onto 0..1, 1 onto 0.
     """
     lanes = table.LANES
     n = x.shape[-1]
@@ -181,7 +181,7 @@ def mish(x: Array) -> Array:
     return x * tanh(softplus(x))
 
 
-def hardsigmoid(x: Array, alpha: Array | np.float32 = F32(table.ONE_SIXTH)) -> Array:
+def hardsigmoid(x: Array, alpha: Array | np.float32 = SIXTH) -> Array:
     """min(max(alpha * x + 0.5, 0), 1); alpha is 1/6 unless given."""
     return np.minimum(np.maximum(alpha * x + HALF, F32(0)), ONE)
 
@@ -191,7 +191,7 @@ def hardswish(x: Array) -> Array:
     return x * hardsigmoid(x)
 
 
-def leaky_relu(x: Array, alpha: Array | np.float32 = F32(0.01)) -> Array:
+def leaky_relu(x: Array, alpha: Array | np.float32 = SLOPE) -> Array:
     """x where x >= 0, else alpha * x."""
     return np.where(x >= 0, x, alpha * x)
 
