@@ -27,7 +27,7 @@ def _softplus(x: np.ndarray) -> np.ndarray:
 
 _FUNCTIONS: dict[str, Function] = {
     "gelu": lambda x, a: x / 2 * (1 + erf(x / math.sqrt(2))),
-    "gelu_tanh": lambda x, a: x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3))),
+    "gelu_tanh": lambda x, a: x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "silu": lambda x, a: x * _sigmoid(x),
     "sigmoid": lambda x, a: _sigmoid(x),
     "tanh": lambda x, a: np.tanh(x),

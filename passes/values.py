@@ -49,8 +49,9 @@ def float_array(value: Any) -> np.ndarray | None:
     if (array := constant_array(value)) is not None:
         kind = affine_of(value)
         if kind is not None:
-            return (array.astype(np.float64) - kind.per_axis(kind.zero_points, array.ndim)) \
-                * kind.per_axis(kind.scales, array.ndim).astype(np.float64)
+            return (array.astype(np.float64) - kind.per_axis(kind.zero_points, array.ndim)) * kind.per_axis(kind.scales, array.ndim).astype(
+                np.float64
+            )
         return array.astype(np.float64) if isinstance(element_of(value), ir.FloatType) else None
     source = dequantized(value)
     return float_array(source) if source is not None and producer(source, "qcc.constant") is not None else None
@@ -115,7 +116,7 @@ def make_float_constant(array: np.ndarray, before: Any, *, loc: Any = None, name
 
 def attributes_of(op: Any, *, without: Sequence[str] = ()) -> dict[str, Any]:
     """The attributes of `op` as a mapping for `create`."""
-    return {item.name: item.attr for item in op.attributes if item.name not in without}
+    return {name: op.attributes[name] for name in op.attributes if name not in without}
 
 
 def rebuilt(op: Any, operands: Sequence[Any], result: Any, before: Any = None, **changed: Any) -> Any:
