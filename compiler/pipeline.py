@@ -14,7 +14,16 @@ from qcc.passes.base import Stage
 IMPORT: tuple[Stage, ...] = ()
 
 # graph form -> integer form
-INTEGER: tuple[Stage, ...] = ()
+INTEGER: tuple[Stage, ...] = (
+    Stage("fold-constants", reason="weights must stand next to their layers before anything looks at them"),
+    Stage("convert-matmul-to-linear", reason="one layout of weights, output channel first; leaves a transpose of the constant"),
+    Stage("fold-constants", reason="performs the transposes of weights"),
+    Stage("fold-bias", reason="an addition of a constant is an initial value of the accumulator"),
+    Stage("fold-batch-norm", reason="a normalisation is a scale and a bias of the layer before it"),
+    Stage("fold-bias", reason="normalisations that found no layer may have left additions"),
+    Stage("fold-qdq", reason="products between dequantized operands become exact integer products"),
+    Stage("cse", reason="importers repeat constants and dequantizes"),
+)
 
 # integer form -> tiled form
 TILE: tuple[Stage, ...] = ()

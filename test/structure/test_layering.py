@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("compiler", "dialects", "passes", "runtime", "tools")
 ALLOWED = {  # room -> rooms it may import from
     "dialects": {"dialects", "runtime.fpga.isa"},
-    "passes": {"passes.base", "dialects", "runtime.fpga.isa"},
+    "passes": {"passes.base", "passes.values", "dialects", "runtime.fpga.isa"},
     "runtime": {"runtime", "dialects"},
     "compiler": {"compiler", "passes", "dialects", "runtime"},
     "tools": {"tools", "compiler", "passes", "dialects", "runtime"},
