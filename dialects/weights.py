@@ -70,7 +70,18 @@ def element_type(dtype: np.dtype[Any]) -> ir.Type:
 
 def is_elements(attribute: ir.Attribute) -> bool:
     """Whether `attribute` is one that `array_of` reads."""
-    return isinstance(attribute, ir.DenseElementsAttr | ir.DenseResourceElementsAttr)
+    return isinstance(attribute, ir.DenseElementsAttr) or _is_resource(attribute)
+
+
+def _is_resource(attribute: ir.Attribute) -> bool:
+    """Whether this is a `dense_resource<...>`; read back from an operation, the bindings give it as a plain Attribute."""
+    if type(attribute) is not ir.Attribute:
+        return isinstance(attribute, ir.DenseResourceElementsAttr)
+    try:
+        ir.DenseResourceElementsAttr(attribute)
+    except ValueError:
+        return False
+    return True
 
 
 def constant_attribute(array: np.ndarray, name: str = "", element: ir.Type | None = None) -> ir.Attribute:
@@ -97,7 +108,7 @@ def array_of(attribute: ir.Attribute) -> np.ndarray:
     """The elements of a `dense<...>` or `dense_resource<...>` attribute, read-only, in the attribute's shape."""
     kind = ir.RankedTensorType(attribute.type)
     dtype = numpy_dtype(kind.element_type)
-    if isinstance(attribute, ir.DenseResourceElementsAttr):
+    if _is_resource(attribute):
         key = _key_of(attribute)
         held = _arrays.get(attribute.context, {})
         if key not in held:
