@@ -1,0 +1,176 @@
+"""The configuration of a codelet: everything its code depends on, and nothing else.
+
+`lower-to-codelets` writes a configuration as the `qtile.codelet` attribute of a declaration, `generate-codelets` reads it. Two calls with equal
+configurations share one function, so what differs between layers of the same shape (weights, zero points, multipliers) is in buffers:
+arrays as operands, scalars as 32-bit words of the `params` buffer. `compiler/decisions/0002-codelet-abi.md` gives the calling convention.
+
+All strides and offsets count elements. An operand's strides follow the codelet's iteration space, named in each class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+ELEMENT_BYTES = {"u8": 1, "s8": 1, "u16": 2, "s16": 2, "i32": 4, "i64": 8, "f32": 4, "i1": 1}
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A strided place in buffer number `buffer`."""
+
+    buffer: int
+    element: str  # of ELEMENT_BYTES
+    strides: tuple[int, ...]
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Halo:
+    """The border of a channels-last image buffer [n, top + h + bottom, left + w + right, c] that task 0 fills with one value."""
+
+    images: int
+    rows: tuple[int, int, int]  # top, h, bottom
+    columns: tuple[int, int, int]  # left, w, right
+    channels: int
+    param: int  # word of `params` with the value
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation on the current vector of values, after the operand was loaded or the accumulator completed.
+
+    `args` name its arguments: a number n >= 0 is word n of `params`, broadcast; n < 0 is operand -1 - n at the same place of the iteration space.
+    `passes/llvm/codelets/steps.py` has one function per `op`.
+    """
+
+    op: str
+    args: tuple[int, ...] = ()
+    kind: str = ""
+    swapped: bool = False  # the current value is the second argument of a binary operation
+
+
+@dataclass(frozen=True)
+class Map:
+    """Element by element over `sizes`, the last dimension being the vector one: load operands[0], run the steps, store y.
+
+    `split` is the dimension divided among tasks and `chunk` its indices per task.
+    """
+
+    isa: str
+    sizes: tuple[int, ...]
+    operands: tuple[Operand, ...]
+    steps: tuple[Step, ...]
+    y: Operand
+    split: int
+    chunk: int
+    params: int = -1  # number of the params buffer, -1 without
+    halo: Halo | None = None
+    kind: str = "map"
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """Convolution, linear and matmul: acc[n, g, h, w, c] = bias[c] + sum over the reduction of x * w, then the steps, then the store.
+
+    The iteration space of every operand is (n, g, h, w, c); x has stride 0 in c. The reduction is `taps[0]` times `taps[1]` runs of `run` contiguous
+    elements of x, `tap_strides` apart. Weights are packed [n][g][h][block][tap][step][vector][lane][depth] (absent n, g, h have stride 0 in
+    `w.strides`, whose last entry is the stride of a block); a block is `tile[2]` vectors of channels, the last one as many as are left.
+    `tile` is rows, columns and vectors of the register tile. Tasks are n * g * block chunks * row chunks.
+    `sums` is a buffer of u8 quadruples (1 where the reduction has an element, 0 in the run's padding), present when `zero` (a per channel i32 operand) times the sum of x is
+    to be subtracted: weights whose zero point is not in the packed bytes.
+    """
+
+    isa: str
+    compute: str  # dot4_u8s8, lane_i32, lane_i64, lane_f32
+    sizes: tuple[int, int, int, int, int]
+    x: Operand
+    w: Operand
+    taps: tuple[int, int]
+    tap_strides: tuple[int, int]
+    run: int
+    tile: tuple[int, int, int]
+    chunks: tuple[int, int]  # blocks per task, rows per task
+    operands: tuple[Operand, ...]
+    steps: tuple[Step, ...]
+    y: Operand
+    bias: Operand | None = None
+    zero: Operand | None = None
+    sums: int = -1
+    params: int = -1
+    halo: Halo | None = None
+    kind: str = "contraction"
+
+
+KINDS: dict[str, Any] = {"map": Map, "contraction": Contraction}
+
+
+def to_config(codelet: Any) -> dict[str, Any]:
+    """Nested dictionary of a configuration, without what is absent."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            return {f.name: plain(v) for f in dataclasses.fields(value) if (v := getattr(value, f.name)) is not None}
+        return [plain(v) for v in value] if isinstance(value, tuple | list) else value
+
+    return plain(codelet)
+
+
+def from_config(config: dict[str, Any]) -> Any:
+    """The configuration object of `to_config`'s dictionary. Raises KeyError for an unknown kind."""
+    return _build(KINDS[config["kind"]], config)
+
+
+_NESTED: dict[str, Any] = {"x": Operand, "w": Operand, "y": Operand, "bias": Operand, "zero": Operand, "operands": Operand, "steps": Step, "halo": Halo}
+
+
+def _build(cls: Any, config: dict[str, Any]) -> Any:
+    values: dict[str, Any] = {}
+    for key, value in config.items():
+        nested = _NESTED.get(key)
+        if isinstance(value, list):
+            values[key] = tuple(_build(nested, v) if nested else v for v in value)
+        else:
+            values[key] = _build(nested, value) if nested and isinstance(value, dict) else value
+    return cls(**values)
+
+
+def symbol(codelet: Any) -> str:
+    """A name that is equal exactly for equal configurations."""
+    text = json.dumps(to_config(codelet), sort_keys=True)
+    return f"{codelet.kind}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def tasks(codelet: Any) -> int:
+    """How many independent tasks a call of the codelet has."""
+    if isinstance(codelet, Map):
+        return -(-codelet.sizes[codelet.split] // codelet.chunk)
+    if isinstance(codelet, Contraction):
+        n, g, h, _, _ = codelet.sizes
+        return n * g * -(-blocks(codelet) // codelet.chunks[0]) * -(-h // codelet.chunks[1])
+    raise TypeError(type(codelet).__name__)
+
+
+def blocks(codelet: Contraction) -> int:
+    """Number of channel blocks, a partial last one included."""
+    return -(-codelet.sizes[4] // (codelet.tile[2] * ISAS[codelet.isa].lanes))
+
+
+@dataclass(frozen=True)
+class IsaFacts:
+    """What choosing a register tile and packing weights needs to know of an instruction set."""
+
+    lanes: int  # 32-bit lanes of a vector
+    registers: int
+    target_cpu: str
+    target_features: str
+    dot4: bool  # has u8 x s8 products of depth 4
+
+
+ISAS: dict[str, IsaFacts] = {
+    "avx512_vnni": IsaFacts(16, 32, "cascadelake", "", dot4=True),
+    "generic": IsaFacts(8, 16, "x86-64-v3", "", dot4=False),
+}

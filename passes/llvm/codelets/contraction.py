@@ -1,0 +1,157 @@
+"""The loop nest of convolution, linear and matmul: direct implicit GEMM with a register tile of pixels x channel vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Contraction, blocks
+from qcc.passes.llvm.codelets import halo
+from qcc.passes.llvm.codelets.access import bytes_of, load, pieces, store
+from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
+from qcc.passes.llvm.codelets.compute import compute_tile
+from qcc.passes.llvm.codelets.fetch import Fetch
+from qcc.passes.llvm.codelets.steps import Steps
+
+
+def emit(b: Builder, codelet: Contraction, buffers: Sequence[Value], task: Value, instructions: Any) -> None:
+    """Append the code of one task."""
+    if codelet.halo is not None:
+        b.when(b.equal(task, 0), lambda: halo.fill(b, codelet.halo, codelet.y.element, buffers[codelet.y.buffer], buffers[codelet.params]))
+    _Nest(b, codelet, buffers, instructions).task(task)
+
+
+class _Nest:
+    def __init__(self, b: Builder, codelet: Contraction, buffers: Sequence[Value], instructions: Any) -> None:
+        self.b, self.codelet, self.buffers = b, codelet, buffers
+        self.tile = compute_tile(b, codelet, instructions)
+        self.steps = Steps(b, instructions)
+        self.lanes = ISAS[codelet.isa].lanes
+
+    def task(self, task: Value) -> None:
+        """n, g, a chunk of blocks and a chunk of rows; rows innermost, so that neighbouring tasks share weights."""
+        b, c = self.b, self.codelet
+        _, groups, height, _, _ = c.sizes
+        count = blocks(c)
+        rest, row_chunk = b.divmod(task, -(-height // c.chunks[1]))
+        rest, block_chunk = b.divmod(rest, -(-count // c.chunks[0]))
+        n, g = b.divmod(rest, groups) if groups > 1 else (rest, 0)
+        n = 0 if c.sizes[0] == 1 else n
+        first, row = b.mul(block_chunk, c.chunks[0]), b.mul(row_chunk, c.chunks[1])
+        self._blocks(n, g, first, b.minimum(b.add(first, c.chunks[0]), count), row, b.minimum(b.add(row, c.chunks[1]), height))
+
+    def _blocks(self, n: Index, g: Index, first: Index, last: Index, row: Index, row_end: Index) -> None:
+        b, c = self.b, self.codelet
+        width = c.tile[2] * self.lanes
+        full, rest = divmod(c.sizes[4], width)
+
+        def whole(block: Index) -> None:
+            self._rows(n, g, block, [self.lanes] * c.tile[2], row, row_end)
+
+        def partial() -> None:
+            self._rows(n, g, full, [min(self.lanes, rest - start) for start in range(0, rest, self.lanes)], row, row_end)
+
+        if full:
+            b.loop(first, b.minimum(last, full), 1, whole)
+        if rest:
+            b.when(b.equal(last, full + 1), partial)
+
+    def _rows(self, n: Index, g: Index, block: Index, vectors: list[int], row: Index, row_end: Index) -> None:
+        b, (_, _, height, _, _), rows = self.b, self.codelet.sizes, self.codelet.tile[0]
+        full = height // rows * rows
+
+        def whole(h: Index) -> None:
+            self._columns(n, g, h, block, vectors, rows)
+
+        b.loop(row, b.minimum(row_end, full), rows, whole)
+        if full < height:
+            b.when(b.equal(row_end, height), lambda: self._columns(n, g, full, block, vectors, height - full))
+
+    def _columns(self, n: Index, g: Index, h: Index, block: Index, vectors: list[int], rows: int) -> None:
+        width, columns = self.codelet.sizes[3], self.codelet.tile[1]
+        full = width // columns * columns
+
+        def whole(w: Index) -> None:
+            self._kernel((n, g, h, w), block, vectors, rows, columns)
+
+        self.b.loop(0, full, columns, whole)
+        if full < width:
+            self._kernel((n, g, h, full), block, vectors, rows, width - full)
+
+    def _kernel(self, place: tuple[Index, ...], block: Index, vectors: list[int], rows: int, columns: int) -> None:
+        """One register tile: rows x columns pixels times len(vectors) vectors of channels, from bias to store."""
+        b, c = self.b, self.codelet
+        pixels = [(r, q) for r in range(rows) for q in range(columns)]
+        channel = b.mul(block, c.tile[2] * self.lanes)
+        start = [self._initial(c.bias, place, channel, v) for v in range(len(vectors))]
+        accumulators = self._reduce(place, block, len(vectors), pixels, [v for _ in pixels for v in start])
+        fetch = Fetch(b, c.operands, self.buffers, c.params)
+        bases = [b.at(self.buffers[o.buffer], bytes_of(o, (*place, channel), b)) for o in c.operands]
+        y = b.at(self.buffers[c.y.buffer], bytes_of(c.y, (*place, channel), b))
+        for p, (r, q) in enumerate(pixels):
+            for v, lanes in enumerate(vectors):
+                for first, count in pieces(lanes, self.lanes):
+                    value = accumulators[p * len(vectors) + v]
+                    if count < self.lanes:
+                        value = b.shuffle(value, value, list(range(first, first + count)))
+                    step = (0, 0, r, q, v * self.lanes + first)
+                    fetch.key = step[-1]
+                    fetch.place = lambda number, step=step: bases[number] + _static(c.operands[number], step)
+                    result = self.steps.run(c.steps, value, fetch)
+                    store(b, c.y.element, y + _static(c.y, step), c.y.strides[-1], result)
+
+    def _initial(self, bias: Any, place: tuple[Index, ...], channel: Index, vector: int) -> Value:
+        kind = f"{self.lanes}x{self.tile.accumulator}"
+        if bias is None:
+            return self.b.constant(0, kind)
+        address = self.b.at(self.buffers[bias.buffer], bytes_of(bias, (*place, channel), self.b))
+        return load(self.b, bias.element, address + vector * self.lanes * ELEMENT_BYTES[bias.element], 1, self.lanes)
+
+    def _reduce(self, place: tuple[Index, ...], block: Index, vectors: int, pixels: list[tuple[int, int]], start: list[Value]) -> list[Value]:
+        """Accumulators [pixel][vector] after all taps and runs."""
+        b, c, tile = self.b, self.codelet, self.tile
+        size = ELEMENT_BYTES[c.x.element]
+        n, g, h, w = place
+        x = b.at(self.buffers[c.x.buffer], bytes_of(c.x, (n, g, h, w, 0), b))
+        weights = b.at(self.buffers[c.w.buffer], bytes_of(c.w, (n, g, h, w, block), b))
+        step_bytes = vectors * self.lanes * tile.w_bytes
+        steps = -(-c.run // tile.depth)
+        summed = c.zero is not None
+        if summed:
+            start = [*start, *[b.constant(0, f"{self.lanes}xi32") for _ in pixels]]
+
+        def multiply(k: Index, x_tap: Address, tap: Index, *acc: Value) -> list[Value]:
+            here = b.at(x_tap, b.mul(k, tile.x_bytes))
+            stored = b.at(weights, b.mul(b.add(b.mul(tap, steps), k), step_bytes))
+            ws = [tile.load_w(stored + v * self.lanes * tile.w_bytes) for v in range(vectors)]
+            ones = tile.load_x(b.at(self.buffers[c.sums], b.mul(k, 4))) if summed else None
+            made = list(acc)
+            for p, (r, q) in enumerate(pixels):
+                xs = tile.load_x(here + (r * c.x.strides[2] + q * c.x.strides[3]) * size)
+                for v in range(vectors):
+                    made[p * vectors + v] = tile.multiply_add(made[p * vectors + v], xs, ws[v])
+                if summed:
+                    made[len(pixels) * vectors + p] = tile.multiply_add(made[len(pixels) * vectors + p], xs, ones)
+            return made
+
+        def outer(t0: Index, *acc: Value) -> list[Value]:
+            def inner(t1: Index, *acc: Value) -> list[Value]:
+                x_tap = b.at(x, b.mul(b.dot((t0, t1), c.tap_strides), size))
+                tap = b.add(b.mul(t0, c.taps[1]), t1)
+                return b.loop(0, steps, 1, lambda k, *acc: multiply(k, x_tap, tap, *acc), acc)
+
+            return b.loop(0, c.taps[1], 1, inner, acc)
+
+        done = b.loop(0, c.taps[0], 1, outer, start)
+        if not summed:
+            return done
+        channel = b.mul(block, c.tile[2] * self.lanes)
+        zeros = [self._initial(c.zero, place, channel, v) for v in range(vectors)]
+        count = len(pixels) * vectors
+        return [b.binary("sub", done[i], b.binary("mul", done[count + i // vectors], zeros[i % vectors])) for i in range(count)]
+
+
+def _static(operand: Any, step: Sequence[int]) -> int:
+    return sum(s * i for s, i in zip(operand.strides, step, strict=True)) * ELEMENT_BYTES[operand.element]
+
+

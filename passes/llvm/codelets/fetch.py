@@ -1,0 +1,42 @@
+"""Arguments of steps: words of the params buffer and operands at the current place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from qcc.dialects.codelet import Operand
+from qcc.passes.llvm.codelets.access import load
+from qcc.passes.llvm.codelets.builder import Address, Builder, Value, kind_of
+
+
+class Fetch:
+    """`fetch(arg, element, lanes)` for `Steps.run`; `place(operand)` gives the address of an operand at the current element."""
+
+    def __init__(self, b: Builder, operands: Sequence[Operand], buffers: Sequence[Value], params: int) -> None:
+        self.b, self.operands, self.buffers, self.params = b, operands, buffers, params
+        self.place: Callable[[int], Address] = lambda number: Address(buffers[0])
+        self.cache: dict[Any, Value] = {}  # what does not change between vectors of one tile; emptied by the loop nest
+        self.key: Any = None  # of the current channel vector
+
+    def __call__(self, arg: int, element: Any, lanes: int) -> Value:
+        if not isinstance(element, str):  # an index vector: look up in a table
+            table = self.operands[-1 - arg]
+            return self.b.gather(self.buffers[table.buffer], element, table.element)
+        if arg >= 0:
+            key: Any = (arg, element, lanes)
+            if key not in self.cache:
+                word = self.b.load(element, Address(self.buffers[self.params], 4 * arg), invariant=True)
+                self.cache[key] = self.b.splat(word, lanes)
+            return self.cache[key]
+        operand = self.operands[-1 - arg]
+        varies = any(operand.strides[:-1])
+        key = (arg, element, lanes, self.key)
+        if not varies and key in self.cache:
+            return self.cache[key]
+        value = load(self.b, operand.element, self.place(-1 - arg), operand.strides[-1], lanes)
+        if kind_of(value).rpartition("x")[2] != element:
+            raise TypeError(f"a step reads operand {-1 - arg} as {element}, which is {operand.element}")
+        if not varies:
+            self.cache[key] = value
+        return value

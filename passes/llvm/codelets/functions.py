@@ -1,0 +1,153 @@
+"""Float functions in generated code: line for line `runtime/reference/float_ops.py`, with the same coefficients, so the bits agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from qcc.dialects import approximations as table
+from qcc.passes.llvm.codelets.builder import Builder, Value
+from qcc.passes.llvm.codelets.lanes import Lanes, horner
+
+INFINITY, NAN = math.inf, math.nan
+
+
+def unary(b: Builder, kind: str, value: Value, alpha: Value | None) -> Value:
+    """Function `kind` of `qcc.unary` on f32 lanes."""
+    x = Lanes(b, value)
+    return (UNARY[kind](x) if alpha is None else UNARY[kind](x, Lanes(b, alpha))).value
+
+
+def exp(x: Lanes) -> Lanes:
+    cut = x.maximum(table.EXP_LEAST).minimum(table.EXP_GREATEST)
+    n = (cut * table.LOG2_E).rint()
+    r = (cut - n * table.LN2_HIGH) - n * table.LN2_LOW
+    p = (horner(table.EXP, r) * (r * r) + r) + 1.0
+    k = n.to_int()
+    y = p * _power_of_two(k >> 1) * _power_of_two(k - (k >> 1))
+    zero = x * 0.0  # NaN where x is NaN; not used elsewhere
+    return Lanes(x.b, x.b.like(0.0, x.value)).where(x.compare("olt", table.EXP_LEAST), y.where(x.compare("ord", 0.0), zero))
+
+
+def _power_of_two(k: Lanes) -> Lanes:
+    return ((k + 127) << 23).bits("f32")
+
+
+def log(x: Lanes) -> Lanes:
+    tiny = x.compare("olt", 2.0**-126)
+    bits = (x * 2.0**23).where(tiny, x).bits("i32")
+    k = (bits - table.LOG_SPLIT_BITS) >> 23
+    f = (bits - (k << 23)).bits("f32") - 1.0
+    exponent = (k - 23).where(tiny, k).to_float()
+    z = f * f
+    y = (horner(table.LOG, f) * f * z + exponent * table.LN2_LOW) - 0.5 * z
+    y = (f + y) + exponent * table.LN2_HIGH
+    y = _constant(x, -INFINITY).where(x.compare("oeq", 0.0), _constant(x, NAN).where(x.compare("olt", 0.0), y))
+    return x.where(x.compare("oeq", INFINITY), x.where(x.compare("uno", 0.0), y))
+
+
+def log1p(t: Lanes) -> Lanes:
+    u = 1.0 + t
+    return t.where(u.compare("oeq", 1.0), log(u) * (t / (u - 1.0)))
+
+
+def expm1(x: Lanes) -> Lanes:
+    u = exp(x)
+    less = u - 1.0
+    return x.where(u.compare("oeq", 1.0), _constant(x, -1.0).where(less.compare("oeq", -1.0), less * (x / log(u))))
+
+
+def tanh(x: Lanes) -> Lanes:
+    z = x * x
+    small = x + x * (z * horner(table.TANH, z))
+    large = 1.0 - 2.0 / (exp(2.0 * x.abs()) + 1.0)
+    return small.where(x.abs().compare("olt", table.TANH_SMALL), large.copysign(x))
+
+
+def erf(x: Lanes) -> Lanes:
+    small = x * horner(table.ERF_SMALL, x * x)
+    large = 1.0 - exp(-horner(table.ERF_LARGE, x.abs().minimum(table.ERF_GREATEST)))
+    return small.where(x.abs().compare("olt", table.ERF_SPLIT), large.copysign(x))
+
+
+def _quadrant(x: Lanes) -> tuple[Lanes, Lanes, Lanes]:
+    n = (x * table.TWO_OVER_PI).rint()
+    high, middle, low = table.HALF_PI
+    r = ((x - n * high) - n * middle) - n * low
+    z = r * r
+    sine = r + r * (z * horner(table.SIN, z))
+    cosine = (1.0 - 0.5 * z) + (z * z) * horner(table.COS, z)
+    return n.to_int() & 3, sine, cosine
+
+
+def sin(x: Lanes) -> Lanes:
+    n, sine, cosine = _quadrant(x)
+    y = cosine.where((n & 1).compare("ne", 0), sine)
+    return (-y).where((n & 2).compare("ne", 0), y)
+
+
+def cos(x: Lanes) -> Lanes:
+    n, sine, cosine = _quadrant(x)
+    y = sine.where((n & 1).compare("ne", 0), cosine)
+    return (-y).where(((n + 1) & 2).compare("ne", 0), y)
+
+
+def sigmoid(x: Lanes) -> Lanes:
+    return 1.0 / (1.0 + exp(-x))
+
+
+def silu(x: Lanes) -> Lanes:
+    return x / (1.0 + exp(-x))
+
+
+def gelu(x: Lanes) -> Lanes:
+    return (x * 0.5) * (1.0 + erf(x * table.SQRT_HALF))
+
+
+def gelu_tanh(x: Lanes) -> Lanes:
+    inner = table.SQRT_TWO_OVER_PI * (x + table.GELU_CUBIC * (x * x * x))
+    return (x * 0.5) * (1.0 + tanh(inner))
+
+
+def softplus(x: Lanes) -> Lanes:
+    return x.maximum(0.0) + log1p(exp(-x.abs()))
+
+
+def mish(x: Lanes) -> Lanes:
+    return x * tanh(softplus(x))
+
+
+def hardsigmoid(x: Lanes, alpha: Lanes | None = None) -> Lanes:
+    scaled = x * table.ONE_SIXTH if alpha is None else alpha * x
+    return (scaled + 0.5).maximum(0.0).minimum(1.0)
+
+
+def hardswish(x: Lanes) -> Lanes:
+    return x * hardsigmoid(x)
+
+
+def leaky_relu(x: Lanes, alpha: Lanes | None = None) -> Lanes:
+    return x.where(x.compare("oge", 0.0), x * 0.009999999776482582 if alpha is None else alpha * x)
+
+
+def elu(x: Lanes, alpha: Lanes | None = None) -> Lanes:
+    below = expm1(x.minimum(0.0))
+    return x.where(x.compare("ogt", 0.0), below if alpha is None else alpha * below)
+
+
+def sign(x: Lanes) -> Lanes:
+    one = _constant(x, 1.0)
+    return one.where(x.compare("ogt", 0.0), (-one).where(x.compare("olt", 0.0), x * 0.0))
+
+
+def _constant(x: Lanes, value: float) -> Lanes:
+    return Lanes(x.b, x.b.like(value, x.value))
+
+
+UNARY: dict[str, Callable[..., Lanes]] = {
+    "gelu": gelu, "gelu_tanh": gelu_tanh, "silu": silu, "sigmoid": sigmoid, "tanh": tanh, "exp": exp, "log": log, "erf": erf,
+    "sqrt": Lanes.sqrt, "rsqrt": lambda x: 1.0 / x.sqrt(), "reciprocal": lambda x: 1.0 / x, "neg": lambda x: -x, "abs": Lanes.abs,
+    "hardswish": hardswish, "hardsigmoid": hardsigmoid, "leaky_relu": leaky_relu, "elu": elu, "softplus": softplus, "mish": mish,
+    "sign": sign, "floor": lambda x: x.intrinsic("floor"), "ceil": lambda x: x.intrinsic("ceil"), "round": Lanes.rint,
+    "sin": sin, "cos": cos,
+}

@@ -1,0 +1,14 @@
+"""Instruction sets: one module each, named like it, with the instructions that plain LLVM operations do not reach.
+
+A module has `to_integer(b, v)`: f32 lanes to i32, half to even; and, where `dialects.codelet.ISAS` says so, `dot4_u8s8(b, acc, x, w)`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+def isa(name: str) -> Any:
+    """The module of instruction set `name`."""
+    return importlib.import_module(f"qcc.passes.llvm.codelets.isa.{name}")

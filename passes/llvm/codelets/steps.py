@@ -1,0 +1,133 @@
+"""The step program: what happens to a vector of values between the load (or the accumulator) and the store.
+
+The current value is a vector of i32, i64 (wide accumulators) or f32 lanes. Each function below is one `op` of `dialects.codelet.Step` and does
+exactly what `runtime/reference/qcc.py` states for the operation it comes from. Zero points are those of the stored bytes (see
+decision 0002), clamps are given relative to the zero point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from qcc.dialects.codelet import Step
+from qcc.passes.llvm.codelets import functions
+from qcc.passes.llvm.codelets.builder import Builder, Value, kind_of, lanes_of
+
+Argument = Callable[[str], Value]  # fetches an argument as "i32" or "f32" lanes
+
+
+class Steps:
+    """Runs step programs. `fetch(arg, element, lanes)` gives an argument of a step as a vector."""
+
+    def __init__(self, b: Builder, instructions: Any) -> None:
+        self.b = b
+        self.instructions = instructions
+
+    def run(self, steps: Sequence[Step], value: Value, fetch: Callable[[int, str, int], Value]) -> Value:
+        for step in steps:
+            lanes = lanes_of(value)
+
+            def argument(i: int, element: str, step: Step = step, lanes: int = lanes) -> Value:
+                return fetch(step.args[i], element, lanes)
+
+            value = getattr(self, f"_{step.op}")(step, value, argument)
+        return value
+
+    # --- integers -------------------------------------------------------------------------------------------------------------------
+
+    def _offset(self, step: Step, v: Value, arg: Any) -> Value:
+        """v + n"""
+        return self.b.binary("add", v, arg(0, "i32"))
+
+    def _requantize(self, step: Step, v: Value, arg: Any) -> Value:
+        """args: multiplier, low, high (f32, relative), zero point."""
+        scaled = self.b.binary("fmul", self._to_float(v), arg(0, "f32"))
+        return self._round(scaled, arg, 1)
+
+    def _shift(self, step: Step, v: Value, arg: Any) -> Value:
+        """Mode fixed; args: multiplier, shift, low, high (absolute), zero point (i32); kind: the rounding."""
+        b = self.b
+        wide = v if kind_of(v).endswith("i64") else b.cast("sext", v, "i64")
+        product = b.binary("mul", wide, b.cast("sext", arg(0, "i32"), "i64"))
+        shift = b.cast("sext", arg(1, "i32"), "i64")
+        one, zero = b.like(1, product), b.like(0, product)
+        some = b.compare("sgt", shift, zero)
+        half = b.select(some, b.binary("shl", one, b.binary("sub", b.select(some, shift, one), one)), zero)
+        if step.kind == "half_away":
+            negative = b.compare("slt", product, zero)
+            magnitude = b.select(negative, b.binary("sub", zero, product), product)
+            rounded = b.binary("ashr", b.binary("add", magnitude, half), shift)
+            rounded = b.select(negative, b.binary("sub", zero, rounded), rounded)
+        else:
+            floor = b.binary("ashr", product, shift)
+            rest = b.binary("sub", product, b.binary("shl", floor, shift))
+            odd = b.compare("ne", b.binary("and", floor, one), zero)
+            tie = b.binary("and", b.compare("eq", rest, half), odd)
+            up = b.binary("and", b.binary("or", b.compare("sgt", rest, half), tie), some)
+            rounded = b.binary("add", floor, b.cast("zext", up, "i64"))
+        moved = b.binary("add", rounded, b.cast("sext", arg(4, "i32"), "i64"))
+        low, high = (b.cast("sext", arg(i, "i32"), "i64") for i in (2, 3))
+        moved = b.select(b.compare("slt", moved, low), low, moved)
+        return b.cast("trunc", b.select(b.compare("sgt", moved, high), high, moved), "i32")
+
+    def _add_quantized(self, step: Step, v: Value, arg: Any) -> Value:
+        """args: other, za, m0, zb, m1, low, high, zy; kind: add or sub. `swapped`: the value is b."""
+        b = self.b
+        first, second = (arg(0, "i32"), v) if step.swapped else (v, arg(0, "i32"))
+        a = b.binary("fmul", self._to_float(b.binary("sub", first, arg(1, "i32"))), arg(2, "f32"))
+        c = b.binary("fmul", self._to_float(b.binary("sub", second, arg(3, "i32"))), arg(4, "f32"))
+        return self._round(b.binary("fsub" if step.kind == "sub" else "fadd", a, c), arg, 5)
+
+    def _mul_quantized(self, step: Step, v: Value, arg: Any) -> Value:
+        """args: other, za, zb, m0, low, high, zy."""
+        b = self.b
+        product = b.binary("mul", b.binary("sub", v, arg(1, "i32")), b.binary("sub", arg(0, "i32"), arg(2, "i32")))
+        return self._round(b.binary("fmul", self._to_float(product), arg(3, "f32")), arg, 4)
+
+    def _lut(self, step: Step, v: Value, arg: Any) -> Value:
+        """Table look-up; args: the table (an i32 operand, gathered by `fetch`'s index), the value of entry 0."""
+        return arg(0, self.b.binary("sub", v, arg(1, "i32")))
+
+    # --- between integers and floats ------------------------------------------------------------------------------------------------
+
+    def _dequantize(self, step: Step, v: Value, arg: Any) -> Value:
+        """f32(v - zero point) * scale; args: zero point, scale."""
+        return self.b.binary("fmul", self._to_float(self.b.binary("sub", v, arg(0, "i32"))), arg(1, "f32"))
+
+    def _scale(self, step: Step, v: Value, arg: Any) -> Value:
+        """f32(acc) * multiplier."""
+        return self.b.binary("fmul", self._to_float(v), arg(0, "f32"))
+
+    def _quantize(self, step: Step, v: Value, arg: Any) -> Value:
+        """args: scale, low, high (relative), zero point. NaN gives low."""
+        return self._round(self.b.binary("fdiv", v, arg(0, "f32")), arg, 1)
+
+    # --- floats ---------------------------------------------------------------------------------------------------------------------
+
+    def _float(self, step: Step, v: Value, arg: Any) -> Value:
+        """kind: add, sub, mul, div with args[0]."""
+        other = arg(0, "f32")
+        return self.b.binary(f"f{step.kind}", other, v) if step.swapped else self.b.binary(f"f{step.kind}", v, other)
+
+    def _clamp(self, step: Step, v: Value, arg: Any) -> Value:
+        """min(max(v, low), high); NaN stays."""
+        b, low, high = self.b, arg(0, "f32"), arg(1, "f32")
+        raised = b.select(b.compare("ogt", low, v), low, v)
+        return b.select(b.compare("olt", high, raised), high, raised)
+
+    def _unary(self, step: Step, v: Value, arg: Any) -> Value:
+        """kind: of UNARY_KINDS; args: alpha where the function has one."""
+        return functions.unary(self.b, step.kind, v, arg(0, "f32") if step.args else None)
+
+    # --- shared ---------------------------------------------------------------------------------------------------------------------
+
+    def _to_float(self, v: Value) -> Value:
+        return v if kind_of(v).endswith("f32") else self.b.cast("sitofp", v, "f32")
+
+    def _round(self, v: Value, arg: Any, first: int) -> Value:
+        """clamp(rint(v), low, high) + zero point with args[first:]; clamping first gives the same and cannot overflow. NaN gives low."""
+        b, low, high = self.b, arg(first, "f32"), arg(first + 1, "f32")
+        raised = b.select(b.compare("ogt", v, low), v, low)
+        bounded = b.select(b.compare("olt", raised, high), raised, high)
+        return b.binary("add", self.instructions.to_integer(b, bounded), arg(first + 2, "i32"))
