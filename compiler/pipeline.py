@@ -29,7 +29,7 @@ INTEGER: tuple[Stage, ...] = (
 TILE: tuple[Stage, ...] = ()
 
 # tiled form -> llvm dialect (CPU)
-LLVM: tuple[Stage, ...] = ()
+LLVM: tuple[Stage, ...] = (Stage("generate-codelets", reason="machine code for every distinct codelet configuration"),)
 
 # integer form -> accelerator instruction stream
 ISA: tuple[Stage, ...] = ()
