@@ -37,8 +37,11 @@ class Writer:
     def constant(self, name: str, value: Any, kind: int | None = None) -> str:
         """Initializer `name` holding `value`; `kind` is a TensorProto type narrower than numpy's."""
         array = np.asarray(value)
-        self.initializers[name] = onnx.numpy_helper.from_array(array, name) if kind is None else \
-            helper.make_tensor(name, kind, array.shape, array.flatten().tolist())
+        self.initializers[name] = (
+            onnx.numpy_helper.from_array(array, name)
+            if kind is None
+            else helper.make_tensor(name, kind, array.shape, array.flatten().tolist())
+        )
         return name
 
     def emit(self, kind: str, inputs: list[str], output: str, name: str, *, domain: str = "", **attributes: Any) -> str:
@@ -62,8 +65,11 @@ def quantize_weight(writer: Writer, node: fx.Node, transposed: bool) -> str:
     if transposed:
         stored, axis = np.ascontiguousarray(stored.T), 1
     if (kind := TYPES.get((low, high))) is not None:
-        inputs = [writer.constant(f"{name}_stored", stored, kind), writer.constant(f"{name}_scale", scale),
-                  writer.constant(f"{name}_zero_point", np.zeros(len(scale), np.int8), kind)]
+        inputs = [
+            writer.constant(f"{name}_stored", stored, kind),
+            writer.constant(f"{name}_scale", scale),
+            writer.constant(f"{name}_zero_point", np.zeros(len(scale), np.int8), kind),
+        ]
         return writer.emit("DequantizeLinear", inputs, name, f"{layer}/weight", axis=axis)
     column = scale.reshape([-1 if i == axis else 1 for i in range(stored.ndim)])
     inputs = [writer.constant(f"{name}_real", stored.astype(np.float32) * column), writer.constant(f"{name}_scale", column)]
@@ -85,16 +91,28 @@ def quantize_activation(writer: Writer, node: fx.Node) -> None:
         writer.emit("QuantizeLinear", [x, *parameters], quantize.name, f"{layer}/quantize")
         writer.emit("DequantizeLinear", [quantize.name, *parameters], node.name, f"{layer}/dequantize")
         return
-    parameters = [scale_name, writer.constant(f"{node.name}_zero_point", np.float32(zero_point)),
-                  writer.constant(f"{node.name}_bits", np.float32((high - low).bit_length()))]
+    parameters = [
+        scale_name,
+        writer.constant(f"{node.name}_zero_point", np.float32(zero_point)),
+        writer.constant(f"{node.name}_bits", np.float32((high - low).bit_length())),
+    ]
     writer.emit("Quant", [x, *parameters], node.name, layer, domain=QONNX, signed=int(low < 0), narrow=0, rounding_mode="ROUND")
 
 
 def convolution(writer: Writer, node: fx.Node) -> None:
-    x, weight, bias, strides, padding, dilations, groups = [*node.args, *[None, [1, 1], [0, 0], [1, 1], 1][len(node.args) - 2:]]
+    x, weight, bias, strides, padding, dilations, groups = [*node.args, *[None, [1, 1], [0, 0], [1, 1], 1][len(node.args) - 2 :]]
     inputs = [writer.value(x), quantize_weight(writer, weight, False), writer.value(bias)]
-    writer.emit("Conv", inputs if bias is not None else inputs[:2], node.name, writer.layers[node], strides=list(strides),
-                pads=[*padding, *padding], dilations=list(dilations), group=groups, kernel_shape=list(weight.meta["val"].shape[2:]))
+    writer.emit(
+        "Conv",
+        inputs if bias is not None else inputs[:2],
+        node.name,
+        writer.layers[node],
+        strides=list(strides),
+        pads=[*padding, *padding],
+        dilations=list(dilations),
+        group=groups,
+        kernel_shape=list(weight.meta["val"].shape[2:]),
+    )
 
 
 def linear(writer: Writer, node: fx.Node) -> None:
@@ -109,8 +127,10 @@ def linear(writer: Writer, node: fx.Node) -> None:
 
 def simple(kind: str, inputs: int, attributes: Callable[[fx.Node], dict[str, Any]] = lambda node: {}) -> Callable[[Writer, fx.Node], None]:
     """A writer for an operation whose first `inputs` arguments are its ONNX inputs."""
+
     def write(writer: Writer, node: fx.Node) -> None:
         writer.emit(kind, [writer.value(a) for a in node.args[:inputs]], node.name, writer.layers[node], **attributes(node))
+
     return write
 
 
@@ -170,7 +190,8 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
             result = node.args[0][0]
             outputs.append(helper.make_tensor_value_info(result.name, TensorProto.FLOAT, list(result.meta["val"].shape)))
     graph = helper.make_graph(writer.nodes, path.stem, inputs, outputs, list(writer.initializers.values()))
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21), helper.make_opsetid(QONNX, 1)], ir_version=10,
-                              producer_name="qcc examples")
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 21), helper.make_opsetid(QONNX, 1)], ir_version=10, producer_name="qcc examples"
+    )
     onnx.checker.check_model(model)
     onnx.save(model, path)

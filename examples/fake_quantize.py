@@ -167,8 +167,19 @@ class _Quantized(nn.Module):
 
 
 class QConv2d(_Quantized, nn.Conv2d):
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, bits: int | str, source: Quantizer,
-                 prune: float | str | None = None, stride: int = 1, groups: int = 1, bias: bool = False) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        *,
+        bits: int | str,
+        source: Quantizer,
+        prune: float | str | None = None,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+    ) -> None:
         nn.Conv2d.__init__(self, inputs, outputs, kernel, stride, 0 if kernel == stride else kernel // 2, groups=groups, bias=bias)
         self._set_up(bits, prune, source)
 

@@ -84,8 +84,14 @@ class Mlp(nn.Module):
 class MixerBlock(nn.Module):
     """Mixes tokens, then channels (Tolstikhin et al. 2021); x [n, tokens, channels]."""
 
-    def __init__(self, tokens: int, channels: int, token_bits: tuple[int | str, int | str], channel_bits: tuple[int | str, int | str],
-                 prune: float | str | None = None) -> None:
+    def __init__(
+        self,
+        tokens: int,
+        channels: int,
+        token_bits: tuple[int | str, int | str],
+        channel_bits: tuple[int | str, int | str],
+        prune: float | str | None = None,
+    ) -> None:
         super().__init__()
         self.token_norm = nn.LayerNorm(channels)
         self.tokens = Mlp(tokens, 32, token_bits)
@@ -166,8 +172,12 @@ def make(name: str, out: Path, epochs: int, seed: int, data: tuple[Tensor, Tenso
     images, labels, test_images, test_labels = data
     torch.manual_seed(seed)
     model = MODELS[name]()
-    weights = sum(p.numel() for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.BatchNorm2d | nn.LayerNorm)
-                  for p in m.parameters(recurse=False))
+    weights = sum(
+        p.numel()
+        for m in model.modules()
+        if isinstance(m, nn.Conv2d | nn.Linear | nn.BatchNorm2d | nn.LayerNorm)
+        for p in m.parameters(recurse=False)
+    )
     disable(model)
     train(model, images, labels, epochs, 4e-3, seed, f"{name}, float")
     model.eval()
