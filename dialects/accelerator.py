@@ -42,15 +42,18 @@ class Configuration:
             if type(value) is not int or value < 1:
                 raise QccError(f"accelerator parameter '{field.name}' is {value!r}, expected a positive integer")
         if self.word_bits not in WORD_BITS:
-            raise QccError(f"accelerator parameter 'word_bits' is {self.word_bits}, "
-                           f"expected one of {', '.join(map(str, WORD_BITS))}")
+            raise QccError(f"accelerator parameter 'word_bits' is {self.word_bits}, expected one of {', '.join(map(str, WORD_BITS))}")
         if self.word_bits % self.rows:
-            raise QccError(f"accelerator parameter 'rows' is {self.rows}, expected a divisor of word_bits "
-                           f"({self.word_bits}): a channel tile must not straddle two words")
+            raise QccError(
+                f"accelerator parameter 'rows' is {self.rows}, expected a divisor of word_bits "
+                f"({self.word_bits}): a channel tile must not straddle two words"
+            )
         for name in ("weight_lines", "activation_words", "residual_words", "output_words", "parameter_entries"):
             if getattr(self, name) >= 1 << 16:
-                raise QccError(f"accelerator parameter '{name}' is {getattr(self, name)}, expected less than {1 << 16}, "
-                               "which is what the instructions can address")
+                raise QccError(
+                    f"accelerator parameter '{name}' is {getattr(self, name)}, expected less than {1 << 16}, "
+                    "which is what the instructions can address"
+                )
 
     @property
     def word_bytes(self) -> int:
@@ -69,6 +72,5 @@ class Configuration:
         """Raises QccError for names or values that no configuration has."""
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
-            raise QccError(f"accelerator configuration has parameter '{unknown[0]}', "
-                           f"expected only {', '.join(sorted(known))}")
+            raise QccError(f"accelerator configuration has parameter '{unknown[0]}', expected only {', '.join(sorted(known))}")
         return cls(**values)

@@ -1,8 +1,8 @@
 """The configuration of a codelet: everything its code depends on, and nothing else.
 
-`lower-to-codelets` writes a configuration as the `qtile.codelet` attribute of a declaration, `generate-codelets` reads it. Two calls with equal
-configurations share one function, so what differs between layers of the same shape (weights, zero points, multipliers) is in buffers:
-arrays as operands, scalars as 32-bit words of the `params` buffer. `compiler/decisions/0002-codelet-abi.md` gives the calling convention.
+`lower-to-codelets` writes a configuration as the `qtile.codelet` attribute of a declaration, `generate-codelets` reads it. Two calls
+with equal configurations share one function, so what differs between layers of the same shape (weights, zero points, multipliers)
+is in buffers: arrays as operands, scalars as 32-bit words of the `params` buffer. Decision 0002 gives the calling convention.
 
 All strides and offsets count elements. An operand's strides follow the codelet's iteration space, named in each class.
 """
@@ -43,7 +43,8 @@ class Halo:
 class Step:
     """One operation on the current vector of values, after the operand was loaded or the accumulator completed.
 
-    `args` name its arguments: a number n >= 0 is word n of `params`, broadcast; n < 0 is operand -1 - n at the same place of the iteration space.
+    `args` name its arguments: a number n >= 0 is word n of `params`, broadcast; n < 0 is operand -1 - n at the same place of the
+    iteration space.
     `passes/llvm/codelets/steps.py` has one function per `op`.
     """
 
@@ -76,12 +77,12 @@ class Map:
 class Contraction:
     """Convolution, linear and matmul: acc[n, g, h, w, c] = bias[c] + sum over the reduction of x * w, then the steps, then the store.
 
-    The iteration space of every operand is (n, g, h, w, c); x has stride 0 in c. The reduction is `taps[0]` times `taps[1]` runs of `run` contiguous
-    elements of x, `tap_strides` apart. Weights are packed [n][g][h][block][tap][step][vector][lane][depth] (absent n, g, h have stride 0 in
-    `w.strides`, whose last entry is the stride of a block); a block is `tile[2]` vectors of channels, the last one as many as are left.
-    `tile` is rows, columns and vectors of the register tile. Tasks are n * g * block chunks * row chunks.
-    `sums` is a buffer of u8 quadruples (1 where the reduction has an element, 0 in the run's padding), present when `zero` (a per channel i32 operand) times the sum of x is
-    to be subtracted: weights whose zero point is not in the packed bytes.
+    The iteration space of every operand is (n, g, h, w, c); x has stride 0 in c. The reduction is `taps[0]` times `taps[1]` runs of
+    `run` contiguous elements of x, `tap_strides` apart. Weights are packed [n][g][h][block][tap][step][vector][lane][depth] (absent
+    n, g, h have stride 0 in `w.strides`, whose last entry is the stride of a block); a block is `tile[2]` vectors of channels, the
+    last one as many as are left. `tile` is rows, columns and vectors of the register tile. Tasks are n * g * block chunks * row chunks.
+    `sums` is a buffer of u8 quadruples per step of a run (1 where the run has an element, 0 in its padding), present when `zero` (a per
+    channel i32 operand) times the sum of x is to be subtracted: weights whose zero point is not in the packed bytes.
     """
 
     isa: str
@@ -124,7 +125,16 @@ def from_config(config: dict[str, Any]) -> Any:
     return _build(KINDS[config["kind"]], config)
 
 
-_NESTED: dict[str, Any] = {"x": Operand, "w": Operand, "y": Operand, "bias": Operand, "zero": Operand, "operands": Operand, "steps": Step, "halo": Halo}
+_NESTED: dict[str, Any] = {
+    "x": Operand,
+    "w": Operand,
+    "y": Operand,
+    "bias": Operand,
+    "zero": Operand,
+    "operands": Operand,
+    "steps": Step,
+    "halo": Halo,
+}
 
 
 def _build(cls: Any, config: dict[str, Any]) -> Any:

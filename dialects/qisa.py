@@ -22,8 +22,10 @@ Base: Any = base_of(Qisa)
 def _kind(field: Field) -> Kind:
     if field.words:
         return "one of " + ", ".join(field.words), lambda v: v in field.words
-    return (f"an integer in {field.least}..{field.greatest} ({field.meaning})",
-            lambda v: isinstance(v, int) and not isinstance(v, bool) and field.least <= v <= field.greatest)
+    return (
+        f"an integer in {field.least}..{field.greatest} ({field.meaning})",
+        lambda v: isinstance(v, int) and not isinstance(v, bool) and field.least <= v <= field.greatest,
+    )
 
 
 def _units() -> Kind:

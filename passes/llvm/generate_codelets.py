@@ -50,9 +50,13 @@ class GenerateCodeletsPass(Pass):
         b = Builder()
         kind = ir.Type.parse("!llvm.func<void (ptr, i64, i64, ptr)>")
         facts = configuration.ISAS[codelet.isa]
-        attributes: dict[str, Any] = {"sym_name": ir.StringAttr.get(symbol), "function_type": ir.TypeAttr.get(kind),
-                                      "CConv": ir.Attribute.parse("#llvm.cconv<ccc>"), "linkage": ir.Attribute.parse("#llvm.linkage<external>"),
-                                      "visibility_": ir.IntegerAttr.get(b.type("i64"), 0)}
+        attributes: dict[str, Any] = {
+            "sym_name": ir.StringAttr.get(symbol),
+            "function_type": ir.TypeAttr.get(kind),
+            "CConv": ir.Attribute.parse("#llvm.cconv<ccc>"),
+            "linkage": ir.Attribute.parse("#llvm.linkage<external>"),
+            "visibility_": ir.IntegerAttr.get(b.type("i64"), 0),
+        }
         passthrough = []
         if facts.lanes == 16:
             passthrough.append(ir.ArrayAttr.get([ir.StringAttr.get("prefer-vector-width"), ir.StringAttr.get("512")]))
@@ -64,7 +68,7 @@ class GenerateCodeletsPass(Pass):
             attributes["passthrough"] = ir.ArrayAttr.get(passthrough)
         function = ir.Operation.create("llvm.func", attributes=attributes, regions=1)
         block = function.regions[0].blocks.append(*[b.type(t) for t in ("ptr", "i64", "i64", "ptr")])
-        table, begin, end, scratch = block.arguments
+        table, begin, end, _ = block.arguments
         with ir.InsertionPoint(block):
             buffers = [b.load("ptr", Address(table, 8 * i)) for i in range(_buffer_count(codelet))]
             nest = importlib.import_module(f"qcc.passes.llvm.codelets.{codelet.kind}")

@@ -11,8 +11,11 @@ from qcc.runtime.fpga.isa import UNITS
 def text_of(word: Word) -> str:
     """`execute  line=0 activation=0 ...  wait=load signal=post`."""
     operands = [f"{f.name}={f.words[word[f.name]] if f.words else word[f.name]}" for f in word.row.fields]
-    tokens = [f"{name}={'+'.join(u for i, u in enumerate(UNITS) if mask >> i & 1)}"
-              for name, mask in (("wait", word.wait), ("signal", word.signal)) if mask]
+    tokens = [
+        f"{name}={'+'.join(u for i, u in enumerate(UNITS) if mask >> i & 1)}"
+        for name, mask in (("wait", word.wait), ("signal", word.signal))
+        if mask
+    ]
     return " ".join([f"{word.row.unit:<8}{word.name:<20}", *operands, *tokens]).rstrip()
 
 

@@ -72,7 +72,10 @@ def _address(meaning: str) -> Field:
 
 INSTRUCTIONS: tuple[Instruction, ...] = (
     Instruction(
-        "load_geometry", 1, "load", "how the following load_activations walk a source tensor",
+        "load_geometry",
+        1,
+        "load",
+        "how the following load_activations walk a source tensor",
         (
             Field("height", 16, "rows of the source image; taps outside read the padding record"),
             Field("width", 20, "pixels in a row"),
@@ -85,7 +88,10 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         ),
     ),
     Instruction(
-        "load_layout", 2, "load", "where a source tensor's pixels lie",
+        "load_layout",
+        2,
+        "load",
+        "where a source tensor's pixels lie",
         (
             Field("padding", 32, "DRAM address of the run that stands for a tap outside the image"),
             Field("pixel_words", 16, "words from one pixel to the next"),
@@ -94,7 +100,9 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         ),
     ),
     Instruction(
-        "load_activations", 3, "load",
+        "load_activations",
+        3,
+        "load",
         "gather the windows of `count` neighbouring output pixels of one output row into the activation buffer; pixel i "
         "of the tile goes to bank i mod C at activation + (i div C) * vector_words, tap after tap",
         (
@@ -107,7 +115,9 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         ),
     ),
     Instruction(
-        "load_weights", 4, "load",
+        "load_weights",
+        4,
+        "load",
         "read the lines of `tiles` weight tiles; a line is R words, one per row of the array, and is stored with its "
         "plane, its index in the vector and whether it ends its tile",
         (
@@ -116,17 +126,22 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
             Field("tiles", 12, "weight tiles"),
             Field("words", 13, "words of one plane of the vector"),
             Field("planes", 5, "weight planes (raw coding)"),
-            Field("coding", 1, "raw: words * planes lines per tile; runs: a header word before each run of stored lines",
-                  words=CODINGS),
+            Field("coding", 1, "raw: words * planes lines per tile; runs: a header word before each run of stored lines", words=CODINGS),
             Field("size_words", 24, "words read from DRAM"),
         ),
     ),
     Instruction(
-        "load_parameters", 5, "load", "read bias, multiplier and shift of `count` output channels, 16 bytes each",
+        "load_parameters",
+        5,
+        "load",
+        "read bias, multiplier and shift of `count` output channels, 16 bytes each",
         (_address("DRAM address"), Field("parameter", 16, "parameter buffer entry of the first"), Field("count", 16, "entries")),
     ),
     Instruction(
-        "load_residual", 6, "load", "read the residual operand of `count` consecutive output pixels into the residual buffer",
+        "load_residual",
+        6,
+        "load",
+        "read the residual operand of `count` consecutive output pixels into the residual buffer",
         (
             _address("DRAM address of the first pixel's run"),
             Field("residual", 16, "residual buffer address of the tile's pixel 0"),
@@ -137,7 +152,10 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         ),
     ),
     Instruction(
-        "execute_mode", 7, "execute", "number formats of the following execute instructions",
+        "execute_mode",
+        7,
+        "execute",
+        "number formats of the following execute instructions",
         (
             Field("planes", 5, "activation planes"),
             Field("signed", 1, "the top activation plane counts negative"),
@@ -148,7 +166,9 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         ),
     ),
     Instruction(
-        "execute", 8, "execute",
+        "execute",
+        8,
+        "execute",
         "for each group, for each weight tile: for each line of the tile and each activation plane add popcount(weight "
         "word and activation word) shifted by both planes to the R x C accumulators, then hand them to the post unit",
         (
@@ -161,7 +181,9 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         ),
     ),
     Instruction(
-        "post_requantize", 9, "post",
+        "post_requantize",
+        9,
+        "post",
         "clamp(round((accumulator + bias) * multiplier / 2^shift) + zero_point, low, high), stored in `bits` planes",
         (
             Field("zero_point", 18, "added after the shift", signed=True),
@@ -173,9 +195,10 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         ),
     ),
     Instruction(
-        "post_residual_scale", 10, "post",
-        "clamp(round(((y - zero_a) * multiplier_a + (residual - zero_b) * multiplier_b) / 2^shift) + zero_point, "
-        "low, high)",
+        "post_residual_scale",
+        10,
+        "post",
+        "clamp(round(((y - zero_a) * multiplier_a + (residual - zero_b) * multiplier_b) / 2^shift) + zero_point, low, high)",
         (
             Field("multiplier_a", 32, "of the requantized value", signed=True),
             Field("multiplier_b", 32, "of the residual", signed=True),
@@ -185,7 +208,10 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         ),
     ),
     Instruction(
-        "post_residual", 11, "post", "switch the residual addition on or off and set the rest of it",
+        "post_residual",
+        11,
+        "post",
+        "switch the residual addition on or off and set the rest of it",
         (
             Field("enable", 1, "add the residual"),
             Field("planes", 5, "planes of the residual"),
@@ -197,7 +223,9 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         ),
     ),
     Instruction(
-        "post", 12, "post",
+        "post",
+        12,
+        "post",
         "take groups * tiles accumulator tiles as execute emits them, requantize, keep the greatest of each `window` "
         "consecutive ones, add the residual, and write R channels of C pixels as bit-planes into the output buffer",
         (
@@ -212,7 +240,10 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         ),
     ),
     Instruction(
-        "store", 13, "store", "write the runs of `count` pixels from the output buffer to DRAM",
+        "store",
+        13,
+        "store",
+        "write the runs of `count` pixels from the output buffer to DRAM",
         (
             _address("DRAM address of the first pixel's run"),
             Field("output", 16, "output buffer address of pixel 0"),

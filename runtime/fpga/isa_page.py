@@ -7,10 +7,14 @@ from qcc.runtime.fpga.isa import INSTRUCTION_BYTES, INSTRUCTIONS, MASK_BITS, OPC
 
 def markdown() -> str:
     """The page: one table per instruction with the bits of every field."""
-    lines = ["# Accelerator instructions", "",
-             f"Generated from `runtime/fpga/isa.py`. {INSTRUCTION_BYTES * 8} bits each, little-endian; bits not listed "
-             f"are zero. Bits 0 to {OPCODE_BITS - 1} are the opcode, then {MASK_BITS} bits `wait` and {MASK_BITS} bits "
-             f"`signal` (bit u: {', '.join(f'{i} {u}' for i, u in enumerate(UNITS))}).", ""]
+    lines = [
+        "# Accelerator instructions",
+        "",
+        f"Generated from `runtime/fpga/isa.py`. {INSTRUCTION_BYTES * 8} bits each, little-endian; bits not listed "
+        f"are zero. Bits 0 to {OPCODE_BITS - 1} are the opcode, then {MASK_BITS} bits `wait` and {MASK_BITS} bits "
+        f"`signal` (bit u: {', '.join(f'{i} {u}' for i, u in enumerate(UNITS))}).",
+        "",
+    ]
     for row in INSTRUCTIONS:
         lines += [f"## {row.name}", "", f"Opcode {row.opcode}, unit {row.unit}: {row.meaning}.", ""]
         if row.fields:

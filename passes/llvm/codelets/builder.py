@@ -54,8 +54,14 @@ class Builder:
     def call(self, intrinsic: str, operands: Sequence[Value], result: str) -> Value:
         """An LLVM intrinsic by name."""
         count = len(operands)
-        return self.op("llvm.call_intrinsic", operands, result, intrin=ir.StringAttr.get(intrinsic),
-                       operandSegmentSizes=ir.DenseI32ArrayAttr.get([count, 0]), op_bundle_sizes=ir.DenseI32ArrayAttr.get([]))
+        return self.op(
+            "llvm.call_intrinsic",
+            operands,
+            result,
+            intrin=ir.StringAttr.get(intrinsic),
+            operandSegmentSizes=ir.DenseI32ArrayAttr.get([count, 0]),
+            op_bundle_sizes=ir.DenseI32ArrayAttr.get([]),
+        )
 
     # --- constants and index arithmetic ---------------------------------------------------------------------------------------------
 
@@ -122,12 +128,21 @@ class Builder:
 
     # --- control flow ---------------------------------------------------------------------------------------------------------------
 
-    def loop(self, low: Index, high: Index, step: int, body: Callable[..., Sequence[Value] | None], carried: Sequence[Value] = ()) -> list[Value]:
-        """for i in range(low, high, step), `carried` values going round; body(i, *carried) returns the next ones. A loop that runs once is no loop."""
+    def loop(
+        self, low: Index, high: Index, step: int, body: Callable[..., Sequence[Value] | None], carried: Sequence[Value] = ()
+    ) -> list[Value]:
+        """for i in range(low, high, step), `carried` values going round; body(i, *carried) returns the next ones.
+
+        A loop that is known to run once becomes its body.
+        """
         if isinstance(low, int) and isinstance(high, int) and high - low <= step:
             return list(body(low, *carried) or []) if high > low else list(carried)
-        made = ir.Operation.create("scf.for", operands=[self.index(low), self.index(high), self.index(step), *carried],
-                                   results=[v.type for v in carried], regions=1)
+        made = ir.Operation.create(
+            "scf.for",
+            operands=[self.index(low), self.index(high), self.index(step), *carried],
+            results=[v.type for v in carried],
+            regions=1,
+        )
         block = made.regions[0].blocks.append(self.type("i64"), *[v.type for v in carried])
         with self._inside(block):
             ir.Operation.create("scf.yield", operands=list(body(*block.arguments) or []))
@@ -175,8 +190,14 @@ class Builder:
         return Address(self._gep(address.base, offset), address.bytes)
 
     def _gep(self, base: Value, offset: Value) -> Value:
-        return self.op("llvm.getelementptr", [base, offset], "ptr", elem_type=ir.TypeAttr.get(self.type("i8")),
-                       rawConstantIndices=ir.DenseI32ArrayAttr.get([-(1 << 31)]), noWrapFlags=ir.IntegerAttr.get(self.type("i32"), 0))
+        return self.op(
+            "llvm.getelementptr",
+            [base, offset],
+            "ptr",
+            elem_type=ir.TypeAttr.get(self.type("i8")),
+            rawConstantIndices=ir.DenseI32ArrayAttr.get([-(1 << 31)]),
+            noWrapFlags=ir.IntegerAttr.get(self.type("i32"), 0),
+        )
 
     def pointer(self, address: Address) -> Value:
         return self._gep(address.base, self.index(address.bytes)) if address.bytes else address.base
@@ -192,10 +213,20 @@ class Builder:
     def gather(self, base: Value, index: Value, element: str) -> Value:
         """base[index] for every lane of an i32 or i64 index vector."""
         lanes = lanes_of(index)
-        pointers = self.op("llvm.getelementptr", [base, index], f"{lanes}x!llvm.ptr", elem_type=ir.TypeAttr.get(self.type(element)),
-                           rawConstantIndices=ir.DenseI32ArrayAttr.get([-(1 << 31)]), noWrapFlags=ir.IntegerAttr.get(self.type("i32"), 0))
-        return self.op("llvm.intr.masked.gather", [pointers, self.constant(1, f"{lanes}xi1")], f"{lanes}x{element}",
-                       alignment=ir.IntegerAttr.get(self.type("i32"), 1))
+        pointers = self.op(
+            "llvm.getelementptr",
+            [base, index],
+            f"{lanes}x!llvm.ptr",
+            elem_type=ir.TypeAttr.get(self.type(element)),
+            rawConstantIndices=ir.DenseI32ArrayAttr.get([-(1 << 31)]),
+            noWrapFlags=ir.IntegerAttr.get(self.type("i32"), 0),
+        )
+        return self.op(
+            "llvm.intr.masked.gather",
+            [pointers, self.constant(1, f"{lanes}xi1")],
+            f"{lanes}x{element}",
+            alignment=ir.IntegerAttr.get(self.type("i32"), 1),
+        )
 
     # --- vectors --------------------------------------------------------------------------------------------------------------------
 

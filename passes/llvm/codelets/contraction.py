@@ -107,7 +107,9 @@ class _Nest:
         address = self.b.at(self.buffers[bias.buffer], bytes_of(bias, (*place, channel), self.b))
         return load(self.b, bias.element, address + vector * self.lanes * ELEMENT_BYTES[bias.element], 1, self.lanes)
 
-    def _reduce(self, place: tuple[Index, ...], block: Index, vectors: int, pixels: list[tuple[int, int]], start: list[Value]) -> list[Value]:
+    def _reduce(
+        self, place: tuple[Index, ...], block: Index, vectors: int, pixels: list[tuple[int, int]], start: list[Value]
+    ) -> list[Value]:
         """Accumulators [pixel][vector] after all taps and runs."""
         b, c, tile = self.b, self.codelet, self.tile
         size = ELEMENT_BYTES[c.x.element]
@@ -153,5 +155,3 @@ class _Nest:
 
 def _static(operand: Any, step: Sequence[int]) -> int:
     return sum(s * i for s, i in zip(operand.strides, step, strict=True)) * ELEMENT_BYTES[operand.element]
-
-

@@ -1,8 +1,8 @@
 """The step program: what happens to a vector of values between the load (or the accumulator) and the store.
 
-The current value is a vector of i32, i64 (wide accumulators) or f32 lanes. Each function below is one `op` of `dialects.codelet.Step` and does
-exactly what `runtime/reference/qcc.py` states for the operation it comes from. Zero points are those of the stored bytes (see
-decision 0002), clamps are given relative to the zero point.
+The current value is a vector of i32, i64 (wide accumulators) or f32 lanes. Each function below is one `op` of `dialects.codelet.Step`
+and does exactly what `runtime/reference/qcc.py` states for the operation it comes from. Zero points are those of the stored bytes
+(see decision 0002), clamps are given relative to the zero point.
 """
 
 from __future__ import annotations

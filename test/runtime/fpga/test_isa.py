@@ -52,12 +52,15 @@ def test_any_16_bytes_decode_to_themselves_or_to_an_error(data):
     assert encode(word) == data
 
 
-@pytest.mark.parametrize(("data", "message"), [
-    (b"", "has 0 bytes"),
-    (b"\0" * 17, "has 17 bytes"),
-    (b"\0" * 16, "damaged at instruction 0: unknown opcode 0"),
-    (encode(Word("finish")) * 2, "does not end with its only 'finish'"),
-])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "has 0 bytes"),
+        (b"\0" * 17, "has 17 bytes"),
+        (b"\0" * 16, "damaged at instruction 0: unknown opcode 0"),
+        (encode(Word("finish")) * 2, "does not end with its only 'finish'"),
+    ],
+)
 def test_a_damaged_stream_is_an_error(data, message):
     with pytest.raises(QccError, match=message):
         decode_stream(data)
@@ -69,13 +72,16 @@ def test_a_unit_cannot_wait_for_itself():
 
 
 def test_disassembly_names_operands_and_tokens():
-    stream = encode_stream([
-        Word("load_weights", {"address": 7, "line": 0, "tiles": 1, "words": 9, "planes": 2, "coding": 1, "size_words": 40}, signal=2),
-        Word("finish"),
-    ])
+    stream = encode_stream(
+        [
+            Word("load_weights", {"address": 7, "line": 0, "tiles": 1, "words": 9, "planes": 2, "coding": 1, "size_words": 40}, signal=2),
+            Word("finish"),
+        ]
+    )
     assert disassemble(stream) == (
         "     0  load    load_weights         address=7 line=0 tiles=1 words=9 planes=2 coding=runs size_words=40 signal=execute\n"
-        "     1  store   finish\n")
+        "     1  store   finish\n"
+    )
 
 
 def test_the_reference_page_lists_every_operand():
