@@ -65,7 +65,10 @@ def _load_conversion_dialects() -> None:
 
 
 def parse_module(text: str, context: ir.Context, *, name: str = "-") -> ir.Module:
-    """Parse and verify a module. Raises QccError with the parser's own words."""
+    """Parse and verify a module with its resources. Raises QccError with the parser's own words."""
+    from qcc.dialects import weights
+
+    text = weights.read_resources(text, context)
     try:
         return ir.Module.parse(text, context)
     except ir.MLIRError as error:

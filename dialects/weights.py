@@ -2,12 +2,15 @@
 
 `DenseResourceElementsAttr` cannot be read back through the Python bindings, so the arrays behind resource keys are kept here,
 per MLIR context and for as long as the context lives. A module that was parsed from text brings its blobs along
-(`read_resources`).
+(`read_resources`, which `mlir.parse_module` calls).
+
+A `dense_resource` must not be parsed from text that was printed in the same context: MLIR gives it a new key without contents.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import weakref
 from typing import Any
@@ -93,9 +96,8 @@ def constant_attribute(array: np.ndarray, name: str = "", element: ir.Type | Non
     array = np.ascontiguousarray(array) if array.ndim else np.asarray(array)
     kind = ir.RankedTensorType.get(list(array.shape), element or element_type(array.dtype), loc=ir.Location.unknown())
     if array.size <= INLINE_ELEMENTS:
-        if array.dtype == np.bool_:
-            return ir.DenseElementsAttr.get(np.packbits(array, axis=None, bitorder="little"), type=kind)
-        return ir.DenseElementsAttr.get(array.view(_buffer_dtype(array.dtype)), type=kind)
+        plain = array.view(np.uint8) if array.dtype == np.bool_ else array.view(_buffer_dtype(array.dtype))
+        return ir.DenseElementsAttr.get(plain, type=kind)
     key = f"{re.sub(r'[^A-Za-z0-9_.]', '_', name) or 'w'}_{next(_counter)}"
     array = array.view()
     array.flags.writeable = False
@@ -108,37 +110,73 @@ def array_of(attribute: ir.Attribute) -> np.ndarray:
     """The elements of a `dense<...>` or `dense_resource<...>` attribute, read-only, in the attribute's shape."""
     kind = ir.RankedTensorType(attribute.type)
     dtype = numpy_dtype(kind.element_type)
-    if _is_resource(attribute):
-        key = _key_of(attribute)
-        held = _arrays.get(attribute.context, {})
-        if key not in held:
-            raise QccError(
-                f"the contents of resource '{key}' are not in the module; "
-                "expected a dialect_resources section at its end: print the module without eliding resources"
-            )
-        array = held[key]
-        return array.view(dtype).reshape(kind.shape) if array.dtype != dtype or array.shape != tuple(kind.shape) else array
-    return _dense_array(attribute, kind, dtype)
+    array = (_resource if _is_resource(attribute) else _dense)(attribute, kind, dtype)
+    array.flags.writeable = False
+    return array
 
 
-def read_resources(text: str, context: ir.Context) -> None:
-    """Make the `dialect_resources` blobs of module text readable through `array_of` in `context`."""
+def _resource(attribute: Any, kind: ir.RankedTensorType, dtype: np.dtype[Any]) -> np.ndarray:
+    key = _key_of(attribute)
+    held = _arrays.get(attribute.context, {})
+    if key not in held:
+        raise QccError(
+            f"the contents of resource '{key}' are not in the module; "
+            "expected a dialect_resources section at its end: print the module without eliding resources"
+        )
+    array = held[key]
+    count = math.prod(kind.shape)
+    if dtype == np.bool_ and array.nbytes != count and array.nbytes == -(-count // 8):  # one bit per element
+        array = np.unpackbits(array.reshape(-1).view(np.uint8), count=count, bitorder="little")
+    if array.nbytes != count * dtype.itemsize:
+        raise QccError(f"resource '{key}' has {array.nbytes} bytes, expected {count * dtype.itemsize} for {kind}")
+    return array.reshape(-1).view(dtype).reshape(kind.shape)
+
+
+_RESOURCE = re.compile(r"""(?<![\w.$-])("(?:[^"\\]|\\.)*"|[\w.$-]+)\s*:\s*"0x([0-9A-Fa-f]*)\"""")
+
+
+def read_resources(text: str, context: ir.Context) -> str:
+    """Make the `dialect_resources` blobs of module text readable through `array_of` in `context`; returns the text to parse.
+
+    It differs from `text` only where a key is taken by another module of the same context: then it has new keys. Raises QccError
+    for a blob that is damaged.
+    """
     start = text.rfind("{-#")
     if start < 0:
-        return
+        return text
     held = _arrays.setdefault(context, {})
-    for match in re.finditer(r'([\w.$"-]+)\s*:\s*"0x([0-9A-Fa-f]*)"', text[start:]):
-        blob = bytes.fromhex(match[2])
+    renamed: dict[str, str] = {}
+    found: dict[str, np.ndarray] = {}
+    for match in _RESOURCE.finditer(text, start):
+        key = _unquoted(match[1])
+        blob = bytes.fromhex(match[2]) if len(match[2]) % 2 == 0 else b""
         alignment = int.from_bytes(blob[:4], "little")
         if len(blob) < 4 or alignment & (alignment - 1):
-            raise QccError(f"resource {match[1]} is damaged: expected a 4-byte alignment that is a power of two before its data")
-        held[match[1].strip('"')] = np.frombuffer(blob, dtype=np.uint8, offset=4)
+            raise QccError(f"resource '{key}' is damaged: expected a 4-byte alignment that is a power of two before its data")
+        if key in held:
+            renamed[match[1]] = f"{re.sub(r'[^A-Za-z0-9_.]', '_', key)}_{next(_counter)}"
+            key = renamed[match[1]]
+        found[key] = np.frombuffer(blob, dtype=np.uint8, offset=4)
+    held.update(found)
+    if not renamed:
+        return text
+    words = "|".join(re.escape(key) for key in renamed)
+    body = re.sub(rf"(?<=dense_resource<)({words})(?=>)", lambda m: renamed[m[1]], text[:start])
+    return body + re.sub(rf"(?<![\w.$-])({words})(?=\s*:\s*\"0x)", lambda m: renamed[m[1]], text[start:])
 
 
 def _key_of(attribute: ir.Attribute) -> str:
-    match = re.match(r'dense_resource<"?([^">]+)"?>', str(attribute))
+    match = re.match(r"""dense_resource<("(?:[^"\\]|\\.)*"|[^>]+)>""", str(attribute))
     assert match, attribute
-    return match[1]
+    return _unquoted(match[1])
+
+
+def _unquoted(key: str) -> str:
+    """A resource key as a name: MLIR quotes keys that are no bare words and writes bytes in them as two hex digits."""
+    if not key.startswith('"'):
+        return key
+    named = {"n": "\n", "t": "\t", '"': '"', "\\": "\\"}
+    return re.sub(r'\\([0-9A-Fa-f]{2}|[nt"\\])', lambda m: named.get(m[1]) or chr(int(m[1], 16)), key[1:-1])
 
 
 def _buffer_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -150,7 +188,7 @@ def _buffer_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     )
 
 
-def _dense_array(attribute: Any, kind: ir.RankedTensorType, dtype: np.dtype[Any]) -> np.ndarray:
+def _dense(attribute: Any, kind: ir.RankedTensorType, dtype: np.dtype[Any]) -> np.ndarray:
     shape = list(kind.shape)
     if attribute.is_splat:
         value: Any = attribute.get_splat_value()
@@ -158,5 +196,15 @@ def _dense_array(attribute: Any, kind: ir.RankedTensorType, dtype: np.dtype[Any]
     try:
         return np.array(attribute, dtype=dtype).reshape(shape)
     except (TypeError, ValueError):  # the buffer protocol has no format for bf16, fp8 and sub-byte integers, their text has
-        body = str(attribute)[len("dense<") :].partition(">")[0]
-        return np.array([float(v) for v in re.findall(r"[^\s,\[\]]+", body)]).astype(dtype).reshape(shape)
+        return _from_text(str(attribute), dtype).reshape(shape)
+
+
+def _from_text(text: str, dtype: np.dtype[Any]) -> np.ndarray:
+    """Elements of a printed `dense<...>`: numbers, bit patterns such as `0x7FC0` (infinities and NaN), or one string of bytes."""
+    body = text[len("dense<") :].partition(">")[0]
+    if body.startswith('"0x'):
+        return np.frombuffer(bytes.fromhex(body.strip('"')[2:]), dtype=dtype).copy()
+    words = re.findall(r"[^\s,\[\]]+", body)
+    bits = np.dtype(f"uint{dtype.itemsize * 8}")
+    values = [np.array(int(w, 16), bits).view(dtype) if w.startswith("0x") else np.array(float(w)).astype(dtype) for w in words]
+    return np.array(values, dtype=dtype)

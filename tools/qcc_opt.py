@@ -97,9 +97,6 @@ def _process(text: str, stages: list[Stage], args: argparse.Namespace) -> _Resul
     found: list[_Found] = []
     printed = ""
     try:
-        from qcc.dialects import weights
-
-        weights.read_resources(text, context)
         module = parse_module(text, context, name=args.input)
         facts = run_pipeline(module, stages, after=lambda stage, seconds: _after(stage, seconds, module, args))
         if args.print_remarks:

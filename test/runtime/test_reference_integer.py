@@ -85,7 +85,7 @@ def test_accumulator_subtracts_zero_points_and_adds_the_bias() -> None:
 
 def test_an_accumulator_that_does_not_fit_its_type_is_an_error() -> None:
     module = parse_module(ACCUMULATOR.replace("xi12>", "xi9>"), create_context())
-    with pytest.raises(QccError, match="242..508, which i9 cannot hold"):
+    with pytest.raises(QccError, match=r"242\.\.508, which i9 cannot hold"):
         interpreter.run(module, [np.array([[3, 4, 5, 255]], np.uint8)])
 
 
