@@ -68,7 +68,8 @@ ACCUMULATOR = """
 func.func @main(%x: tensor<1x4x!quant.uniform<u8:f32, 0.1:3>>) -> tensor<1x2xi12> {
   %w = "qcc.constant"() {value = dense<[[7, -8, 1, 2], [0, 0, 0, 1]]> : tensor<2x4xi8>} : () -> tensor<2x4x!quant.uniform<i4:f32, 0.5>>
   %b = "qcc.constant"() {value = dense<[10, -10]> : tensor<2xi32>} : () -> tensor<2xi32>
-  %0 = "qcc.linear"(%x, %w, %b) : (tensor<1x4x!quant.uniform<u8:f32, 0.1:3>>, tensor<2x4x!quant.uniform<i4:f32, 0.5>>, tensor<2xi32>) -> tensor<1x2xi12>
+  %0 = "qcc.linear"(%x, %w, %b)
+    : (tensor<1x4x!quant.uniform<u8:f32, 0.1:3>>, tensor<2x4x!quant.uniform<i4:f32, 0.5>>, tensor<2xi32>) -> tensor<1x2xi12>
   return %0 : tensor<1x2xi12>
 }
 """
