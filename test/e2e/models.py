@@ -163,7 +163,6 @@ def make_onnx(name: str, file: Path) -> None:
 
 def quantized_program(name: str) -> torch.export.ExportedProgram:
     """Post-training quantization by torchao: u8 activations per tensor, s8 weights per channel."""
-    from torchao.quantization.pt2e import move_exported_model_to_eval
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
         X86InductorQuantizer,

@@ -1,6 +1,7 @@
 """The architectures of the end-to-end tests as plain PyTorch modules; weights are the caller's business.
 
-ResNet: He et al., CVPR 2016 (v1.5: the stride stands at the 3x3). MobileNetV2: Sandler et al., CVPR 2018. Encoder: the post-norm layer of BERT.
+ResNet: He et al., CVPR 2016 (v1.5: the stride stands at the 3x3). MobileNetV2: Sandler et al., CVPR 2018.
+Encoder: the post-norm layer of BERT.
 """
 
 from __future__ import annotations
