@@ -50,8 +50,16 @@ class _Tables:
         return self.positions[text]
 
 
+@dataclass(frozen=True)
+class StepTableOptions:
+    """`cpu-features`: bits of the runtime's enum qcc_cpu_feature that the code will need."""
+
+    cpu_features: int = 0
+
+
 class EmitStepTablePass(Pass):
     name = "emit-step-table"
+    Options = StepTableOptions
 
     def run(self, module: ir.Module, context: PassContext) -> None:
         functions = {op_attribute(f, "sym_name"): f for f in walk(module, "func.func")}
@@ -69,22 +77,26 @@ class EmitStepTablePass(Pass):
         attributes["qcc.weights"] = _weights(main)
         attributes["qcc.steps"] = to_attribute(
             [
-                {"codelet": op_attribute(call, "callee"), "layer": _layer(call), "tasks": op_attribute(call, "qtile.tasks", 1)}
+                {"codelet": op_attribute(call, "callee"), "layer": _layer(call), "tasks": op_attribute(call, "qtile.tasks", 1), "bytes": _bytes(call)}
                 for call in calls
             ]
         )
         scratch_bytes = max((op_attribute(f, "qtile.scratch_bytes", 0) for f in walk(module) if "qtile.scratch_bytes" in f.attributes), default=0)
         sizes = [op_attribute(main, "qtile.arena_bytes"), scratch_bytes, op_attribute(main, "qtile.weights_bytes")]
         counts = [len(op_attribute(main, key)) for key in ("qcc.inputs", "qcc.outputs")]
-        features = op_attribute(module.operation, "qcc.cpu_features", 0)
         main.erase()
         for function in functions.values():
             _declare(function)
-        _append(module, tables, [MAGIC, len(tables.steps), len(tables.operands), *counts, *sizes, features])
+        _append(module, tables, [MAGIC, len(tables.steps), len(tables.operands), *counts, *sizes, self.options.cpu_features])
 
 
 def _layer(call: Any) -> str:
     return op_attribute(call, "qtile.layer") or layer_name(call.location)
+
+
+def _bytes(call: Any) -> int:
+    """Bytes of every buffer that the call touches."""
+    return sum(op_attribute(operand.owner, "size_bytes", 0) for operand in call.operands)
 
 
 def _add_step(tables: _Tables, call: Any) -> None:

@@ -10,11 +10,14 @@ import ctypes
 import functools
 import json
 import os
+import shutil
 import sys
+import tempfile
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +60,10 @@ class _Context:
 
 @dataclass(frozen=True)
 class Program:
-    """Code to run: the library that walks its table, `create(threads, pointer)` returning a status, and what must stay alive."""
+    """Code to run: the library that walks its table and `create(threads, pointer)`, which returns a status and keeps the code alive."""
 
     library: ctypes.CDLL
     create: Callable[[int, Any], int]
-    alive: tuple[Any, ...] = field(default=())
 
 
 class Executable:
@@ -80,7 +82,11 @@ class Executable:
         self._all: list[_Context] = []
         self._expected = [(spec.numpy, spec.shape) for spec in self.inputs]
         self._made = [(spec.shape, spec.numpy) for spec in self.outputs]
-        self._idle.append(self._new_context())  # what is wrong with this CPU is said now, not in the first call
+
+    def prepare(self) -> Executable:
+        """Make the first context now: says what is wrong with this CPU before the first call. Raises QccError."""
+        self._idle.append(self._new_context())
+        return self
 
     def _new_context(self) -> _Context:
         model = ctypes.c_void_p()
@@ -100,21 +106,26 @@ class Executable:
         torch tensors in give torch tensors out, without copies where they are contiguous and on the CPU. Raises QccError for a wrong
         number, shape or dtype.
         """
+        arrays, torch = self._arrays(values)
+        outputs = [np.empty(shape, dtype) for shape, dtype in self._made]
+        self.run_into(arrays, outputs)
+        results = outputs if torch is None else [_torch_of(y, torch) for y in outputs]
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _arrays(self, values: Sequence[Any]) -> tuple[list[Array], Any]:
+        """The inputs as contiguous arrays, checked, and the torch module where the first is a torch tensor."""
         if len(values) != len(self._expected):
             raise self._wrong_count(len(values))
-        torch = sys.modules.get("torch")
+        torch = sys.modules.get("torch")  # never imported here: without it no value can be a tensor
         as_torch = torch is not None and len(values) > 0 and isinstance(values[0], torch.Tensor)
-        arrays: list[Array] = []  # keeps converted copies alive during the run
+        arrays: list[Array] = []
         for i, (value, (dtype, shape)) in enumerate(zip(values, self._expected, strict=True)):
             if torch is not None and isinstance(value, torch.Tensor):
                 value = _numpy_of(value, torch)
             if not isinstance(value, np.ndarray) or value.dtype != dtype or value.shape != shape:
                 raise self._wrong_input(i, value)
             arrays.append(value if value.flags.c_contiguous else np.ascontiguousarray(value))
-        outputs = [np.empty(shape, dtype) for shape, dtype in self._made]
-        self.run_into(arrays, outputs)
-        results = [_torch_of(y, torch) for y in outputs] if as_torch else outputs
-        return results[0] if len(results) == 1 else tuple(results)
+        return arrays, torch if as_torch else None
 
     def run_into(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Run once on contiguous arrays of the right shapes and dtypes, which the caller has checked."""
@@ -123,16 +134,18 @@ class Executable:
         except IndexError:
             context = self._new_context()
         try:
-            pointers = context.inputs
-            for i, x in enumerate(inputs):
-                pointers[i] = x.__array_interface__["data"][0]
-            places = context.outputs
-            for i, y in enumerate(outputs):
-                places[i] = y.__array_interface__["data"][0]
-            if self._run(context.model, pointers, places):
-                raise QccError(self._program.library.qcc_model_error().decode())
+            self._run_in(context, inputs, outputs)
         finally:
             self._idle.append(context)
+
+    def _run_in(self, context: _Context, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
+        pointers, places = context.inputs, context.outputs
+        for i, x in enumerate(inputs):
+            pointers[i] = x.__array_interface__["data"][0]
+        for i, y in enumerate(outputs):
+            places[i] = y.__array_interface__["data"][0]
+        if self._run(context.model, pointers, places):
+            raise QccError(self._program.library.qcc_model_error().decode())
 
     def _wrong_count(self, found: int) -> QccError:
         names = ", ".join(f"{s.name} {list(s.shape)} {s.dtype}" for s in self.inputs)
@@ -173,20 +186,18 @@ class Executable:
 
     def profile(self, inputs: Sequence[Any] | None = None, *, runs: int = 10) -> Profile:
         """Time per step, the mean of `runs`; adds `measured_us` to the layers of `report`."""
-        values = [v if isinstance(v, np.ndarray) else np.asarray(v) for v in (inputs if inputs is not None else self.random_inputs())]
+        arrays = self._arrays(inputs if inputs is not None else self.random_inputs())[0]
         library, context = self._program.library, self._new_context()
         outputs = [np.empty(shape, dtype) for shape, dtype in self._made]
-        self(*values)  # checks the inputs
-        self._idle.clear()
-        self._idle.append(context)
-        for enable, count in ((0, 1), (1, runs)):
-            library.qcc_model_profile(context.model, enable)
-            for _ in range(count):
-                self.run_into([np.ascontiguousarray(v) for v in values], outputs)
         steps = self.info["steps"]
         spent_ns = np.zeros(len(steps), np.int64)
+        for enable, count in ((0, 1), (1, runs)):  # the first run warms up
+            library.qcc_model_profile(context.model, enable)
+            for _ in range(count):
+                self._run_in(context, arrays, outputs)
         measured = library.qcc_model_profile_read(context.model, spent_ns.ctypes.data)
         library.qcc_model_profile(context.model, 0)
+        self._idle.append(context)
         profile = Profile.of(steps, [float(ns) / 1000 / max(measured, 1) for ns in spent_ns], self.threads)
         for row in self.report["layers"]:
             row["measured_us"] = profile.layer_us.get(row["name"])
@@ -241,10 +252,7 @@ def load_artifact(path: Path, *, threads: int | None = None) -> Executable:
     """Load a CPU artefact. Raises QccError where it is damaged, of another version, or needs what this CPU lacks."""
     path = path.resolve()
     info = artifact_file.check(path)
-    library = loader.bind(path)
-    if not hasattr(library, "qcc_model_create"):
-        raise QccError(f"{path} has no 'qcc_model_create', expected an artefact made by qcc")
-    assert json.loads(library.qcc_model_info()) == info, "two files of one name were mixed up by the system's loader"
+    library = _library_of(path, info)
 
     def save(target: Path) -> None:
         for source, place in ((path, target), (path.with_suffix(".h"), target.with_suffix(".h"))):
@@ -252,18 +260,34 @@ def load_artifact(path: Path, *, threads: int | None = None) -> Executable:
                 with atomic_write(place, mode=0o755 if source == path else 0o644) as stream:
                     stream.write(source.read_bytes())
 
-    return Executable(Program(library, library.qcc_model_create), info, threads=threads, save=save)
+    return Executable(Program(library, library.qcc_model_create), info, threads=threads, save=save).prepare()
 
 
-def from_program(address: int, weights: Array, info: Mapping[str, Any], *, alive: Sequence[Any], threads: int | None = None,
-                 save: Callable[[Path], None] | None = None) -> Executable:
-    """An executable over a program in memory: `address` of its `qcc_program`, its weights (64-byte aligned) and what owns the code."""
+def _library_of(path: Path, info: Mapping[str, Any]) -> ctypes.CDLL:
+    """The artefact's library. The system's loader knows files by name, so one that was written again since comes from a copy."""
+    library = loader.bind(path)
+    if not hasattr(library, "qcc_model_create"):
+        raise QccError(f"{path} has no 'qcc_model_create', expected an artefact made by qcc")
+    if json.loads(library.qcc_model_info()) == info:
+        return library
+    with tempfile.TemporaryDirectory(prefix="qcc-") as folder:
+        copy = Path(folder) / f"{uuid.uuid4().hex}.so"
+        shutil.copyfile(path, copy)
+        return loader.bind(copy)
+
+
+def from_program(
+    address: Callable[[], int],
+    weights: Array,
+    info: Mapping[str, Any],
+    *,
+    threads: int | None = None,
+    save: Callable[[Path], None] | None = None,
+) -> Executable:
+    """An executable over a program in memory: `address` gives that of its `qcc_program` and owns the code; weights are 64-byte aligned."""
     library = loader.runtime()
-    start = weights.ctypes.data
 
     def create(count: int, model: Any) -> int:
-        return library.qcc_model_create_from(address, start, count, model)
+        return library.qcc_model_create_from(address(), weights.ctypes.data, count, model)
 
-    return Executable(Program(library, create, (weights, *alive)), info, threads=threads, save=save)
-
-
+    return Executable(Program(library, create), info, threads=threads, save=save)

@@ -20,6 +20,7 @@ struct patch { /* an operand that lies in a caller's buffer, known only in the c
 struct qcc_model {
     const qcc_program *program;
     int threads;
+    int serial; /* no step has more than one task */
     atomic_flag busy;
     char *memory; /* one block: arena, then one scratch area per thread */
     char *scratch;
@@ -94,8 +95,10 @@ static int resolve_operands(qcc_model *model, const char *weights) {
             return qcc_fail(QCC_BAD_PROGRAM, "operand %lld has an unknown space", (long long)i);
         }
     }
+    model->serial = 1;
     for (int64_t s = 0; s < program->step_count; s++) {
         const qcc_step *step = &program->steps[s];
+        if (step->tasks > 1) model->serial = 0;
         if (step->operand_begin < 0 || step->operand_count < 0 || step->operand_begin > program->operand_count - step->operand_count || step->tasks < 0)
             return qcc_fail(QCC_BAD_PROGRAM, "step %lld is malformed", (long long)s);
     }
@@ -200,7 +203,7 @@ int qcc_model_run(qcc_model *model, const void *const *inputs, void *const *outp
         model->pointers[patch->operand] = (char *)(patch->output ? outputs[patch->index] : (void *)inputs[patch->index]) + patch->offset_bytes;
     }
     void (*body)(qcc_model *, int, int) = model->profiling ? walk_profiled : walk;
-    if (model->threads == 1) {
+    if (model->threads == 1 || model->serial) {
         body(model, 0, 1);
     } else {
 #pragma omp parallel num_threads(model->threads)
