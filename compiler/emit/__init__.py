@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def write_form(compilation: Compilation, form: str, path: str) -> None:
-    """Run `compilation` to `form` and write it to `path` (`-` is standard output): MLIR text, `asm` disassembly, `object` a relocatable file.
+    """Run `compilation` to `form` and write it to `path` (`-` is standard output).
 
-    Raises QccError for a form that the target does not have and a file that cannot be written.
+    The forms are MLIR text; `asm` is disassembly and `object` a relocatable file. Raises QccError for a form that the target does not have and a file that cannot be written.
     """
     data = form_bytes(compilation, form)
     if path == "-":

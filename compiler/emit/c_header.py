@@ -31,7 +31,9 @@ def c_header(info: Mapping[str, Any], name: str) -> str:
         for i, t in enumerate(info[kind + "s"])
         for what, value in (("ELEMENTS", _elements(t)), ("BYTES", _elements(t) * _item_bytes(t["dtype"])))
     ]
-    return "\n".join(lines) + f"""
+    return (
+        "\n".join(lines)
+        + f"""
 #ifndef {guard}
 #define {guard}
 
@@ -70,6 +72,7 @@ const char *qcc_model_error(void);
 #endif
 #endif
 """
+    )
 
 
 def _describe(kind: str, index: int, tensor: Mapping[str, Any]) -> str:

@@ -44,7 +44,8 @@ qcc_model_metadata:
     .size qcc_model_metadata, . - qcc_model_metadata
     .section .note.GNU-stack,"",@progbits
 """
-_EXPORTS = "{ global: qcc_model_info; qcc_model_create; qcc_model_run; qcc_model_destroy; qcc_model_threads; qcc_model_profile; qcc_model_profile_read; qcc_model_error; local: *; };\n"
+_EXPORTED = ("info", "create", "run", "destroy", "threads", "profile", "profile_read", "error")
+_EXPORTS = "{ global: " + " ".join(f"qcc_model_{name};" for name in _EXPORTED) + " local: *; };\n"
 
 
 def write_artifact(code: MachineCode, weights: np.ndarray[Any, Any], info: Mapping[str, Any], path: Path) -> None:

@@ -121,4 +121,6 @@ def build(compilation: Compilation, *, threads: int | None = None) -> Any:
 
     module = compilation.run_to("llvm")
     report = dict(driver.report_base(compilation))
-    return program.executable(module, CpuTarget(compilation.options.cpu), fingerprint=compilation.options.fingerprint, report=report, threads=threads)
+    return program.executable(
+        module, CpuTarget(compilation.options.cpu), fingerprint=compilation.options.fingerprint, report=report, threads=threads
+    )

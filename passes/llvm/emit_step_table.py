@@ -7,7 +7,8 @@ Before:
     }
     func.func private @linear(...) attributes {qtile.codelet = {...}}
 After:
-    module attributes {qcc.inputs, qcc.outputs, qcc.weights = [{offset_bytes, value}], qcc.weights_bytes, qcc.arena_bytes, qcc.steps = [...]}
+    module attributes {qcc.inputs, qcc.outputs, qcc.weights = [{offset_bytes, value}], qcc.weights_bytes, qcc.arena_bytes,
+                       qcc.steps = [{codelet, layer, tasks, bytes}]}
     llvm.mlir.global internal constant @qcc_steps(dense<[[0, 3, 4, 0]]> : tensor<1x4xi64>) ...
     llvm.mlir.global constant @qcc_model_program ...           // struct qcc_program of runtime/cpu/include/qcc_runtime.h
     llvm.func @qcc_program_address() -> !llvm.ptr
@@ -77,11 +78,18 @@ class EmitStepTablePass(Pass):
         attributes["qcc.weights"] = _weights(main)
         attributes["qcc.steps"] = to_attribute(
             [
-                {"codelet": op_attribute(call, "callee"), "layer": _layer(call), "tasks": op_attribute(call, "qtile.tasks", 1), "bytes": _bytes(call)}
+                {
+                    "codelet": op_attribute(call, "callee"),
+                    "layer": _layer(call),
+                    "tasks": op_attribute(call, "qtile.tasks", 1),
+                    "bytes": _bytes(call),
+                }
                 for call in calls
             ]
         )
-        scratch_bytes = max((op_attribute(f, "qtile.scratch_bytes", 0) for f in walk(module) if "qtile.scratch_bytes" in f.attributes), default=0)
+        scratch_bytes = max(
+            (op_attribute(f, "qtile.scratch_bytes", 0) for f in walk(module) if "qtile.scratch_bytes" in f.attributes), default=0
+        )
         sizes = [op_attribute(main, "qtile.arena_bytes"), scratch_bytes, op_attribute(main, "qtile.weights_bytes")]
         counts = [len(op_attribute(main, key)) for key in ("qcc.inputs", "qcc.outputs")]
         main.erase()
@@ -122,7 +130,9 @@ def _weights(main: Any) -> ir.Attribute:
 def _declare(function: Any) -> None:
     """Replace a body-less `func.func` codelet by an `llvm.func` declaration that keeps its attributes."""
     if len(function.regions[0].blocks):
-        raise error_at(function, f"function '{op_attribute(function, 'sym_name')}' still has a body; lower-generic-functions runs before this pass")
+        raise error_at(
+            function, f"function '{op_attribute(function, 'sym_name')}' still has a body; lower-generic-functions runs before this pass"
+        )
     kept = {name: function.attributes[name] for name in function.attributes if name not in _FUNC_ATTRIBUTES}
     text = f"llvm.func @{_symbol(op_attribute(function, 'sym_name'))}(!llvm.ptr, i64, i64, !llvm.ptr)"
     declared = ir.Operation.parse(text, context=function.context)

@@ -10,8 +10,8 @@ After:
 Requires: one `func.func @main` in tiled form whose buffers carry `size_bytes` (decision 0002).
 Guarantees: buffers of the arena whose lives overlap do not overlap in memory; offsets are multiples of 64 bytes; weights with equal bytes
 share one place, in the order of their first use; the least arena that is possible is recorded as `qtile.arena_floor_bytes`.
-Why: offline planning by greedy placement in the best-fitting gap, largest buffer first, follows Pisarchyk and Lee, "Efficient Memory Management
-for Deep Neural Net Inference" (2020), section 5; several orders are tried, since no single one wins on all networks.
+Why: offline planning by greedy placement in the best-fitting gap, largest buffer first, follows Pisarchyk and Lee, "Efficient
+Memory Management for Deep Neural Net Inference" (2020), section 5; several orders are tried, since no single one wins on all networks.
 """
 
 from __future__ import annotations

@@ -37,7 +37,9 @@ def check(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise QccError(f"cannot read artefact {path}: {error.strerror or error}") from None
     if data[:4] != ELF_MAGIC:
-        raise QccError(f"{path} is not a CPU artefact: it begins with {data[:4].hex() or 'nothing'}, expected an ELF shared object made by qcc")
+        raise QccError(
+            f"{path} is not a CPU artefact: it begins with {data[:4].hex() or 'nothing'}, expected an ELF shared object made by qcc"
+        )
     body = _unsealed(path, data)
     section = elf_section(body, METADATA_SECTION)
     if section is None:

@@ -207,7 +207,8 @@ class Executable:
         """Seeded inputs: normal floats, small non-negative integers."""
         rng = np.random.default_rng(0)
         return [
-            (rng.standard_normal(s.shape) if s.numpy.kind not in "iub" else rng.integers(0, 2, s.shape)).astype(s.numpy) for s in self.inputs
+            (rng.standard_normal(s.shape) if s.numpy.kind not in "iub" else rng.integers(0, 2, s.shape)).astype(s.numpy)
+            for s in self.inputs
         ]
 
 

@@ -41,7 +41,9 @@ def bind(path: Path) -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
-        raise QccError(f"cannot load '{path}': {error}; expected a library for this machine with its dependencies (libgomp) installed") from None
+        raise QccError(
+            f"cannot load '{path}': {error}; expected a library for this machine with its dependencies (libgomp) installed"
+        ) from None
     for name, (result, arguments) in _MODEL_FUNCTIONS.items():
         if (function := getattr(library, name, None)) is not None:
             function.restype, function.argtypes = result, arguments
@@ -85,7 +87,9 @@ def _built_in_tree(root: Path, name: str) -> Path:
         return library
     cmake = shutil.which("cmake") or shutil.which("cmake", path=os.path.dirname(sys.executable))
     if cmake is None:
-        raise QccError("cannot build the CPU runtime: cmake is not installed; run: pip install cmake ninja, or install qcc with pip install .")
+        raise QccError(
+            "cannot build the CPU runtime: cmake is not installed; run: pip install cmake ninja, or install qcc with pip install ."
+        )
     build.mkdir(parents=True, exist_ok=True)
     with open(build / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # tests may start many processes at once
@@ -95,7 +99,9 @@ def _built_in_tree(root: Path, name: str) -> Path:
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 words = (done.stderr or done.stdout).strip()[-2000:]
-                raise QccError(f"cannot build the CPU runtime: '{' '.join(command)}' failed; is a C compiler installed (Debian: apt install gcc)?\n{words}")
+                raise QccError(
+                    f"cannot build the CPU runtime: '{' '.join(command)}' failed; is a C compiler installed (Debian: apt install gcc)?\n{words}"
+                )
         for built in (RUNTIME_LIBRARY, MODEL_LIBRARY):
             os.utime(build / built)
     return library

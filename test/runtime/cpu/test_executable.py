@@ -208,7 +208,7 @@ def test_unknown_cpu_names_the_known_ones() -> None:
 def test_no_compiler_says_what_to_install(jit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(QccError, match="no C compiler found .* apt install gcc"):
+    with pytest.raises(QccError, match=r"no C compiler found .* apt install gcc"):
         jit.save(tmp_path / "model.so")
     assert not list(tmp_path.iterdir())
 
@@ -246,7 +246,7 @@ def test_a_damaged_program_is_refused() -> None:
 class Program(ctypes.Structure):
     """struct qcc_program."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         *((name, ctypes.c_int64) for name in ("magic", "step_count", "operand_count", "input_count", "output_count", "arena_bytes")),
         *((name, ctypes.c_int64) for name in ("scratch_bytes", "weights_bytes", "cpu_features")),
         *((name, ctypes.c_void_p) for name in ("codelets", "steps", "operands", "strings")),

@@ -20,7 +20,8 @@ func.func @main() attributes {qcc.inputs = [{name = "x", type = tensor<4x16xf32>
   func.call @add(%a, %v, %y) {qtile.tasks = 4, qtile.layer = "second"} : (memref<4x16xf32>, memref<64xf32>, memref<4x16xf32>) -> ()
   return
 }
-func.func private @add(memref<4x16xf32>, memref<64xf32>, memref<4x16xf32>) attributes {qtile.codelet = {kind = "add"}, qtile.scratch_bytes = 64}
+func.func private @add(memref<4x16xf32>, memref<64xf32>, memref<4x16xf32>)
+    attributes {qtile.codelet = {kind = "add"}, qtile.scratch_bytes = 64}
 """
 
 CODELET = """
