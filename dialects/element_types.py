@@ -1,7 +1,7 @@
 """Element types and encodings of compressed tensors: what the stored numbers mean."""
 
 # No `from __future__ import annotations` here: the bindings read annotations as objects.
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +111,36 @@ def affine_type(
     scales = [float(v) for v in np.asarray(scale, np.float32).reshape(-1)]
     zeros = [int(v) for v in np.broadcast_to(np.asarray(zero_point), (len(scales),))]
     return quant.UniformQuantizedPerAxisType.get(flags, storage, expressed, scales, zeros, axis, qmin, qmax)
+
+
+def grouped_type(
+    scales: np.ndarray,
+    zero_points: np.ndarray,
+    blocks: Mapping[int, int],
+    *,
+    bits: int = 8,
+    signed: bool = True,
+    qmin: int | None = None,
+    qmax: int | None = None,
+) -> ir.Type:
+    """`!quant.uniform` with one scale per block: `blocks` is axis -> block size, `scales` and `zero_points` have one axis for each."""
+    low = -(1 << (bits - 1)) if signed else 0
+    high = (1 << (bits - 1)) - 1 if signed else (1 << bits) - 1
+    storage, expressed = ir.IntegerType.get_signless(bits), ir.F32Type.get()
+    container = np.dtype(f"{'' if signed else 'u'}int{8 if bits <= 8 else 16}")
+    zero_kind = ir.RankedTensorType.get(list(scales.shape), storage, loc=ir.Location.unknown())
+    zeros = np.ascontiguousarray(zero_points.astype(container))
+    return quant.UniformQuantizedSubChannelType.get(
+        quant.QuantizedType.FLAG_SIGNED if signed else 0,
+        storage,
+        expressed,
+        ir.DenseElementsAttr.get(np.ascontiguousarray(scales, np.float32)),
+        ir.DenseElementsAttr.get(zeros.view(np.int8) if bits == 8 else zeros, type=zero_kind),
+        list(blocks),
+        list(blocks.values()),
+        low if qmin is None else qmin,
+        high if qmax is None else qmax,
+    )
 
 
 def storage_dtype(kind: ir.Type) -> np.dtype[Any]:

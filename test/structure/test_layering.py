@@ -77,12 +77,12 @@ def test_a_pass_is_one_file_one_name_one_test(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(pass_files()))
 def test_every_pass_is_in_a_pipeline(name: str) -> None:
-    stages = [s.name for group in (pipeline.IMPORT, pipeline.INTEGER, pipeline.TILE, pipeline.LLVM, pipeline.ISA) for s in group]
+    stages = [s.name for group in (pipeline.ONNX, pipeline.IMPORT, pipeline.INTEGER, pipeline.TILE, pipeline.LLVM, pipeline.ISA) for s in group]
     assert name in stages, f"no pipeline runs '{name}'"
 
 
 def test_every_stage_has_a_reason() -> None:
-    for group in (pipeline.IMPORT, pipeline.INTEGER, pipeline.TILE, pipeline.LLVM, pipeline.ISA):
+    for group in (pipeline.ONNX, pipeline.IMPORT, pipeline.INTEGER, pipeline.TILE, pipeline.LLVM, pipeline.ISA):
         for stage in group:
             assert stage.reason, f"stage '{stage.name}' has no reason"
 

@@ -1,0 +1,201 @@
+"""Integer values between quantization operators, brought into the form `convert-onnx-quantization` takes.
+
+* Data movement and max pooling on stored integers (the QOperator format has them) becomes the same operator on real values between a
+  DequantizeLinear and a QuantizeLinear, where later passes find it like any other.
+* Scales and zero points that are computed at run time have no place in a type: those operators become float arithmetic.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from qcc.compiler.frontend.onnx_graph import OnnxGraph, attributes, error_at_node, label, node
+
+MOVEMENT = ("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Identity", "Concat", "Expand", "Split",
+            "DepthToSpace", "SpaceToDepth", "Tile", "Gather")  # fmt: skip
+TWO_BITS = (TensorProto.INT2, TensorProto.UINT2)
+RANGES: dict[int, tuple[int, int]] = {
+    TensorProto.INT4: (-8, 7),
+    TensorProto.UINT4: (0, 15),
+    TensorProto.INT2: (-2, 1),
+    TensorProto.UINT2: (0, 3),
+}
+    TensorProto.INT4: (-8, 7),
+    TensorProto.UINT4: (0, 15),
+    TensorProto.INT2: (-2, 1),
+    TensorProto.UINT2: (0, 3),
+}
+
+_Parameters = tuple[str, str]  # names of scale and zero point of a per-tensor quantized value
+
+
+def connect(graph: OnnxGraph) -> None:
+    """Rewrite in place; needs `graph.kinds`, and leaves them inferred."""
+    _move_on_real_values(graph)
+    nodes: list[onnx.NodeProto] = []
+    for source in graph.nodes:
+        if source.op_type == "QuantizeLinear" and _parameters_vary(graph, source):
+            nodes += _quantize_arithmetic(graph, source)
+        elif source.op_type == "DequantizeLinear" and _needs_arithmetic(graph, source):
+            nodes += _dequantize_arithmetic(graph, source)
+        else:
+            if source.op_type in ("QuantizeLinear", "DequantizeLinear"):
+                stored = source.output[0] if source.op_type == "QuantizeLinear" else source.input[0]
+                if graph.kinds.get(stored, (0,))[0] in TWO_BITS and "bits" not in attributes(source):
+                    source.attribute.append(helper.make_attribute("bits", 2))
+            nodes.append(source)
+    graph.nodes = nodes
+    graph.infer()
+
+
+def _move_on_real_values(graph: OnnxGraph) -> None:
+    quantized: dict[str, _Parameters] = {}
+    nodes: list[onnx.NodeProto] = []
+    for source in graph.nodes:
+        data = list(source.input) if source.op_type == "Concat" else list(source.input[:1])
+        known = [quantized.get(name) for name in data]
+        if source.op_type == "QuantizeLinear" and not _parameters_vary(graph, source) and _per_tensor(graph, source):
+            quantized[source.output[0]] = (source.input[1], source.input[2] if len(source.input) > 2 else "")
+        elif source.op_type in MOVEMENT and not source.domain and known and all(k is not None and _same(graph, k, known[0]) for k in known):
+            nodes += _between_real(graph, source, data, known[0] or ("", ""), quantized)
+            continue
+        nodes.append(source)
+    graph.nodes = nodes
+
+
+def _between_real(
+    graph: OnnxGraph, source: onnx.NodeProto, data: list[str], parameters: _Parameters, quantized: dict[str, _Parameters]
+) -> list[onnx.NodeProto]:
+    """Dequantize the inputs `data`, run `source` on real values, quantize its outputs again."""
+    name, suffix = label(source), [p for p in parameters if p]
+    moved = onnx.NodeProto()
+    moved.CopyFrom(source)
+    before: list[onnx.NodeProto] = []
+    after: list[onnx.NodeProto] = []
+    for index, value in enumerate(data):
+        moved.input[index] = graph.fresh(value)
+        before.append(node("DequantizeLinear", [value, *suffix], [moved.input[index]], name))
+    for index, value in enumerate(source.output):
+        if value and not (source.op_type == "MaxPool" and index):  # the second output of MaxPool is positions
+            moved.output[index] = graph.fresh(value)
+            after.append(node("QuantizeLinear", [moved.output[index], *suffix], [value], name))
+            quantized[value] = parameters
+    return [*before, moved, *after]
+
+
+def _same(graph: OnnxGraph, a: _Parameters, b: _Parameters | None) -> bool:
+    if b is None:
+        return False
+    return a == b or all(
+        x == y or (x in graph.arrays and y in graph.arrays and np.array_equal(graph.arrays[x], graph.arrays[y]))
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def _per_tensor(graph: OnnxGraph, source: onnx.NodeProto) -> bool:
+    return graph.arrays[source.input[1]].size == 1
+
+
+def _parameters_vary(graph: OnnxGraph, source: onnx.NodeProto) -> bool:
+    """Whether scale or zero point is computed at run time, or the values are floats of 8 bits."""
+    return any(name and name not in graph.arrays for name in source.input[1:3]) or _is_float(graph, source)
+
+
+def _is_float(graph: OnnxGraph, source: onnx.NodeProto) -> bool:
+    stored = source.output[0] if source.op_type == "QuantizeLinear" else source.input[0]
+    return "FLOAT" in TensorProto.DataType.Name(graph.kinds.get(stored, (TensorProto.INT8,))[0])
+
+
+def _needs_arithmetic(graph: OnnxGraph, source: onnx.NodeProto) -> bool:
+    run_time_accumulator = source.input[0] not in graph.arrays and graph.kinds[source.input[0]][0] == TensorProto.INT32
+    return _parameters_vary(graph, source) or run_time_accumulator
+
+
+def _quantize_arithmetic(graph: OnnxGraph, source: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Cast(Clip(Round(x / scale) + zero_point)), as the operator's definition says it."""
+    work = _Arithmetic(graph, source, graph.kinds[source.input[1]][0])
+    x = work.to_float(source.input[0])
+    stored_kind = graph.kinds[source.output[0]][0]
+    scale = work.parameter(source.input[1])
+    y = work.add("Div", [x, scale])
+    if not _is_float(graph, source):
+        y = work.add("Round", [y])
+    if len(source.input) > 2 and source.input[2]:
+        y = work.add("Add", [y, work.parameter(source.input[2])])
+    if not _is_float(graph, source):
+        low, high = _range(stored_kind)
+        y = work.add("Min", [work.add("Max", [y, work.number(low)]), work.number(high)])
+    work.add("Cast", [y], source.output[0], to=stored_kind)
+    return work.nodes
+
+
+def _dequantize_arithmetic(graph: OnnxGraph, source: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """(x - zero_point) * scale."""
+    work = _Arithmetic(graph, source, graph.kinds[source.input[1]][0])
+    x = work.to_float(source.input[0])
+    if len(source.input) > 2 and source.input[2]:
+        x = work.add("Sub", [x, work.parameter(source.input[2])])
+    work.add("Mul", [x, work.parameter(source.input[1])], source.output[0])
+    return work.nodes
+
+
+class _Arithmetic:
+    """Float nodes that replace one quantization operator, computing in the type of its scale."""
+
+    def __init__(self, graph: OnnxGraph, source: onnx.NodeProto, element: int) -> None:
+        self.graph, self.source, self.element = graph, source, element
+        self.given = attributes(source)
+        self.shape = [d or 0 for d in graph.kinds[source.input[0]][1]]
+        self.nodes: list[onnx.NodeProto] = []
+
+    def add(self, op: str, inputs: list[str], output: str = "", **given: Any) -> str:
+        output = output or self.graph.fresh(self.source.output[0])
+        self.nodes.append(node(op, inputs, [output], label(self.source), **given))
+        return output
+
+    def number(self, value: float) -> str:
+        return self.graph.constant(np.asarray(value, helper.tensor_dtype_to_np_dtype(self.element)), f"{label(self.source)}.bound")
+
+    def to_float(self, name: str) -> str:
+        return name if self.graph.kinds[name][0] == self.element else self.add("Cast", [name], to=self.element)
+
+    def parameter(self, name: str) -> str:
+        """A scale or zero point as float, shaped to broadcast against the data."""
+        shape = [d or 0 for d in self.graph.kinds[name][1]]
+        value = self.to_float(name)
+        axis, rank, block = int(self.given.get("axis", 1)), len(self.shape), int(self.given.get("block_size", 0))
+        if int(np.prod(shape)) == 1:
+            return self.reshape(value, [])
+        if len(shape) == 1 and not block:
+            return self.reshape(value, [shape[0] if i == axis % rank else 1 for i in range(rank)])
+        if len(shape) != rank:
+            raise error_at_node(
+                self.source,
+                f"the scale has shape {shape}, expected one value, one per channel or one per block of {self.shape}",
+            )
+        axis %= rank
+        if not block:
+            block = -(-self.shape[axis] // shape[axis])
+        spread = [*shape[: axis + 1], block, *shape[axis + 1 :]]
+        value = self.reshape(value, [*shape[: axis + 1], 1, *shape[axis + 1 :]])
+        value = self.add("Expand", [value, self.graph.constant(np.asarray(spread, np.int64), "shape")])
+        whole = [*shape[:axis], shape[axis] * block, *shape[axis + 1 :]]
+        value = self.reshape(value, whole)
+        if whole[axis] == self.shape[axis]:
+            return value
+        start, stop = (self.graph.constant(np.asarray([v], np.int64), "bound") for v in (0, self.shape[axis]))
+        return self.add("Slice", [value, start, stop, self.graph.constant(np.asarray([axis], np.int64), "axis")])
+
+    def reshape(self, name: str, shape: list[int]) -> str:
+        return self.add("Reshape", [name, self.graph.constant(np.asarray(shape, np.int64), "shape")])
+
+
+def _range(element: int) -> tuple[int, int]:
+    if element in RANGES:
+        return RANGES[element]
+    info = np.iinfo(helper.tensor_dtype_to_np_dtype(element))
+    return int(info.min), int(info.max)
