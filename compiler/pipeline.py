@@ -16,7 +16,11 @@ ONNX: tuple[Stage, ...] = (
 )
 
 # torch dialect (backend contract) or linalg-on-tensors -> graph form
-IMPORT: tuple[Stage, ...] = ()
+IMPORT: tuple[Stage, ...] = (
+    Stage("convert-torch-to-qcc", reason="whole layers become qcc operations while a softmax is still a softmax"),
+    Stage("lower-torch-to-linalg", reason="what qcc has no operation for goes to linalg, and torch types become builtin"),
+    Stage("outline-generic", reason="the generic path becomes private functions, so that the model is a straight line of ours"),
+)
 
 # graph form -> integer form
 INTEGER: tuple[Stage, ...] = (

@@ -1,0 +1,55 @@
+"""The torch dialect's backend contract: value semantics, known ranks and element types, and a closed set of operations.
+
+Upstream's pipeline reaches it by decomposing what it can. The operations qcc has a word for are kept whole: a layer norm
+taken apart into eight element-wise operations cannot be recognised again.
+"""
+
+from __future__ import annotations
+
+from qcc.dialects.errors import QccError
+from qcc.dialects.mlir import ir, layer_name, passmanager
+
+# Names without the leading `torch.`. `convert-torch-to-qcc` has a rule for each; where the rule declines (a dynamic padding, a
+# dtype qcc does not compute in) `lower-torch-to-linalg` decomposes the operation after all.
+KEPT_OPS: tuple[str, ...] = (
+    "aten.conv1d", "aten.conv2d", "aten.conv2d.padding", "aten.conv1d.padding", "aten.linear", "aten.mm", "aten.addmm",
+    "aten.matmul", "aten.bmm", "aten.batch_norm", "aten.native_batch_norm", "aten.layer_norm",
+    "aten.native_layer_norm", "aten.relu", "aten.relu6", "aten.hardtanh", "aten.clamp", "aten.gelu", "aten.silu",
+    "aten.sigmoid", "aten.tanh", "aten.hardswish", "aten.hardsigmoid", "aten.leaky_relu", "aten.elu", "aten.softplus",
+    "aten.mish", "aten.reciprocal", "aten.max_pool1d", "aten.max_pool2d", "aten.max_pool2d_with_indices",
+    "aten.avg_pool1d", "aten.avg_pool2d", "aten.adaptive_avg_pool1d", "aten.adaptive_avg_pool2d",
+    "aten._adaptive_avg_pool2d", "aten.mean", "aten.mean.dim", "aten.amax", "aten.amin", "aten.cat", "aten.view", "aten.reshape",
+    "aten._unsafe_view", "aten.flatten.using_ints", "aten.unflatten.int", "aten.unsqueeze", "aten.squeeze",
+    "aten.squeeze.dim", "aten.permute", "aten.transpose.int", "aten.t", "aten.numpy_T", "aten.expand",
+    "aten.broadcast_to", "aten.slice.Tensor", "aten.select.int", "aten.narrow", "aten.pad", "aten.constant_pad_nd",
+    "aten.softmax.int", "aten._softmax", "aten.scaled_dot_product_attention", "aten.embedding",
+    "aten.square", "aten.rsub.Scalar", "aten.fake_quantize_per_tensor_affine",
+    "aten.fake_quantize_per_tensor_affine.tensor_qparams", "aten.fake_quantize_per_channel_affine",
+    "aten.fake_quantize_per_tensor_affine_cachemask", "aten.fake_quantize_per_channel_affine_cachemask",
+    "aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
+)  # fmt: skip
+
+
+def to_backend_contract(module: ir.Module) -> None:
+    """Bring a module in the torch dialect (raw or already in the contract) into the backend contract, in place.
+
+    Raises QccError that names the operation and its layer where upstream's pipeline cannot.
+    """
+    options = f"{{backend-legal-ops={','.join(KEPT_OPS)}}}"
+    pipeline = f"builtin.module(torchdynamo-export-to-torch-backend-pipeline{options})"
+    try:
+        passmanager.PassManager.parse(pipeline, module.context).run(module.operation)
+    except ir.MLIRError as error:
+        raise contract_error(error) from None
+
+
+def contract_error(error: ir.MLIRError) -> QccError:
+    """Upstream's diagnostics as one sentence for the user."""
+    found = next(iter(error.error_diagnostics), None)
+    if found is None:
+        return QccError("the model does not reach torch-mlir's backend contract")
+    return QccError(
+        f"torch-mlir cannot import this operation: {str(found.message).strip().splitlines()[0]}",
+        layer=layer_name(found.location),
+        location=str(found.location),
+    )

@@ -1,0 +1,233 @@
+"""PyTorch: `torch.nn.Module`, `ExportedProgram` and `.pt2` files through torch-mlir's FX importer.
+
+Weights go from torch's memory to MLIR resources without a copy through text, and every operation carries the name of its
+layer (the path of its `nn.Module`, such as `body.0.c1`) as an MLIR name location.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch_mlir.extras.fx_importer import ContextCache, FxImporter, FxImporterHooks
+
+from qcc.compiler.frontend.contract import to_backend_contract
+from qcc.compiler.frontend.model import ImportedModel, imported
+from qcc.dialects import weights
+from qcc.dialects.errors import QccError
+from qcc.dialects.mlir import create_context, ir
+
+
+def import_file(path: Path, example_inputs: Sequence[Any] | None = None) -> ImportedModel:
+    """Import a `.pt2` file written by `torch.export.save`."""
+    _register_quantized_ops()
+    try:
+        program = torch.export.load(str(path))
+    except Exception as error:  # torch raises whatever its zip and JSON readers meet
+        raise QccError(f"'{path}' cannot be read as a .pt2 file: {_first_line(error)}; write it with torch.export.save") from None
+    return import_model(program, example_inputs)
+
+
+def import_model(model: Any, example_inputs: Sequence[Any] | None = None) -> ImportedModel:
+    """Import a `torch.nn.Module` (with example inputs) or an `ExportedProgram`."""
+    _register_quantized_ops()
+    program = _export(model, example_inputs)
+    if _mutates(program):
+        program = program.run_decompositions({})  # in-place operations become functional ones, nothing is taken apart
+        _restore_batch_norm(program.graph)
+    _check_static(program)
+    context = create_context()
+    importer = FxImporter(context=context, hooks=_Weights())
+    importer._cc = _NamedLocations(context, program.graph)  # the importer offers no argument for it
+    try:
+        importer.import_program(program, func_name="main")
+    except (NotImplementedError, AssertionError, TypeError, ValueError, KeyError, RuntimeError) as error:
+        raise QccError(f"torch-mlir's FX importer cannot take this model: {_first_line(error)}") from None
+    to_backend_contract(importer.module)
+    inputs, outputs = _interface_names(program)
+    return imported(importer.module, inputs, outputs)
+
+
+def _register_quantized_ops() -> None:
+    """Importing this module registers the `quantized_decomposed` operators that saved PT2E programs refer to."""
+    import torch.ao.quantization.fx._decomposed as registered
+
+    del registered
+
+
+def _export(model: Any, example_inputs: Sequence[Any] | None) -> Any:
+    inputs = None if example_inputs is None else tuple(_as_tensor(x) for x in example_inputs)
+    if isinstance(model, torch.export.ExportedProgram):
+        if not _dynamic_axes(model):
+            return model
+        if inputs is None:
+            return model  # `_check_static` says which axis
+        model = model.module()
+    if not isinstance(model, torch.nn.Module):
+        raise QccError(
+            f"found a {type(model).__name__}, expected a torch.nn.Module, a torch.export.ExportedProgram, an onnx.ModelProto or a path"
+        )
+    if inputs is None:
+        raise QccError("a torch.nn.Module has no input shapes of its own; pass example_inputs=(x, ...)")
+    if model.training and not isinstance(model, torch.fx.GraphModule):
+        raise QccError("the model is in training mode, expected evaluation mode; call model.eval() first")
+    try:
+        with torch.no_grad():
+            return torch.export.export(model, inputs, strict=False)
+    except Exception as error:  # tracing runs the user's own forward, which may raise anything
+        raise QccError(f"torch.export cannot trace the model: {type(error).__name__}: {_first_line(error)}") from error
+
+
+def _as_tensor(value: Any) -> Any:
+    return torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _mutates(program: Any) -> bool:
+    """Whether the graph holds in-place operations; torch.export keeps those of the model's source."""
+    return any(
+        node.op == "call_function" and getattr(getattr(node.target, "_schema", None), "is_mutable", False) for node in program.graph.nodes
+    )
+
+
+def _restore_batch_norm(graph: Any) -> None:
+    """The functional form of batch normalisation is one the torch dialect has no operation for; this one it has."""
+    for node in graph.nodes:
+        if node.target is torch.ops.aten._native_batch_norm_legit_no_training.default:
+            x, scale, bias, mean, var, momentum, epsilon = node.args
+            node.target = torch.ops.aten.native_batch_norm.default
+            node.args = (x, scale, bias, mean, var, False, momentum, epsilon)
+
+
+def _dynamic_axes(program: Any) -> list[tuple[str, int]]:
+    found: list[tuple[str, int]] = []
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        if node.op == "placeholder" and isinstance(value, torch.Tensor):
+            found += [(node.name, axis) for axis, size in enumerate(value.shape) if isinstance(size, torch.SymInt)]
+    return found
+
+
+def _check_static(program: Any) -> None:
+    for name, axis in _dynamic_axes(program):
+        raise QccError(f"input '{name}' has a dynamic size at axis {axis}, expected a fixed one; pass example_inputs")
+
+
+def _interface_names(program: Any) -> tuple[list[str], list[str]]:
+    """Names of the tensors that go in and out; a model that returns a dict names its outputs itself."""
+    signature = program.graph_signature
+    outputs = signature.user_outputs
+    spec = program.call_spec.out_spec
+    keys = getattr(spec, "context", None)
+    named = isinstance(keys, list) and len(keys) == len(outputs) and all(isinstance(key, str) for key in keys)
+    return [str(name) for name in signature.user_inputs], list(keys) if named and keys else []
+
+
+class _Weights(FxImporterHooks):
+    """Parameters, buffers and lifted constants become resources that `dialects/weights.py` can read back."""
+
+    def resolve_input(self, gni: Any, value: Any, info: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.dtype != torch.bool:
+            return _literal(gni, value, str(info.input_spec.target))
+        return None
+
+    def resolve_literal(self, gni: Any, literal: Any, info: Any) -> Any:
+        if isinstance(literal, torch.Tensor) and literal.dtype != torch.bool:
+            return _literal(gni, literal, "constant")
+        return None
+
+
+def _literal(gni: Any, tensor: Any, name: str) -> Any:
+    """`torch.vtensor.literal` of `tensor`, located at the parameter's own name."""
+    kind = gni._cc.tensor_to_vtensor_type(tensor)
+    element = gni._cc.dtype_to_type(tensor.dtype)
+    location = ir.Location.name(name, context=gni._cc._c)
+    value = weights.constant_attribute(_as_array(tensor), name, element)
+    return ir.Operation.create("torch.vtensor.literal", results=[kind], attributes={"value": value}, loc=location).result
+
+
+def _as_array(tensor: Any) -> np.ndarray:
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype in _AS_BYTES:
+        import ml_dtypes
+
+        storage, name = _AS_BYTES[tensor.dtype]
+        return tensor.view(storage).numpy().view(getattr(ml_dtypes, name))
+    return tensor.numpy()
+
+
+# numpy has no word for these, so their bits travel as integers.
+_AS_BYTES = {
+    torch.bfloat16: (torch.int16, "bfloat16"),
+    torch.float8_e4m3fn: (torch.uint8, "float8_e4m3fn"),
+    torch.float8_e5m2: (torch.uint8, "float8_e5m2"),
+}
+
+
+class _NamedLocations(ContextCache):
+    """Locations that begin with the layer's name: `loc("body.0.c1"("model.py":12:0))`."""
+
+    __slots__ = ["_names"]
+
+    def __init__(self, context: ir.Context, graph: Any) -> None:
+        super().__init__(context)
+        self._names = layer_names(graph)
+
+    def get_node_location(self, node: Any) -> Any:
+        source = super().get_node_location(node) or ir.Location.unknown(context=self._c)
+        name = self._names.get(node.name)
+        return ir.Location.name(name, source, context=self._c) if name else source
+
+
+def layer_names(graph: Any) -> dict[str, str]:
+    """Layer name per FX node: the module's path where the module is one operation, else that path and the node's name.
+
+    Quantization nodes, which no module owns, are named after the layer whose output or weight they quantize.
+    """
+    calls = [node for node in graph.nodes if node.op == "call_function" and "getitem" not in str(node.target)]
+    compute = [node for node in calls if not _is_quantization(node)]
+    sizes = Counter(path for node in compute if (path := _module_path(node)[0]))
+    stems = Counter((_module_path(node)[0], _stem(node)) for node in compute)
+    names: dict[str, str] = {}
+    for node in compute:
+        path, leaf = _module_path(node)
+        own = _stem(node) if stems[path, _stem(node)] == 1 else node.name
+        names[node.name] = path if path and leaf and sizes[path] == 1 else f"{path}.{own}" if path else own
+    for node in graph.nodes:
+        if node.name in names or node.op == "output":
+            continue
+        source = next((a for a in node.args if isinstance(a, torch.fx.Node)), None) if node.op == "call_function" else None
+        if source is not None and source.name in names:
+            names[node.name] = names[source.name]
+    for node in reversed(list(graph.nodes)):
+        if node.op == "call_function" and node.name not in names:
+            user = next((u for u in node.users if u.name in names), None)
+            names[node.name] = names[user.name] if user is not None else node.name
+    return names
+
+
+def _stem(node: Any) -> str:
+    """The node's name without the number that FX appends."""
+    return re.sub(r"_\d+$", "", node.name)
+
+
+def _is_quantization(node: Any) -> bool:
+    return any(word in str(node.target) for word in ("quantize_", "quantized_decomposed", "choose_qparams"))
+
+
+def _module_path(node: Any) -> tuple[str, bool]:
+    """Path of the innermost module of `node`, and whether that is one of torch's own layers."""
+    for path, kind in reversed(list((node.meta.get("nn_module_stack") or {}).values())):
+        text = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+        if "torch.export" in text:
+            continue
+        return str(path), text.startswith(("torch.nn.modules", "torch.ao.nn"))
+    return "", False

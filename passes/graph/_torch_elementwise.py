@@ -1,0 +1,130 @@
+"""Rules for element-wise operations: activations and arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from qcc.passes.graph._torch_reader import Reader, require, rule
+
+UNARY = {
+    "silu": "silu", "sigmoid": "sigmoid", "tanh": "tanh", "exp": "exp", "log": "log", "erf": "erf", "sqrt": "sqrt", "rsqrt": "rsqrt",
+    "reciprocal": "reciprocal", "neg": "neg", "abs": "abs", "hardswish": "hardswish", "hardsigmoid": "hardsigmoid", "mish": "mish",
+    "sign": "sign", "sgn": "sign", "floor": "floor", "ceil": "ceil", "round": "round", "sin": "sin", "cos": "cos",
+}  # fmt: skip
+
+
+@rule(*(f"torch.aten.{name}" for name in UNARY))
+def _unary(r: Reader, op: Any) -> Sequence[Any]:
+    return [_make_unary(r, op, UNARY[op.name.removeprefix("torch.aten.")])]
+
+
+def _make_unary(r: Reader, op: Any, kind: str, alpha: float | None = None) -> Any:
+    x = op.operands[0]
+    r.f32(x, op.results[0])
+    return r.make("qcc.unary", [r.builtin(x)], r.type(x), kind=kind, alpha=alpha)
+
+
+@rule("torch.aten.gelu")
+def _gelu(r: Reader, op: Any) -> Sequence[Any]:
+    return [_make_unary(r, op, "gelu_tanh" if r.scalar(op.operands[1]) == "tanh" else "gelu")]
+
+
+@rule("torch.aten.leaky_relu")
+def _leaky_relu(r: Reader, op: Any) -> Sequence[Any]:
+    return [_make_unary(r, op, "leaky_relu", r.number(op.operands[1]))]
+
+
+@rule("torch.aten.elu")
+def _elu(r: Reader, op: Any) -> Sequence[Any]:
+    _, alpha, scale, input_scale = op.operands
+    require(r.number(scale) == 1 and r.number(input_scale) == 1, "a scaled elu")
+    return [_make_unary(r, op, "elu", r.number(alpha))]
+
+
+@rule("torch.aten.softplus")
+def _softplus(r: Reader, op: Any) -> Sequence[Any]:
+    require(r.number(op.operands[1]) == 1, "a softplus with beta")
+    return [_make_unary(r, op, "softplus")]
+
+
+@rule("torch.aten.relu", "torch.aten.relu6", "torch.aten.hardtanh", "torch.aten.clamp", "torch.aten.clamp_min", "torch.aten.clamp_max")
+def _clamp(r: Reader, op: Any) -> Sequence[Any]:
+    x, kind = op.operands[0], op.name.removeprefix("torch.aten.")
+    r.f32(x, op.results[0])
+    low, high = -math.inf, math.inf
+    if kind in ("relu", "relu6"):
+        low, high = 0.0, 6.0 if kind == "relu6" else math.inf
+    elif kind == "clamp_max":
+        high = r.number(op.operands[1])
+    else:
+        low = _bound(r, op.operands[1], low)
+        high = _bound(r, op.operands[2], high) if len(op.operands) > 2 else high
+    return [r.make("qcc.clamp", [r.builtin(x)], r.type(x), min=low, max=high)]
+
+
+def _bound(r: Reader, value: Any, default: float) -> float:
+    given = r.optional(value)
+    return default if given is None else float(given)
+
+
+ARITHMETIC = {"add": "qcc.add", "sub": "qcc.sub", "mul": "qcc.mul", "div": "qcc.div"}
+
+
+@rule("torch.aten.add.Tensor", "torch.aten.sub.Tensor", "torch.aten.mul.Tensor", "torch.aten.div.Tensor")
+def _binary(r: Reader, op: Any) -> Sequence[Any]:
+    kind = op.name.split(".")[2]
+    a, b = _operand(r, op, op.operands[0]), _operand(r, op, op.operands[1])
+    if len(op.operands) > 2:
+        b = _scaled(r, b, r.number(op.operands[2]))
+    return [r.make(ARITHMETIC[kind], [a, b], r.type(op.results[0]))]
+
+
+@rule("torch.aten.add.Scalar", "torch.aten.sub.Scalar", "torch.aten.mul.Scalar", "torch.aten.div.Scalar", "torch.aten.rsub.Scalar")
+def _binary_scalar(r: Reader, op: Any) -> Sequence[Any]:
+    kind = op.name.split(".")[2]
+    r.f32(op.results[0])
+    a, b = _operand(r, op, op.operands[0]), r.number(op.operands[1])
+    alpha = r.number(op.operands[2]) if len(op.operands) > 2 else 1.0
+    if kind == "rsub":  # scalar - alpha * tensor
+        return [r.make("qcc.sub", [_one(r, b), _scaled(r, a, alpha)], r.type(op.results[0]))]
+    return [r.make(ARITHMETIC[kind], [a, _one(r, b * alpha)], r.type(op.results[0]))]
+
+
+def _operand(r: Reader, op: Any, value: Any) -> Any:
+    """A float operand; a constant of another type or of rank zero becomes a float of rank one."""
+    r.f32(op.results[0])
+    require(len(r.shape(op.results[0])) > 0, "a scalar result")
+    known = r.known(value)
+    if known is not None and (known.ndim == 0 or known.dtype != np.float32) and known.size == 1:
+        return _one(r, float(known.reshape(-1)[0]))
+    r.f32(value)
+    x = r.builtin(value)
+    return x if r.shape(value) else r.reshape(x, [1])
+
+
+def _one(r: Reader, value: float) -> Any:
+    return r.constant(np.array([value], np.float32))
+
+
+def _scaled(r: Reader, value: Any, factor: float) -> Any:
+    return value if factor == 1 else r.make("qcc.mul", [value, _one(r, factor)], value.type)
+
+
+@rule("torch.aten.square")
+def _square(r: Reader, op: Any) -> Sequence[Any]:
+    r.f32(op.operands[0])
+    x = r.builtin(op.operands[0])
+    return [r.make("qcc.mul", [x, x], x.type)]
+
+
+@rule("torch.aten.pow.Tensor_Scalar")
+def _power(r: Reader, op: Any) -> Sequence[Any]:
+    r.f32(op.operands[0], op.results[0])
+    exponent = r.number(op.operands[1])
+    kinds = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
+    require(exponent == 2 or exponent in kinds, f"a power of {exponent}")
+    return _square(r, op) if exponent == 2 else [_make_unary(r, op, kinds[exponent])]

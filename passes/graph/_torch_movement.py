@@ -1,0 +1,133 @@
+"""Rules for data movement: views, transposes, slices, padding, concatenation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from qcc.dialects.mlir import ir, to_attribute
+from qcc.passes.graph._torch_layers import is_constant, transposed_constant
+from qcc.passes.graph._torch_reader import IDENTITIES, Reader, axis_of, like, require, rule
+
+VIEWS = (
+    "view", "reshape", "_unsafe_view", "_reshape_alias", "flatten.using_ints", "unflatten.int", "unsqueeze", "squeeze", "squeeze.dim",
+)  # fmt: skip
+
+
+@rule(*(f"torch.aten.{name}" for name in VIEWS))
+def _view(r: Reader, op: Any) -> Sequence[Any]:
+    _movable(r, op)
+    x = r.builtin(op.operands[0])
+    return [r.reshape(x, r.shape(op.results[0]))]
+
+
+@rule(*IDENTITIES)
+def _identity(r: Reader, op: Any) -> Sequence[Any]:
+    require(r.type(op.operands[0]) == r.type(op.results[0]), "a change of element type")
+    return [r.builtin(op.operands[0])]
+
+
+@rule("torch.aten.dropout")
+def _dropout(r: Reader, op: Any) -> Sequence[Any]:
+    require(not r.flag(op.operands[2]) or r.number(op.operands[1]) == 0, "dropout in training mode")
+    return [r.builtin(op.operands[0])]
+
+
+@rule("torch.aten.permute", "torch.aten.transpose.int", "torch.aten.t", "torch.aten.numpy_T")
+def _transpose(r: Reader, op: Any) -> Sequence[Any]:
+    _movable(r, op)
+    x = op.operands[0]
+    rank, kind = len(r.shape(x)), op.name.removeprefix("torch.aten.")
+    order = list(range(rank))
+    if kind == "permute":
+        order = [axis_of(a, rank, op) for a in r.integers(op.operands[1])]
+    elif kind == "transpose.int":
+        a, b = (axis_of(r.integer(v), rank, op) for v in list(op.operands)[1:])
+        order[a], order[b] = order[b], order[a]
+    else:
+        order.reverse()
+    value = r.builtin(x)
+    if order == list(range(rank)):
+        return [value]
+    moved = transposed_constant(r, value, order) if is_constant(value) else None
+    return [moved if moved is not None else r.make("qcc.transpose", [value], r.type(op.results[0]), permutation=order)]
+
+
+@rule("torch.aten.expand", "torch.aten.broadcast_to", "torch.aten.expand_as")
+def _expand(r: Reader, op: Any) -> Sequence[Any]:
+    _movable(r, op)
+    x, result = r.builtin(op.operands[0]), r.type(op.results[0])
+    return [x if x.type == result else r.make("qcc.broadcast", [x], result)]
+
+
+@rule("torch.aten.slice.Tensor")
+def _slice(r: Reader, op: Any) -> Sequence[Any]:
+    _movable(r, op)
+    x, axis, start, _, step = op.operands
+    shape = r.shape(x)
+    at = axis_of(r.integer(axis), len(shape), op)
+    first = 0 if r.is_none(start) else r.integer(start)
+    first = min(max(first + shape[at] if first < 0 else first, 0), shape[at])
+    return [_sliced(r, r.builtin(x), at, first, r.integer(step), r.shape(op.results[0])[at])]
+
+
+@rule("torch.aten.narrow")
+def _narrow(r: Reader, op: Any) -> Sequence[Any]:
+    _movable(r, op)
+    x, axis, start, length = op.operands
+    at = axis_of(r.integer(axis), len(r.shape(x)), op)
+    first = r.integer(start)
+    return [_sliced(r, r.builtin(x), at, first + r.shape(x)[at] if first < 0 else first, 1, r.integer(length))]
+
+
+@rule("torch.aten.select.int")
+def _select(r: Reader, op: Any) -> Sequence[Any]:
+    _movable(r, op)
+    x, axis, index = op.operands
+    shape = r.shape(x)
+    at, i = axis_of(r.integer(axis), len(shape), op), r.integer(index)
+    one = _sliced(r, r.builtin(x), at, i + shape[at] if i < 0 else i, 1, 1)
+    return [r.reshape(one, r.shape(op.results[0]))]
+
+
+def _sliced(r: Reader, value: Any, axis: int, first: int, step: int, count: int) -> Any:
+    kind = ir.RankedTensorType(value.type)
+    shape = list(kind.shape)
+    if shape[axis] == count:
+        return value
+    offsets, strides = [0] * len(shape), [1] * len(shape)
+    offsets[axis], strides[axis], shape[axis] = first, step, count
+    return r.make("qcc.slice", [value], like(kind, shape), offsets=offsets, strides=strides)
+
+
+@rule("torch.aten.constant_pad_nd", "torch.aten.pad")
+def _pad(r: Reader, op: Any) -> Sequence[Any]:
+    r.f32(op.operands[0])
+    x, amounts = op.operands[0], r.integers(op.operands[1])
+    if op.name == "torch.aten.pad":
+        require(r.scalar(op.operands[2]) == "constant", "padding that repeats or mirrors")
+    require(min(amounts, default=0) >= 0, "padding that crops")
+    rank = len(r.shape(x))
+    low, high = [0] * rank, [0] * rank
+    for i in range(len(amounts) // 2):  # torch counts axes from the last
+        low[rank - 1 - i], high[rank - 1 - i] = amounts[2 * i], amounts[2 * i + 1]
+    value = r.optional(op.operands[-1])
+    return [r.make("qcc.pad", [r.builtin(x)], r.type(op.results[0]), low=low, high=high, value=0.0 if value is None else float(value))]
+
+
+@rule("torch.aten.cat")
+def _concatenate(r: Reader, op: Any) -> Sequence[Any]:
+    xs = r.items(op.operands[0])
+    r.f32(*xs)
+    result = r.type(op.results[0])
+    axis = axis_of(r.integer(op.operands[1]), len(result.shape), op)
+    parts = [x for x in xs if r.shape(x) != [0]]  # torch lets an empty vector stand among tensors of any rank
+    if len(parts) == 1:
+        return [r.builtin(parts[0])]
+    return [r.make("tensor.concat", [r.builtin(x) for x in parts], result, dim=to_attribute(axis))]
+
+
+def _movable(r: Reader, op: Any) -> None:
+    """Only f32 is moved by qcc; index arithmetic stays on the generic path, where it usually folds."""
+    r.f32(op.operands[0])
+    require(len(r.shape(op.results[0])) > 0, "a scalar result")

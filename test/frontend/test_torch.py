@@ -1,0 +1,249 @@
+"""PyTorch models through the front end: the graph form computes what torch computes, and keeps the layers' names."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from qcc.compiler.frontend import load
+from qcc.compiler.pipeline import IMPORT
+from qcc.dialects.errors import QccError
+from qcc.dialects.mlir import layer_name, walk
+from qcc.passes.base import run_pipeline
+from qcc.runtime.reference import interpreter
+
+F = nn.functional
+
+
+def graph_form(model: Any, *inputs: Any) -> Any:
+    """`model` (in evaluation mode) in graph form."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own deprecations
+        imported = load(model.eval() if isinstance(model, nn.Module) else model, inputs)
+    run_pipeline(imported.module, IMPORT)
+    return imported
+
+
+def ops(imported: Any) -> Counter[str]:
+    return Counter(op.name for op in walk(imported.module))
+
+
+def agrees(model: nn.Module, *inputs: Any, tolerance: float = 2e-5) -> Any:
+    """Check that the graph form's results are torch's, and return it."""
+    imported = graph_form(model, *inputs)
+    with torch.no_grad():
+        expected = model(*inputs)
+    expected = [expected] if isinstance(expected, torch.Tensor) else list(expected)
+    found = interpreter.run(imported.module, [x.numpy() for x in inputs])
+    for want, have in zip(expected, found, strict=True):
+        assert have.shape == tuple(want.shape)
+        np.testing.assert_allclose(have, want.numpy(), rtol=tolerance, atol=tolerance)
+    return imported
+
+
+class Cnn(nn.Module):
+    """In-place activation, batch norm, residual, grouped and dilated convolution, pooling, linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=8)
+        self.norm = nn.BatchNorm2d(8)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.global_pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(8, 5)
+        for norm in (self.stem[1], self.norm):
+            norm.running_mean.uniform_(-1, 1)
+            norm.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(norm.weight, 0.5, 2)
+            nn.init.uniform_(norm.bias)
+
+    def forward(self, x: Any) -> Any:
+        x = self.stem(x)
+        x = F.relu6(x + self.norm(self.depthwise(x)))
+        return self.fc(torch.flatten(self.global_pool(self.pool(x)), 1))
+
+
+def test_cnn_agrees_and_keeps_layer_names() -> None:
+    torch.manual_seed(0)
+    imported = agrees(Cnn(), torch.randn(2, 3, 17, 15))
+    assert imported.inputs == ("x",)
+    found = ops(imported)
+    assert found["func.call"] == 0
+    assert (found["qcc.conv2d"], found["qcc.batch_norm"], found["qcc.clamp"], found["qcc.linear"]) == (2, 2, 2, 1)
+    names = {op.name: layer_name(op.location) for op in walk(imported.module)}
+    assert names["qcc.linear"] == "fc"
+    assert [layer_name(op.location) for op in walk(imported.module, "qcc.conv2d")] == ["stem.0", "depthwise"]
+    assert [layer_name(op.location) for op in walk(imported.module, "qcc.add")] == ["add"]
+
+
+class Encoder(nn.Module):
+    def __init__(self, width: int = 16, heads: int = 2) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
+        self.n1, self.n2 = nn.LayerNorm(width), nn.LayerNorm(width, eps=1e-12)
+        self.f1, self.f2, self.act = nn.Linear(width, 32), nn.Linear(32, width), nn.GELU()
+        self.heads = heads
+
+    def split(self, x: Any) -> Any:
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+    def forward(self, x: Any) -> Any:
+        a = F.scaled_dot_product_attention(self.split(self.q(x)), self.split(self.k(x)), self.split(self.v(x)))
+        x = self.n1(x + self.o(a.transpose(1, 2).reshape(x.shape)))
+        return self.n2(x + self.f2(self.act(self.f1(x))))
+
+
+def test_encoder_keeps_its_layers_whole() -> None:
+    torch.manual_seed(0)
+    found = ops(agrees(Encoder(), torch.randn(2, 5, 16)))
+    assert (found["qcc.attention"], found["qcc.layer_norm"], found["qcc.unary"], found["qcc.linear"]) == (1, 2, 1, 6)
+    assert found["func.call"] == 0
+
+
+class Function(nn.Module):
+    """A model made of one function."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *xs: Any) -> Any:
+        return self.function(*xs)
+
+
+IMAGE = (2, 4, 8, 6)
+CASES: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "sub_alpha": (lambda x: torch.sub(x, x * 2, alpha=3), IMAGE),
+    "reverse_sub": (lambda x: 3 - x, IMAGE),
+    "scalars": (lambda x: (x + 1.5) * 2 / 4 - 1, IMAGE),
+    "broadcast": (lambda x: x * x.mean((2, 3), keepdim=True), IMAGE),
+    "clamp": (lambda x: torch.clamp(x, max=0.5) + F.hardtanh(x, -0.2, 0.7), IMAGE),
+    "activations": (lambda x: F.silu(x) + torch.sigmoid(x) + torch.tanh(x) + F.hardswish(x) + F.hardsigmoid(x) + F.mish(x), IMAGE),
+    "parametrised": (lambda x: F.leaky_relu(x, 0.3) + F.elu(x, 0.7) + F.softplus(x) + F.gelu(x, approximate="tanh"), IMAGE),
+    "powers": (lambda x: x.square() + x.abs().sqrt() + x**2 + torch.rsqrt(x.abs() + 1), IMAGE),
+    "max_pool_ceil": (lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True), IMAGE),
+    "avg_pool": (lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False) + F.avg_pool2d(x, (3, 3), 2, 1), IMAGE),
+    "avg_pool_ceil": (lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True, count_include_pad=False), IMAGE),
+    "adaptive_pool": (lambda x: F.adaptive_avg_pool2d(x, (4, 3)), IMAGE),
+    "global_mean": (lambda x: x.mean((2, 3)), IMAGE),
+    "reductions": (lambda x: x.mean(-1) + x.sum(-1) + x.amax(-1), IMAGE),
+    "concatenate": (lambda x: torch.cat([x, x * 2, x[:, :1]], 1), IMAGE),
+    "chunks": (lambda x: torch.cat(x.chunk(2, 1)[::-1], 1) + torch.stack([x, x])[1], IMAGE),
+    "movement": (lambda x: x.permute(0, 2, 3, 1).reshape(2, -1).unsqueeze(1).expand(2, 3, 192).contiguous().squeeze(0), IMAGE),
+    "slices": (lambda x: x[:, 1:, ::2, -3:] * x[:, :1, 1::2, 3:], IMAGE),
+    "select": (lambda x: x[:, 2] + x.select(1, -1), IMAGE),
+    "pad": (lambda x: F.pad(x, (1, 2, 0, 3), value=1.5), IMAGE),
+    "softmax": (lambda x: x.softmax(1), IMAGE),
+    "products": (lambda x: x @ x.transpose(-1, -2), IMAGE),
+    "causal": (lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True, scale=0.3), IMAGE),
+    "dropout": (lambda x: F.dropout(x, training=False) + x, IMAGE),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_function_agrees_without_the_generic_path(name: str) -> None:
+    function, shape = CASES[name]
+    torch.manual_seed(0)
+    imported = agrees(Function(function), torch.randn(shape))
+    calls = [op.attributes["qcc.generic"] for op in walk(imported.module, "func.call")]
+    assert not calls
+
+
+LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "conv1d": (lambda: nn.Conv1d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2), (2, 4, 15)),
+    "conv2d_same": (lambda: nn.Conv2d(4, 6, (4, 3), padding="same"), IMAGE),
+    "conv2d_asymmetric": (lambda: nn.Sequential(nn.ZeroPad2d((0, 1, 2, 0)), nn.Conv2d(4, 5, 3)), IMAGE),
+    "pool1d": (lambda: nn.Sequential(nn.MaxPool1d(3, 2, 1), nn.AvgPool1d(2), nn.AdaptiveAvgPool1d(1)), (2, 4, 16)),
+    "batch_norm1d": (lambda: nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU()), (3, 6)),
+    "norm_without_affine": (lambda: nn.Sequential(nn.BatchNorm2d(4, affine=False), nn.LayerNorm([8, 6], elementwise_affine=False)), IMAGE),
+    "multihead": (lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0), (2, 3, 8)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer_agrees_without_the_generic_path(name: str) -> None:
+    make, shape = LAYERS[name]
+    torch.manual_seed(0)
+    imported = agrees(make().eval(), torch.randn(shape))
+    assert not ops(imported)["func.call"]
+
+
+def test_boolean_mask_becomes_an_additive_one() -> None:
+    torch.manual_seed(0)
+    mask = torch.rand(5, 5) > 0.5
+    mask[:, 0] = True
+    imported = agrees(Function(lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=mask)), torch.randn(2, 5, 4))
+    assert ops(imported)["qcc.attention"] == 1
+
+
+def test_embedding_takes_integer_ids() -> None:
+    torch.manual_seed(0)
+    imported = graph_form(model := nn.Embedding(11, 7), ids := torch.tensor([[1, 2, 10], [0, 0, 3]]))
+    (found,) = interpreter.run(imported.module, [ids.numpy()])
+    np.testing.assert_array_equal(found, model(ids).detach().numpy())
+
+
+def test_unknown_operations_are_outlined_with_their_names() -> None:
+    model = Function(lambda x: F.relu(torch.cumsum(F.relu(x), 1).sin().cumsum(2)))
+    imported = graph_form(model, torch.randn(2, 3, 4))
+    reasons = [str(op.attributes["qcc.generic"].value) for op in walk(imported.module, "func.call")]
+    assert reasons == ["cumsum: no codelet", "cumsum: no codelet"]
+    assert [layer_name(op.location) for op in walk(imported.module, "func.call")] == ["cumsum", "cumsum_1"]
+
+
+def test_exported_program_and_pt2_file_give_the_same_module(tmp_path: Any) -> None:
+    torch.manual_seed(0)
+    model, x = Cnn().eval(), torch.randn(1, 3, 9, 9)
+    program = torch.export.export(model, (x,))
+    torch.export.save(program, str(tmp_path / "m.pt2"))
+    first, second = graph_form(program), graph_form(str(tmp_path / "m.pt2"))
+    for imported in (first, second):
+        (found,) = interpreter.run(imported.module, [x.numpy()])
+        np.testing.assert_allclose(found, model(x).detach().numpy(), rtol=2e-5, atol=2e-5)
+    assert ops(first) == ops(second)
+
+
+def test_weights_never_travel_as_text() -> None:
+    imported = graph_form(nn.Linear(64, 64), torch.randn(1, 64))
+    (weight,) = (op for op in walk(imported.module, "qcc.constant") if "64x64" in str(op.results[0].type))
+    assert str(weight.attributes["value"]).startswith("dense_resource<")
+
+
+class TestBadInput:
+    def test_dynamic_axis_is_named(self) -> None:
+        program = torch.export.export(nn.Linear(4, 4).eval(), (torch.randn(2, 4),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        with pytest.raises(QccError, match=r"dynamic size at axis 0.*pass example_inputs"):
+            load(program)
+
+    def test_dynamic_axis_is_fixed_by_example_inputs(self) -> None:
+        program = torch.export.export(nn.Linear(4, 4).eval(), (torch.randn(2, 4),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        imported = graph_form(program, torch.randn(3, 4))
+        assert "tensor<3x4xf32>" in str(imported.main.attributes["function_type"])
+
+    def test_module_without_example_inputs(self) -> None:
+        with pytest.raises(QccError, match=r"pass example_inputs"):
+            load(nn.Linear(4, 4).eval())
+
+    def test_training_mode(self) -> None:
+        with pytest.raises(QccError, match=r"model.eval"):
+            load(nn.Dropout(0.5), (torch.randn(2, 4),))
+
+    def test_untraceable_model(self) -> None:
+        with pytest.raises(QccError, match=r"torch.export cannot trace the model"):
+            load(Function(lambda x: x if x.sum() > 0 else -x).eval(), (torch.randn(2, 4),))
+
+    def test_truncated_file(self, tmp_path: Any) -> None:
+        (tmp_path / "m.pt2").write_bytes(b"PK\x03\x04 nothing")
+        with pytest.raises(QccError, match=r"cannot be read as a .pt2 file"):
+            load(tmp_path / "m.pt2")
+
+    def test_other_objects(self) -> None:
+        with pytest.raises(QccError, match=r"found a list, expected a torch.nn.Module"):
+            load([1, 2])

@@ -1,0 +1,55 @@
+// RUN: qcc-opt %s --pass-pipeline='builtin.module(convert-torch-to-qcc,lower-torch-to-linalg)' | filecheck %s
+
+// A convolution keeps its window; symmetric torch padding becomes top, left, bottom, right.
+// CHECK-LABEL: func.func @conv
+// CHECK: "qcc.conv2d"(%arg0, %{{.*}}) {dilations = array<i64: 1, 2>, groups = 2 : i64, padding = array<i64: 1, 0, 1, 0>, strides = array<i64: 2, 1>}
+func.func @conv(%x: !torch.vtensor<[1,4,8,8],f32>, %w: !torch.vtensor<[6,2,3,3],f32>) -> !torch.vtensor<[1,6,4,4],f32> {
+  %none = torch.constant.none
+  %0 = torch.constant.int 0
+  %1 = torch.constant.int 1
+  %2 = torch.constant.int 2
+  %strides = torch.prim.ListConstruct %2, %1 : (!torch.int, !torch.int) -> !torch.list<int>
+  %padding = torch.prim.ListConstruct %1, %0 : (!torch.int, !torch.int) -> !torch.list<int>
+  %dilations = torch.prim.ListConstruct %1, %2 : (!torch.int, !torch.int) -> !torch.list<int>
+  %y = torch.aten.conv2d %x, %w, %none, %strides, %padding, %dilations, %2 : !torch.vtensor<[1,4,8,8],f32>, !torch.vtensor<[6,2,3,3],f32>, !torch.none, !torch.list<int>, !torch.list<int>, !torch.list<int>, !torch.int -> !torch.vtensor<[1,6,4,4],f32>
+  return %y : !torch.vtensor<[1,6,4,4],f32>
+}
+
+// The range decides the width: [-8, 7] in int8 is a 4-bit weight, [0, 127] in uint8 a 7-bit activation.
+// CHECK-LABEL: func.func @ranges
+// CHECK: "qcc.constant"() {value = dense<{{.*}}> : tensor<2x2xi8>} : () -> tensor<2x2x!quant.uniform<i4:f32:0, {5.000000e-01,2.500000e-01}>>
+// CHECK: "qcc.quantize"(%arg0) : (tensor<1x2xf32>) -> tensor<1x2x!quant.uniform<u7:f32, 1.250000e-01:3>>
+// CHECK-NOT: torch.
+func.func @ranges(%x: !torch.vtensor<[1,2],f32>) -> !torch.vtensor<[1,2],f32> {
+  %none = torch.constant.none
+  %0 = torch.constant.int 0
+  %1 = torch.constant.int 1
+  %3 = torch.constant.int 3
+  %7 = torch.constant.int 7
+  %m8 = torch.constant.int -8
+  %127 = torch.constant.int 127
+  %s = torch.constant.float 1.250000e-01
+  %stored = torch.vtensor.literal(dense<[[-8, 7], [1, 2]]> : tensor<2x2xsi8>) : !torch.vtensor<[2,2],si8>
+  %scales = torch.vtensor.literal(dense<[0.5, 0.25]> : tensor<2xf32>) : !torch.vtensor<[2],f32>
+  %zeros = torch.vtensor.literal(dense<0> : tensor<2xsi64>) : !torch.vtensor<[2],si64>
+  %w = torch.quantized_decomposed.dequantize_per_channel %stored, %scales, %zeros, %0, %m8, %7, %1, %none : !torch.vtensor<[2,2],si8>, !torch.vtensor<[2],f32>, !torch.vtensor<[2],si64>, !torch.int, !torch.int, !torch.int, !torch.int, !torch.none -> !torch.vtensor<[2,2],f32>
+  %q = torch.quantized_decomposed.quantize_per_tensor %x, %s, %3, %0, %127, %0 : !torch.vtensor<[1,2],f32>, !torch.float, !torch.int, !torch.int, !torch.int, !torch.int -> !torch.vtensor<[1,2],ui8>
+  %d = torch.quantized_decomposed.dequantize_per_tensor %q, %s, %3, %0, %127, %0, %none : !torch.vtensor<[1,2],ui8>, !torch.float, !torch.int, !torch.int, !torch.int, !torch.int, !torch.none -> !torch.vtensor<[1,2],f32>
+  %y = torch.aten.linear %d, %w, %none : !torch.vtensor<[1,2],f32>, !torch.vtensor<[2,2],f32>, !torch.none -> !torch.vtensor<[1,2],f32>
+  return %y : !torch.vtensor<[1,2],f32>
+}
+
+// A transposed convolution is declined and takes the generic path.
+// CHECK-LABEL: func.func @declined
+// CHECK-NOT: qcc.conv2d
+// CHECK: linalg.
+func.func @declined(%x: !torch.vtensor<[1,1,2,2],f32>, %w: !torch.vtensor<[1,1,2,2],f32>) -> !torch.vtensor<[1,1,3,3],f32> {
+  %none = torch.constant.none
+  %true = torch.constant.bool true
+  %0 = torch.constant.int 0
+  %1 = torch.constant.int 1
+  %ones = torch.prim.ListConstruct %1, %1 : (!torch.int, !torch.int) -> !torch.list<int>
+  %zeros = torch.prim.ListConstruct %0, %0 : (!torch.int, !torch.int) -> !torch.list<int>
+  %y = torch.aten.convolution %x, %w, %none, %ones, %zeros, %ones, %true, %zeros, %1 : !torch.vtensor<[1,1,2,2],f32>, !torch.vtensor<[1,1,2,2],f32>, !torch.none, !torch.list<int>, !torch.list<int>, !torch.list<int>, !torch.bool, !torch.list<int>, !torch.int -> !torch.vtensor<[1,1,3,3],f32>
+  return %y : !torch.vtensor<[1,1,3,3],f32>
+}
