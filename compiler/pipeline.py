@@ -30,8 +30,14 @@ INTEGER: tuple[Stage, ...] = (
     Stage("fold-bias", reason="an addition of a constant is an initial value of the accumulator"),
     Stage("fold-batch-norm", reason="a normalisation is a scale and a bias of the layer before it"),
     Stage("fold-bias", reason="normalisations that found no layer may have left additions"),
-    Stage("fold-qdq", reason="products between dequantized operands become exact integer products"),
-    Stage("cse", reason="importers repeat constants and dequantizes"),
+    Stage("cse", reason="importers repeat constants and dequantizes, and patterns ask whether a value has one use"),
+    Stage("propagate-quantization", reason="brings quantize and dequantize next to what computes"),
+    Stage("cse", reason="a quantize that moved above a common operand is one"),
+    Stage("convert-elementwise-to-lut", reason="before sums and products, so that those with one number become tables too"),
+    Stage("fold-quantized-elementwise", reason="residual sums on stored integers"),
+    Stage("fold-quantized-pooling", reason="means on stored integers"),
+    Stage("fold-qdq", reason="products between dequantized operands become exact integer products; the rest of quantize is rescaling"),
+    Stage("cse", reason="integer biases and weights that layers share"),
 )
 
 # integer form -> tiled form

@@ -75,9 +75,9 @@ def dequantized(value: Any) -> Any:
 
 
 def affine_of(value: Any) -> Affine | None:
-    """Affine parameters (per tensor or per axis) of the elements of tensor `value`, or None."""
-    text = str(value.type)
-    return element_types.affine(value.type) if "!quant.uniform<" in text and "{{" not in text else None
+    """Affine parameters (per tensor or per axis, not per group) of the elements of tensor `value`, or None."""
+    kind = element_types.affine(value.type) if isinstance(value.type, ir.RankedTensorType) else None
+    return kind if kind is not None and kind.block is None else None
 
 
 def per_tensor(value: Any) -> Affine | None:
