@@ -101,7 +101,7 @@ def _scaled_weight(layer: Any, factor: np.ndarray, before: Any) -> Any:
     stored = dequantized(weight)
     kind = None if stored is None else affine_of(stored)
     array = None if stored is None else constant_array(stored)
-    if array is None or kind is None or kind.axis not in (None, 0) or (kind.axis is None and kind.scales.size != 1):
+    if stored is None or array is None or kind is None or kind.axis not in (None, 0) or (kind.axis is None and kind.scales.size != 1):
         return None
     flipped = _with_signs(array, kind, factor)
     scales = np.abs(kind.scales * factor).astype(np.float32)

@@ -11,8 +11,8 @@ After:
     %t = qcc.constant : tensor<3x2x!quant.uniform<i8:f32, 0.5>>
 
 Folded are: quantize of a float constant; data movement of a constant (a per-channel axis moves along), also when a dequantize stands
-between; dequantize of one number; element-wise float arithmetic of constants. Dequantize of a larger constant is kept: its stored
-integers are what the later forms compute with.
+between; element-wise float arithmetic of constants. Dequantize of a constant is kept: its stored integers are what the later forms
+compute with.
 
 Requires: graph form.
 Guarantees: values unchanged; no `qcc.transpose` or `qcc.reshape` of a constant is left unless it splits a quantized axis.
@@ -72,8 +72,6 @@ class FoldConstantsPass(Pass):
         for op in walk(module):
             if op.name == "qcc.quantize":
                 _fold_quantize(op)
-            elif op.name == "qcc.dequantize":
-                _fold_dequantize(op)
             elif op.name in _MOVED:
                 _fold_movement(op)
             elif op.name == "qcc.broadcast":
@@ -90,16 +88,6 @@ def _fold_quantize(op: Any) -> None:
         return
     stored = quantized_levels(array, kind).astype(element_types.storage_dtype(op.results[0].type))
     replace_op(op, [make_constant(stored, element_of(op.results[0]), op, name=layer_name(op.location))])
-
-
-def _fold_dequantize(op: Any) -> None:
-    """One number becomes a float: scalars are operands of arithmetic, never weights."""
-    source, kind = dequantized(op.results[0]), affine_of(op.operands[0])
-    array = None if source is None else constant_array(source)
-    if array is None or kind is None or array.size != 1:
-        return
-    real = (array.astype(np.int64) - kind.zero_points[0]).astype(np.float32) * kind.scales[0]
-    replace_op(op, [make_float_constant(real, op)])
 
 
 def _fold_movement(op: Any) -> None:

@@ -63,7 +63,7 @@ def _fold(op: Any) -> None:
     source = producer(value, "qcc.avg_pool2d", "qcc.reduce")
     x = None if source is None else dequantized(source.operands[0])
     x_kind = None if x is None else per_tensor(x)
-    if x_kind is None:
+    if source is None or x_kind is None:
         return
     multiplier, clamp = float(x_kind.scales[0]) / float(kind.scales[0]), clamp_attribute(low, high, kind)
     if source.name == "qcc.avg_pool2d":

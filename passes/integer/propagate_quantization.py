@@ -18,7 +18,7 @@ After:
 
 Downwards, dequantize passes reshape, transpose, slice, broadcast, pad with 0, max pooling, concatenation of tensors of one type, and
 clamps whose limits are exact in the tensor's steps (a requantize with multiplier 1 and `clamp`). Upwards, quantize passes the same
-operations, and to every operand of a concatenation, where all uses of their input are quantized alike.
+operations (taking clamps along), and to every operand of a concatenation, where all uses of their input are quantized alike.
 
 Requires: graph form; types per tensor.
 Guarantees: values unchanged: each of these operations commutes with an element-wise monotone function that keeps 0. A quantize of a
@@ -99,7 +99,7 @@ def _sink_clamp(op: Any) -> None:
     """clamp(dequantize(x)) with exact limits becomes dequantize(requantize(x)), unless quantize alone reads it and folds it."""
     x = dequantized(op.operands[0])
     kind = None if x is None else per_tensor(x)
-    if kind is None or all(_reaches_quantize_only(user) for user in users(op.results[0])):
+    if x is None or kind is None or all(_reaches_quantize_only(user) for user in users(op.results[0])):
         return
     if not all(_is_exact(op_attribute(op, name), kind) for name in ("min", "max")):
         return
@@ -142,6 +142,8 @@ def _hoist(op: Any) -> list[Any]:
     if x is not None and x.type == result.type:
         replace_op(op, [x])
         return []
+    if _hoist_clamp(value):
+        return [op]
     source = producer(value, "tensor.concat", *_ONE_OPERAND)
     if source is None or not used_once(value) or not _keeps_zero(source):
         return []
@@ -156,6 +158,20 @@ def _hoist(op: Any) -> list[Any]:
     replace_op(op, moved.results)
     source.erase()
     return [m.operation for m in made]
+
+
+def _hoist_clamp(value: Any) -> bool:
+    """Where `value` is clamp(movement(v)) and nothing else uses either, make it movement(clamp(v)); whether it was."""
+    clamp = producer(value, "qcc.clamp")
+    source = None if clamp is None else producer(clamp.operands[0], "tensor.concat", *_ONE_OPERAND)
+    if clamp is None or source is None or not used_once(value) or not used_once(source.results[0]) or not _keeps_zero(source):
+        return False
+    if source.name == "qcc.pad" and not op_attribute(clamp, "min") <= 0 <= op_attribute(clamp, "max"):
+        return False
+    parts = [rebuilt(clamp, [operand], operand.type, before=source) for operand in source.operands]
+    replace_op(clamp, [rebuilt(source, parts, source.results[0].type)])
+    source.erase()
+    return True
 
 
 def _quantized_alike(value: Any, element: Any) -> bool:

@@ -82,7 +82,7 @@ func.func @concat(%x: tensor<2x!x>, %z: tensor<2x!y>) -> (tensor<4x!x>, tensor<4
 
 // A relu before an operation that is not quantize becomes a clamp of the stored integers; 0.3 is between two steps and stays.
 // CHECK-LABEL: @clamp
-// CHECK-NEXT: %[[R:.*]] = "qcc.requantize"(%arg0) {clamp = array<i64: 3, 255>, mode = "f32", multiplier = dense<1.000000e+00> : tensor<1xf32>}
+// CHECK: %[[R:.*]] = "qcc.requantize"(%arg0) {clamp = array<i64: 3, 255>, mode = "f32", multiplier = dense<1.000000e+00> : tensor<1xf32>}
 // CHECK-NEXT: %[[F:.*]] = "qcc.dequantize"(%[[R]])
 // CHECK: qcc.softmax
 // CHECK: qcc.clamp
@@ -92,4 +92,18 @@ func.func @clamp(%x: tensor<2x!x>) -> (tensor<2xf32>, tensor<2xf32>) {
   %s = "qcc.softmax"(%r) {axis = 0 : i64} : (tensor<2xf32>) -> tensor<2xf32>
   %c = "qcc.clamp"(%f) {min = 0.0, max = 0.3} : (tensor<2xf32>) -> tensor<2xf32>
   return %s, %c : tensor<2xf32>, tensor<2xf32>
+}
+
+// A relu between a concatenation and its quantize goes along, so that each operand is clamped while it is rescaled.
+// CHECK-LABEL: @clamped_concat
+// CHECK-COUNT-2: qcc.clamp
+// CHECK: %[[Y:.*]] = tensor.concat {{.*}} -> tensor<4x!
+// CHECK-NEXT: return %[[Y]]
+func.func @clamped_concat(%x: tensor<2x!x>, %z: tensor<2x!y>) -> tensor<4x!x> {
+  %f = "qcc.dequantize"(%x) : (tensor<2x!x>) -> tensor<2xf32>
+  %g = "qcc.dequantize"(%z) : (tensor<2x!y>) -> tensor<2xf32>
+  %c = tensor.concat dim(0) %f, %g : (tensor<2xf32>, tensor<2xf32>) -> tensor<4xf32>
+  %r = "qcc.clamp"(%c) {min = 0.0, max = 6.0} : (tensor<4xf32>) -> tensor<4xf32>
+  %q = "qcc.quantize"(%r) : (tensor<4xf32>) -> tensor<4x!x>
+  return %q : tensor<4x!x>
 }
