@@ -1,6 +1,6 @@
 """THE list of passes per target, each with its reason. Nothing else in qcc decides what runs when.
 
-A stage's options may name fields of `CompileOptions` in braces; `forms` fills them in.
+A stage's options may name in braces fields of `CompileOptions` and what `CpuTarget.stage_options` gives; `forms` fills them in.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 from qcc.compiler.options import CompileOptions
+from qcc.compiler.targets.cpu import CpuTarget
 from qcc.passes.base import Stage
 
 # ONNX operators as torch-mlir imports them -> torch dialect; upstream's own conversion to the backend contract follows
@@ -41,10 +42,18 @@ INTEGER: tuple[Stage, ...] = (
 )
 
 # integer form -> tiled form
-TILE: tuple[Stage, ...] = ()
+TILE: tuple[Stage, ...] = (Stage("plan-memory", reason="every buffer gets its place, so that a run allocates nothing"),)
 
 # tiled form -> llvm dialect (CPU)
-LLVM: tuple[Stage, ...] = (Stage("generate-codelets", reason="machine code for every distinct codelet configuration"),)
+LLVM: tuple[Stage, ...] = (
+    Stage("emit-step-table", "cpu-features={cpu_feature_mask}", "constant tables for the runtime; weights leave the code"),
+    Stage("generate-codelets", reason="machine code for every distinct codelet configuration"),
+    Stage("convert-scf-to-cf", reason="loops of codelets become branches"),
+    Stage("convert-arith-to-llvm", reason="index arithmetic of codelets"),
+    Stage("convert-cf-to-llvm", reason="branches of codelets"),
+    Stage("reconcile-unrealized-casts", reason="casts between index and i64 that met in the middle"),
+    Stage("attach-target", "cpu={cpu} features={cpu_features}", "functions for another CPU than this one must say so"),
+)
 
 # integer form -> accelerator instruction stream
 ISA: tuple[Stage, ...] = ()
@@ -57,4 +66,6 @@ def forms(options: CompileOptions) -> list[tuple[str, list[Stage]]]:
         "fpga": [("graph", IMPORT), ("integer", INTEGER), ("isa", ISA)],
     }[options.target]
     values = asdict(options)
+    if options.target == "cpu":
+        values |= CpuTarget(options.cpu).stage_options()
     return [(name, [replace(s, options=s.options.format(**values)) for s in stages]) for name, stages in target]

@@ -1,0 +1,126 @@
+"""CPU targets: what instructions a CPU has, and how a compilation becomes an executable for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from qcc.dialects.errors import QccError
+
+if TYPE_CHECKING:
+    from qcc.compiler.driver import Compilation
+
+# LLVM's target features that qcc knows, in the order of QCC_CPU_FEATURES in runtime/cpu/include/qcc_runtime.h (a test compares them).
+FEATURES = (
+    "sse4.2",
+    "popcnt",
+    "avx",
+    "f16c",
+    "fma",
+    "avx2",
+    "bmi",
+    "bmi2",
+    "lzcnt",
+    "movbe",
+    "avxvnni",
+    "avx512f",
+    "avx512cd",
+    "avx512bw",
+    "avx512dq",
+    "avx512vl",
+    "avx512vnni",
+    "avx512ifma",
+    "avx512vbmi",
+    "avx512vbmi2",
+    "avx512bitalg",
+    "avx512vpopcntdq",
+    "gfni",
+    "avx512bf16",
+    "avx512fp16",
+    "amx-tile",
+    "amx-int8",
+    "amx-bf16",
+)
+
+_V2 = ("sse4.2", "popcnt")
+_V3 = (*_V2, "avx", "f16c", "fma", "avx2", "bmi", "bmi2", "lzcnt", "movbe")
+_V4 = (*_V3, "avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl")
+_ICELAKE = (*_V4, "avx512vnni", "avx512ifma", "avx512vbmi", "avx512vbmi2", "avx512bitalg", "avx512vpopcntdq", "gfni")
+_SAPPHIRE = (*_ICELAKE, "avxvnni", "avx512bf16", "avx512fp16", "amx-tile", "amx-int8", "amx-bf16")
+
+PRESETS: dict[str, tuple[str, ...]] = {  # LLVM's CPU name -> features
+    "x86-64": (),
+    "x86-64-v2": _V2,
+    "x86-64-v3": _V3,
+    "x86-64-v4": _V4,
+    "haswell": _V3,
+    "alderlake": (*_V3, "avxvnni", "gfni"),
+    "skylake-avx512": _V4,
+    "cascadelake": (*_V4, "avx512vnni"),
+    "icelake-server": _ICELAKE,
+    "sapphirerapids": _SAPPHIRE,
+    "znver3": _V3,
+    "znver4": (*_ICELAKE, "avx512bf16"),
+}
+
+
+@dataclass(frozen=True)
+class CpuTarget:
+    """A CPU by name: `native` (this machine), or one of PRESETS. `qcc.compile(model, target=CpuTarget("x86-64-v3"))`."""
+
+    cpu: str = "native"
+
+    def __post_init__(self) -> None:
+        if self.cpu != "native" and self.cpu not in PRESETS:
+            raise QccError(f"cpu is '{self.cpu}', expected native or one of {', '.join(PRESETS)}")
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features of FEATURES that the target has."""
+        if self.cpu != "native":
+            return tuple(f for f in FEATURES if f in PRESETS[self.cpu])
+        mask = host_feature_mask()
+        return tuple(f for i, f in enumerate(FEATURES) if mask >> i & 1)
+
+    @property
+    def feature_mask(self) -> int:
+        """`features` as the bits that the runtime checks."""
+        return sum(1 << FEATURES.index(f) for f in self.features)
+
+    @property
+    def isa(self) -> str:
+        """The best instruction set that codelets are written for."""
+        return "avx512_vnni" if {"avx512vnni", "avx512bw", "avx512vl"} <= set(self.features) else "generic"
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this machine has every feature."""
+        return not self.feature_mask & ~host_feature_mask()
+
+    def options(self) -> dict[str, str]:
+        """The fields of CompileOptions that choose this target."""
+        return {"target": "cpu", "cpu": self.cpu}
+
+    def stage_options(self) -> dict[str, Any]:
+        """What stages of the pipeline may name in braces."""
+        features = "" if self.cpu == "native" else ",".join(f"+{f}" for f in self.features)
+        return {"cpu": self.cpu, "cpu_features": features, "cpu_feature_mask": self.feature_mask, "isa": self.isa}
+
+
+def host_feature_mask() -> int:
+    """Features of this machine, as the runtime finds them by CPUID."""
+    from qcc.runtime.cpu import loader
+
+    return int(loader.runtime().qcc_cpu_features())
+
+
+def build(compilation: Compilation, *, threads: int | None = None) -> Any:
+    """Run the pipeline to LLVM and make the executable."""
+    from qcc.compiler import driver
+    from qcc.compiler.emit import program
+
+    module = compilation.run_to("llvm")
+    report = dict(driver.report_base(compilation))
+    return program.executable(
+        module, CpuTarget(compilation.options.cpu), fingerprint=compilation.options.fingerprint, report=report, threads=threads
+    )

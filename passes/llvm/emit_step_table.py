@@ -1,0 +1,192 @@
+"""Turn `@main` of the planned tiled form into constant tables that the CPU runtime walks.
+
+Before:
+    func.func @main() attributes {qcc.inputs = [{name = "x", ...}], qcc.outputs = [...], qtile.arena_bytes = 0, qtile.weights_bytes = 64} {
+      %x = "qtile.buffer"() {space = "input", index = 0, ...}    %w = "qtile.buffer"() {space = "weights", value = ..., ...}   %y = ...
+      func.call @linear(%x, %w, %y) {qtile.tasks = 4, qtile.layer = "fc"} : ...
+    }
+    func.func private @linear(...) attributes {qtile.codelet = {...}}
+After:
+    module attributes {qcc.inputs, qcc.outputs, qcc.weights = [{offset_bytes, value}], qcc.weights_bytes, qcc.arena_bytes,
+                       qcc.steps = [{codelet, layer, tasks, bytes}]}
+    llvm.mlir.global internal constant @qcc_steps(dense<[[0, 3, 4, 0]]> : tensor<1x4xi64>) ...
+    llvm.mlir.global constant @qcc_model_program ...           // struct qcc_program of runtime/cpu/include/qcc_runtime.h
+    llvm.func @qcc_program_address() -> !llvm.ptr
+    llvm.func @linear(!llvm.ptr, i64, i64, !llvm.ptr) attributes {qtile.codelet = {...}}
+
+Requires: the tiled form of decision 0002 after `lower-generic-functions` and `plan-memory`.
+Guarantees: no `func` or `qtile` operation is left; codelets without a body are declared for `generate-codelets`; weights stay out of LLVM.
+Why: a table walked by a small runtime gives per-layer times, any number of threads and contexts, and compiles in no time, where a
+function with one call per layer gives none of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from qcc.dialects.mlir import error_at, ir, layer_name, op_attribute, to_attribute, walk
+from qcc.passes.base import Pass, PassContext
+
+MAGIC = 0x31474F5250434351  # QCC_PROGRAM_MAGIC of the runtime's header
+SPACES = {"input": 0, "output": 1, "arena": 2, "scratch": 2, "weights": 3}  # enum qcc_space; scratch is planned inside the arena
+PROGRAM_TYPE = "!llvm.struct<(i64, i64, i64, i64, i64, i64, i64, i64, i64, ptr, ptr, ptr, ptr)>"
+_FUNC_ATTRIBUTES = ("sym_name", "function_type", "sym_visibility", "arg_attrs", "res_attrs", "llvm.emit_c_interface")
+
+
+@dataclass
+class _Tables:
+    codelets: list[str] = field(default_factory=list)
+    steps: list[list[int]] = field(default_factory=list)
+    operands: list[list[int]] = field(default_factory=list)
+    strings: bytearray = field(default_factory=bytearray)
+    positions: dict[str, int] = field(default_factory=dict)
+
+    def string(self, text: str) -> int:
+        """Byte offset of `text` in the string table."""
+        if text not in self.positions:
+            self.positions[text] = len(self.strings)
+            self.strings += text.encode() + b"\0"
+        return self.positions[text]
+
+
+@dataclass(frozen=True)
+class StepTableOptions:
+    """`cpu-features`: bits of the runtime's enum qcc_cpu_feature that the code will need."""
+
+    cpu_features: int = 0
+
+
+class EmitStepTablePass(Pass):
+    name = "emit-step-table"
+    Options = StepTableOptions
+
+    def run(self, module: ir.Module, context: PassContext) -> None:
+        functions = {op_attribute(f, "sym_name"): f for f in walk(module, "func.func")}
+        main = functions.pop("main", None)
+        if main is None:
+            raise error_at(module.operation, "module has no function 'main', expected the tiled form")
+        attributes = module.operation.attributes
+        for key in ("qcc.inputs", "qcc.outputs", "qtile.arena_bytes", "qtile.weights_bytes"):
+            if key not in main.attributes:
+                raise error_at(main, f"'main' has no attribute '{key}', expected the tiled form after plan-memory")
+            attributes[key.replace("qtile.", "qcc.")] = main.attributes[key]
+        tables, calls = _Tables(), [op for op in main.regions[0].blocks[0].operations if op.operation.name == "func.call"]
+        for call in calls:
+            _add_step(tables, call.operation)
+        attributes["qcc.weights"] = _weights(main)
+        attributes["qcc.steps"] = to_attribute(
+            [
+                {
+                    "codelet": op_attribute(call, "callee"),
+                    "layer": _layer(call),
+                    "tasks": op_attribute(call, "qtile.tasks", 1),
+                    "bytes": _bytes(call),
+                }
+                for call in calls
+            ]
+        )
+        scratch_bytes = max(
+            (op_attribute(f, "qtile.scratch_bytes", 0) for f in walk(module) if "qtile.scratch_bytes" in f.attributes), default=0
+        )
+        sizes = [op_attribute(main, "qtile.arena_bytes"), scratch_bytes, op_attribute(main, "qtile.weights_bytes")]
+        counts = [len(op_attribute(main, key)) for key in ("qcc.inputs", "qcc.outputs")]
+        main.erase()
+        for function in functions.values():
+            _declare(function)
+        _append(module, tables, [MAGIC, len(tables.steps), len(tables.operands), *counts, *sizes, self.options.cpu_features])
+
+
+def _layer(call: Any) -> str:
+    return op_attribute(call, "qtile.layer") or layer_name(call.location)
+
+
+def _bytes(call: Any) -> int:
+    """Bytes of every buffer that the call touches."""
+    return sum(op_attribute(operand.owner, "size_bytes", 0) for operand in call.operands)
+
+
+def _add_step(tables: _Tables, call: Any) -> None:
+    begin = len(tables.operands)
+    for operand in call.operands:
+        buffer = operand.owner
+        if not isinstance(buffer, ir.Operation | ir.OpView) or buffer.name != "qtile.buffer":
+            raise error_at(call, f"call of '{op_attribute(call, 'callee')}' has an operand that is not a qtile.buffer")
+        space = op_attribute(buffer, "space")
+        tables.operands.append([SPACES[space], op_attribute(buffer, "index", 0), op_attribute(buffer, "offset_bytes")])
+    tables.codelets.append(op_attribute(call, "callee"))
+    tables.steps.append([begin, len(call.operands), op_attribute(call, "qtile.tasks", 1), tables.string(_layer(call))])
+
+
+def _weights(main: Any) -> ir.Attribute:
+    placed: dict[int, ir.Attribute] = {}
+    for buffer in walk(main, "qtile.buffer"):
+        if op_attribute(buffer, "space") == "weights":
+            placed.setdefault(op_attribute(buffer, "offset_bytes"), buffer.attributes["value"])
+    return to_attribute([{"offset_bytes": offset, "value": placed[offset]} for offset in sorted(placed)])
+
+
+def _declare(function: Any) -> None:
+    """Replace a body-less `func.func` codelet by an `llvm.func` declaration that keeps its attributes."""
+    if len(function.regions[0].blocks):
+        raise error_at(
+            function, f"function '{op_attribute(function, 'sym_name')}' still has a body; lower-generic-functions runs before this pass"
+        )
+    kept = {name: function.attributes[name] for name in function.attributes if name not in _FUNC_ATTRIBUTES}
+    text = f"llvm.func @{_symbol(op_attribute(function, 'sym_name'))}(!llvm.ptr, i64, i64, !llvm.ptr)"
+    declared = ir.Operation.parse(text, context=function.context)
+    ir.InsertionPoint(function).insert(declared)
+    for name, value in kept.items():
+        declared.attributes[name] = value
+    function.erase()
+
+
+def _symbol(name: str) -> str:
+    return name if name.replace("_", "a").replace(".", "a").replace("$", "a").isalnum() and not name[0].isdigit() else f'"{name}"'
+
+
+def _append(module: ir.Module, tables: _Tables, numbers: Sequence[int]) -> None:
+    """Append the tables and the program structure, whose leading fields are `numbers`."""
+    steps, operands = len(tables.steps), len(tables.operands)
+    fields = ["%u0 = llvm.mlir.undef : " + PROGRAM_TYPE]
+    for i, number in enumerate(numbers):
+        fields.append(f"%c{i} = llvm.mlir.constant({number} : i64) : i64")
+        fields.append(f"%u{i + 1} = llvm.insertvalue %c{i}, %u{i}[{i}] : {PROGRAM_TYPE}")
+    for i, table in enumerate(("codelets", "steps", "operands", "strings"), len(numbers)):
+        fields.append(f"%c{i} = llvm.mlir.addressof @qcc_{table} : !llvm.ptr")
+        fields.append(f"%u{i + 1} = llvm.insertvalue %c{i}, %u{i}[{i}] : {PROGRAM_TYPE}")
+    fields.append(f"llvm.return %u{len(numbers) + 4} : {PROGRAM_TYPE}")
+    pointers = [f"%v0 = llvm.mlir.zero : !llvm.array<{steps} x ptr>"]
+    for i, codelet in enumerate(tables.codelets):
+        pointers.append(f"%f{i} = llvm.mlir.addressof @{_symbol(codelet)} : !llvm.ptr")
+        pointers.append(f"%v{i + 1} = llvm.insertvalue %f{i}, %v{i}[{i}] : !llvm.array<{steps} x ptr>")
+    pointers.append(f"llvm.return %v{steps} : !llvm.array<{steps} x ptr>")
+    strings = "".join(chr(b) if chr(b).isalnum() and b < 128 else f"\\{b:02X}" for b in tables.strings or b"\0")
+    newline = "\n"
+    declarations = "\n".join(f"llvm.func @{_symbol(name)}(!llvm.ptr, i64, i64, !llvm.ptr)" for name in dict.fromkeys(tables.codelets))
+    text = f"""
+{declarations}
+llvm.mlir.global internal constant @qcc_steps({_dense(tables.steps, 4)}) : !llvm.array<{steps} x array<4 x i64>>
+llvm.mlir.global internal constant @qcc_operands({_dense(tables.operands, 3)}) : !llvm.array<{operands} x array<3 x i64>>
+llvm.mlir.global internal constant @qcc_strings("{strings}")
+llvm.mlir.global internal constant @qcc_codelets() : !llvm.array<{steps} x ptr> {{
+{newline.join(pointers)}
+}}
+llvm.mlir.global constant @qcc_model_program() : {PROGRAM_TYPE} {{
+{newline.join(fields)}
+}}
+llvm.func @qcc_program_address() -> !llvm.ptr {{
+  %a = llvm.mlir.addressof @qcc_model_program : !llvm.ptr
+  llvm.return %a : !llvm.ptr
+}}
+"""
+    parsed = ir.Module.parse(text, module.context)
+    for op in list(parsed.body.operations):
+        if op_attribute(op, "sym_name") not in tables.codelets:
+            op.operation.detach_from_parent()
+            module.body.append(op)
+
+
+def _dense(rows: list[list[int]], width: int) -> str:
+    return f"dense<{rows if rows else '[]'}> : tensor<{len(rows)}x{width}xi64>"

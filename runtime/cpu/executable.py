@@ -1,0 +1,294 @@
+"""A compiled model in this process: numpy in, numpy out; torch in, torch out.
+
+The same class runs a just-in-time compiled program and a loaded artefact. Any number of Python threads may call one executable: each
+call takes a context (arena and scratch memory) of its own from a pool. ctypes releases the interpreter's lock while a model runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qcc.dialects.errors import QccError
+from qcc.runtime.atomic_file import atomic_write
+from qcc.runtime.cpu import artifact_file, loader
+from qcc.runtime.cpu.measurement import Benchmark, Profile
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output. `dtype` is numpy's name of the container; `quantization` is None for plain numbers, else
+    bits, signed, scale and zero_point (lists where per channel, with axis)."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    quantization: Mapping[str, Any] | None = None
+
+    @functools.cached_property
+    def numpy(self) -> np.dtype[Any]:
+        """The container as numpy's dtype."""
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, self.dtype, self.dtype))
+
+
+@dataclass
+class _Context:
+    """One running context of a program and the pointer arrays that its calls use again and again."""
+
+    model: ctypes.c_void_p
+    inputs: Any
+    outputs: Any
+
+
+@dataclass(frozen=True)
+class Program:
+    """Code to run: the library that walks its table and `create(threads, pointer)`, which returns a status and keeps the code alive."""
+
+    library: ctypes.CDLL
+    create: Callable[[int, Any], int]
+
+
+class Executable:
+    """A compiled model. `save` is given by the compiler for a just-in-time compiled one and copies the file of a loaded one."""
+
+    def __init__(
+        self, program: Program, info: Mapping[str, Any], *, threads: int | None = None, save: Callable[[Path], None] | None = None
+    ) -> None:
+        self.info: dict[str, Any] = dict(info)
+        self.inputs = tuple(_spec(entry) for entry in info["inputs"])
+        self.outputs = tuple(_spec(entry) for entry in info["outputs"])
+        self.threads = choose_threads(threads)
+        self._program, self._save = program, save
+        self._run = program.library.qcc_model_run
+        self._idle: deque[_Context] = deque()
+        self._all: list[_Context] = []
+        self._expected = [(spec.numpy, spec.shape) for spec in self.inputs]
+        self._made = [(spec.shape, spec.numpy) for spec in self.outputs]
+
+    def prepare(self) -> Executable:
+        """Make the first context now: says what is wrong with this CPU before the first call. Raises QccError."""
+        self._idle.append(self._new_context())
+        return self
+
+    def _new_context(self) -> _Context:
+        model = ctypes.c_void_p()
+        if self._program.create(self.threads, ctypes.byref(model)):
+            raise QccError(self._program.library.qcc_model_error().decode())
+        context = _Context(model, (ctypes.c_void_p * max(len(self.inputs), 1))(), (ctypes.c_void_p * max(len(self.outputs), 1))())
+        self._all.append(context)
+        return context
+
+    def __del__(self) -> None:
+        for context in getattr(self, "_all", ()):
+            self._program.library.qcc_model_destroy(context.model)
+
+    def __call__(self, *values: Any) -> Any:
+        """Run once. One argument per input, in order; one array, or a tuple of arrays where there are several outputs.
+
+        torch tensors in give torch tensors out, without copies where they are contiguous and on the CPU. Raises QccError for a wrong
+        number, shape or dtype.
+        """
+        arrays, torch = self._arrays(values)
+        outputs = [np.empty(shape, dtype) for shape, dtype in self._made]
+        self.run_into(arrays, outputs)
+        results = outputs if torch is None else [_torch_of(y, torch) for y in outputs]
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _arrays(self, values: Sequence[Any]) -> tuple[list[Array], Any]:
+        """The inputs as contiguous arrays, checked, and the torch module where the first is a torch tensor."""
+        if len(values) != len(self._expected):
+            raise self._wrong_count(len(values))
+        torch = sys.modules.get("torch")  # never imported here: without it no value can be a tensor
+        as_torch = torch is not None and len(values) > 0 and isinstance(values[0], torch.Tensor)
+        arrays: list[Array] = []
+        for i, (value, (dtype, shape)) in enumerate(zip(values, self._expected, strict=True)):
+            if torch is not None and isinstance(value, torch.Tensor):
+                value = _numpy_of(value, torch)
+            if not isinstance(value, np.ndarray) or value.dtype != dtype or value.shape != shape:
+                raise self._wrong_input(i, value)
+            arrays.append(value if value.flags.c_contiguous else np.ascontiguousarray(value))
+        return arrays, torch if as_torch else None
+
+    def run_into(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
+        """Run once on contiguous arrays of the right shapes and dtypes, which the caller has checked."""
+        try:
+            context = self._idle.popleft()
+        except IndexError:
+            context = self._new_context()
+        try:
+            self._run_in(context, inputs, outputs)
+        finally:
+            self._idle.append(context)
+
+    def _run_in(self, context: _Context, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
+        pointers, places = context.inputs, context.outputs
+        for i, x in enumerate(inputs):
+            pointers[i] = x.__array_interface__["data"][0]
+        for i, y in enumerate(outputs):
+            places[i] = y.__array_interface__["data"][0]
+        if self._run(context.model, pointers, places):
+            raise QccError(self._program.library.qcc_model_error().decode())
+
+    def _wrong_count(self, found: int) -> QccError:
+        names = ", ".join(f"{s.name} {list(s.shape)} {s.dtype}" for s in self.inputs)
+        return QccError(f"{found} inputs given, expected {len(self.inputs)}: {names}")
+
+    def _wrong_input(self, index: int, value: Any) -> QccError:
+        spec = self.inputs[index]
+        found = f"shape {list(value.shape)} and dtype {value.dtype}" if isinstance(value, np.ndarray) else f"type {type(value).__name__}"
+        words = f"input '{spec.name}' has {found}, expected shape {list(spec.shape)} and dtype {spec.dtype}"
+        if isinstance(value, np.ndarray) and value.shape == spec.shape:
+            return QccError(f"{words}; convert it with .astype('{spec.dtype}')")
+        return QccError(f"{words}; the shape was fixed when the model was compiled")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the artefact (a shared object, and its C header beside it). Raises QccError where that cannot be."""
+        if self._save is None:
+            raise QccError("this executable cannot be saved: it was made without a compiler")
+        self._save(Path(path))
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What was chosen per layer, with predicted times, and measured ones after `profile`."""
+        return self.info.get("report", {"layers": [], "remarks": []})
+
+    def benchmark(self, inputs: Sequence[Any] | None = None, *, seconds: float = 3.0, warmup: int = 3) -> Benchmark:
+        """Latency of calls from Python over about `seconds`, on `inputs` or random ones."""
+        values = list(inputs) if inputs is not None else self.random_inputs()
+        for _ in range(max(warmup, 1)):
+            self(*values)
+        times: list[float] = []
+        end = time.perf_counter() + seconds
+        while not times or time.perf_counter() < end:
+            start = time.perf_counter()
+            self(*values)
+            times.append(time.perf_counter() - start)
+        totals = self.report.get("totals", {})
+        return Benchmark(tuple(sorted(times)), self.threads, totals.get("macs", 0), self.info.get("bytes_per_run", 0))
+
+    def profile(self, inputs: Sequence[Any] | None = None, *, runs: int = 10) -> Profile:
+        """Time per step, the mean of `runs`; adds `measured_us` to the layers of `report`."""
+        arrays = self._arrays(inputs if inputs is not None else self.random_inputs())[0]
+        library, context = self._program.library, self._new_context()
+        outputs = [np.empty(shape, dtype) for shape, dtype in self._made]
+        steps = self.info["steps"]
+        spent_ns = np.zeros(len(steps), np.int64)
+        for enable, count in ((0, 1), (1, runs)):  # the first run warms up
+            library.qcc_model_profile(context.model, enable)
+            for _ in range(count):
+                self._run_in(context, arrays, outputs)
+        measured = library.qcc_model_profile_read(context.model, spent_ns.ctypes.data)
+        library.qcc_model_profile(context.model, 0)
+        self._idle.append(context)
+        profile = Profile.of(steps, [float(ns) / 1000 / max(measured, 1) for ns in spent_ns], self.threads)
+        for row in self.report["layers"]:
+            row["measured_us"] = profile.layer_us.get(row["name"])
+        return profile
+
+    def random_inputs(self) -> list[Array]:
+        """Seeded inputs: normal floats, small non-negative integers."""
+        rng = np.random.default_rng(0)
+        return [
+            (rng.standard_normal(s.shape) if s.numpy.kind not in "iub" else rng.integers(0, 2, s.shape)).astype(s.numpy)
+            for s in self.inputs
+        ]
+
+
+def _spec(entry: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(entry["name"], tuple(entry["shape"]), entry["dtype"], entry.get("quantization"))
+
+
+def _numpy_of(tensor: Any, torch: Any) -> Any:
+    """A numpy view of a torch tensor's memory (a copy only for other devices and strides)."""
+    tensor = tensor.detach()
+    if tensor.device.type != "cpu":
+        tensor = tensor.cpu()
+    if tensor.dtype == torch.bfloat16:
+        import ml_dtypes
+
+        return tensor.contiguous().view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
+
+
+def _torch_of(array: Array, torch: Any) -> Any:
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def choose_threads(threads: int | None) -> int:
+    """`threads`, else QCC_NUM_THREADS, else every processor this process may use."""
+    text = os.environ.get("QCC_NUM_THREADS", "")
+    if threads is None and text:
+        try:
+            threads = int(text)
+        except ValueError:
+            raise QccError(f"QCC_NUM_THREADS is '{text}', expected a number") from None
+    if threads is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if threads < 1:
+        raise QccError(f"threads is {threads}, expected at least 1")
+    return threads
+
+
+def load_artifact(path: Path, *, threads: int | None = None) -> Executable:
+    """Load a CPU artefact. Raises QccError where it is damaged, of another version, or needs what this CPU lacks."""
+    path = path.resolve()
+    info = artifact_file.check(path)
+    library = _library_of(path, info)
+
+    def save(target: Path) -> None:
+        for source, place in ((path, target), (path.with_suffix(".h"), target.with_suffix(".h"))):
+            if source.is_file() and source != place.resolve():
+                with atomic_write(place, mode=0o755 if source == path else 0o644) as stream:
+                    stream.write(source.read_bytes())
+
+    return Executable(Program(library, library.qcc_model_create), info, threads=threads, save=save).prepare()
+
+
+def _library_of(path: Path, info: Mapping[str, Any]) -> ctypes.CDLL:
+    """The artefact's library. The system's loader knows files by name, so one that was written again since comes from a copy."""
+    library = loader.bind(path)
+    if not hasattr(library, "qcc_model_create"):
+        raise QccError(f"{path} has no 'qcc_model_create', expected an artefact made by qcc")
+    if json.loads(library.qcc_model_info()) == info:
+        return library
+    with tempfile.TemporaryDirectory(prefix="qcc-") as folder:
+        copy = Path(folder) / f"{uuid.uuid4().hex}.so"
+        shutil.copyfile(path, copy)
+        return loader.bind(copy)
+
+
+def from_program(
+    address: Callable[[], int],
+    weights: Array,
+    info: Mapping[str, Any],
+    *,
+    threads: int | None = None,
+    save: Callable[[Path], None] | None = None,
+) -> Executable:
+    """An executable over a program in memory: `address` gives that of its `qcc_program` and owns the code; weights are 64-byte aligned."""
+    library = loader.runtime()
+
+    def create(count: int, model: Any) -> int:
+        return library.qcc_model_create_from(address(), weights.ctypes.data, count, model)
+
+    return Executable(Program(library, create), info, threads=threads, save=save)

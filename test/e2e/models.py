@@ -1,0 +1,237 @@
+"""The real architectures of the end-to-end tests, quantized by two tools, as files in `build/e2e-models`.
+
+    python -m test.e2e.models                      # make all that are missing
+    python -m test.e2e.models resnet18 --force     # make one anew
+
+Weights are random and seeded. Batch-norm statistics come from smooth random images, so activations have the scale of a trained network.
+For every model there are
+
+    NAME.float.onnx    float, from torch.onnx
+    NAME.onnx          8 bits by ONNX Runtime's static quantization: QDQ, u8 activations, s8 weights per channel
+    NAME.pt2           8 bits by torchao's PT2E flow (x86 quantizer) as an exported program
+    NAME.mlir          the same program in the torch dialect
+    NAME.npz           inputs [count, ...] and what float PyTorch, ONNX Runtime (on NAME.onnx) and PyTorch (on NAME.pt2) make of them
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .networks import Encoder, MobileNetV2, ResNet
+
+FOLDER = Path(__file__).parents[2] / "build" / "e2e-models"
+CALIBRATION_INPUTS = 4
+TEST_INPUTS = 4
+
+
+@dataclass(frozen=True)
+class Model:
+    """How to make one network and its inputs; `quantize_ops` restricts ONNX Runtime's quantization to these operations."""
+
+    network: Callable[[], nn.Module]
+    sample: Callable[[torch.Generator], Tensor]
+    macs: float
+    quantize_ops: tuple[str, ...] | None = None
+
+
+def smooth_image(generator: torch.Generator) -> Tensor:
+    """[1, 3, 224, 224]: low frequencies as photographs have them, and some noise."""
+    coarse = torch.randn(1, 3, 8, 8, generator=generator)
+    image = functional.interpolate(coarse, size=(224, 224), mode="bilinear", align_corners=False)
+    return image + 0.2 * torch.randn(image.shape, generator=generator)
+
+
+def token_vectors(generator: torch.Generator) -> Tensor:
+    """[1, 128, 384]: what an embedding layer would give."""
+    return torch.randn(1, 128, 384, generator=generator)
+
+
+MODELS = {
+    "resnet18": Model(lambda: ResNet((2, 2, 2, 2), bottleneck=False), smooth_image, 1.81e9),
+    "resnet50": Model(lambda: ResNet((3, 4, 6, 3), bottleneck=True), smooth_image, 4.09e9),
+    "mobilenetv2": Model(MobileNetV2, smooth_image, 0.30e9),
+    "encoder": Model(lambda: Encoder(6, 384, 12, 1536), token_vectors, 1.43e9, ("MatMul", "Gemm", "Add")),
+}
+KINDS = ("onnx", "pt2", "mlir")
+
+
+def build(name: str) -> nn.Module:
+    """The float network `name` in evaluation mode; the same weights in every process."""
+    torch.manual_seed(0)
+    network = MODELS[name].network()
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
+            nn.init.normal_(module.bias, std=0.02)
+    settle_batch_norms(network, torch.cat(samples(name, 8, seed=2)))
+    return network.eval()
+
+
+def settle_batch_norms(network: nn.Module, batch: Tensor) -> None:
+    """Set every batch norm's statistics to those of `batch`."""
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative average, here of one batch
+    if norms:
+        network.train()
+        with torch.no_grad():
+            network(batch)
+
+
+def samples(name: str, count: int, *, seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [MODELS[name].sample(generator) for _ in range(count)]
+
+
+def path(name: str, kind: str) -> Path:
+    """File `kind` (onnx, pt2, mlir, float.onnx or npz) of model `name`, made first where it is missing."""
+    file = FOLDER / f"{name}.{kind}"
+    if not file.exists():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        MAKERS[kind](name, file)
+    return file
+
+
+def reference(name: str) -> dict[str, np.ndarray]:
+    """`inputs` and the outputs `float`, `onnxruntime`, `pt2e` for them, each [count, ...]."""
+    with np.load(path(name, "npz")) as held:
+        return dict(held)
+
+
+@contextlib.contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """A temporary name beside `file` that becomes `file` when the block succeeds: tests run in several processes."""
+    partial = file.with_name(f"{file.stem}.{os.getpid()}{file.suffix}")
+    try:
+        yield partial
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def make_float_onnx(name: str, file: Path) -> None:
+    with whole(file) as partial, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        example = samples(name, 1, seed=1)[0]
+        torch.onnx.export(build(name), (example,), str(partial), opset_version=17, input_names=["x"], output_names=["y"], dynamo=False)
+
+
+def make_onnx(name: str, file: Path) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = [{"x": x.numpy()} for x in samples(name, CALIBRATION_INPUTS, seed=3)]
+
+        def get_next(self) -> Any:
+            return self.left.pop(0) if self.left else None
+
+    ops = MODELS[name].quantize_ops
+    with whole(file) as partial, whole(file.with_suffix(".prepared")) as prepared:
+        quant_pre_process(str(path(name, "float.onnx")), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(partial),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            op_types_to_quantize=None if ops is None else list(ops),
+        )
+    file.with_suffix(".prepared").unlink(missing_ok=True)
+
+
+def quantized_program(name: str) -> torch.export.ExportedProgram:
+    """Post-training quantization by torchao: u8 activations per tensor, s8 weights per channel."""
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
+        X86InductorQuantizer,
+        get_default_x86_inductor_quantization_config,
+    )
+
+    example = (samples(name, 1, seed=1)[0],)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantizer = X86InductorQuantizer()
+        quantizer.set_global(get_default_x86_inductor_quantization_config())
+        prepared = prepare_pt2e(torch.export.export(build(name), example).module(), quantizer)
+        for x in samples(name, CALIBRATION_INPUTS, seed=3):
+            prepared(x)
+        return torch.export.export(convert_pt2e(prepared), example)
+
+
+def make_pt2(name: str, file: Path) -> None:
+    with whole(file) as partial:
+        torch.export.save(quantized_program(name), partial)
+
+
+def load_program(file: Path) -> torch.export.ExportedProgram:
+    import torch.ao.quantization.fx._decomposed  # registers torch.ops.quantized_decomposed
+
+    return torch.export.load(file)
+
+
+def make_mlir(name: str, file: Path) -> None:
+    from torch_mlir.fx import export_and_import
+
+    module: Any = export_and_import(load_program(path(name, "pt2")), output_type="raw", decomposition_table={})
+    with whole(file) as partial, partial.open("w") as stream:
+        stream.write(module.operation.get_asm(enable_debug_info=True))
+
+
+def make_reference(name: str, file: Path) -> None:
+    import onnxruntime
+
+    inputs = samples(name, TEST_INPUTS, seed=4)
+    network, program = build(name), load_program(path(name, "pt2")).module()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path(name, "onnx")), options, providers=["CPUExecutionProvider"])
+    with torch.no_grad(), whole(file) as partial:
+        held = {
+            "inputs": torch.stack(inputs).numpy(),
+            "float": np.stack([network(x).numpy() for x in inputs]),
+            "onnxruntime": np.stack([session.run(None, {"x": x.numpy()})[0] for x in inputs]),
+            "pt2e": np.stack([program(x).numpy() for x in inputs]),
+        }
+        with partial.open("wb") as stream:
+            np.savez(stream, allow_pickle=False, **held)
+
+
+MAKERS = {"float.onnx": make_float_onnx, "onnx": make_onnx, "pt2": make_pt2, "mlir": make_mlir, "npz": make_reference}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=list(MODELS), help=f"of {', '.join(MODELS)} (default: all)")
+    parser.add_argument("--force", action="store_true", help="make files anew that are there already")
+    arguments = parser.parse_args()
+    for name in arguments.names:
+        for kind in MAKERS:
+            if arguments.force:
+                (FOLDER / f"{name}.{kind}").unlink(missing_ok=True)
+            print(f"{path(name, kind)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+// RUN: qcc-opt %s --pass-pipeline='builtin.module(emit-step-table)' --split-input-file --verify-diagnostics | filecheck %s
+
+// One step: three operands (input 0, weights at 64, output 0), four tasks, layer name at offset 0 of the strings.
+// CHECK: module attributes {qcc.arena_bytes = 0 : i64, qcc.inputs = {{.*}}, qcc.outputs = {{.*}}, qcc.steps = [{bytes = 6 : i64, codelet = "linear", layer = "fc", tasks = 4 : i64}], qcc.weights = [{offset_bytes = 64 : i64, value = dense<[1, 2]> : tensor<2xi8>}], qcc.weights_bytes = 128 : i64}
+// CHECK: llvm.func @linear(!llvm.ptr, i64, i64, !llvm.ptr) attributes {qtile.codelet = {kind = "linear"}, qtile.scratch_bytes = 256 : i64}
+// CHECK: @qcc_steps(dense<{{\[\[}}0, 3, 4, 0]]> : tensor<1x4xi64>)
+// CHECK: @qcc_operands(dense<{{\[\[}}0, 0, 0], [3, 0, 64], [1, 0, 0]]> : tensor<3x3xi64>)
+// CHECK: @qcc_strings("fc\00")
+// CHECK: llvm.mlir.addressof @linear
+// CHECK: llvm.mlir.global external constant @qcc_model_program
+// CHECK: llvm.mlir.constant(256 : i64)
+func.func @main() attributes {qcc.inputs = [{name = "x", type = tensor<2xi8>}], qcc.outputs = [{name = "y", type = tensor<2xi8>}], qtile.arena_bytes = 0, qtile.weights_bytes = 128} {
+  %x = "qtile.buffer"() {space = "input", index = 0, offset_bytes = 0, size_bytes = 2} : () -> memref<2xi8>
+  %w = "qtile.buffer"() {space = "weights", offset_bytes = 64, size_bytes = 2, value = dense<[1, 2]> : tensor<2xi8>} : () -> memref<2xi8>
+  %y = "qtile.buffer"() {space = "output", index = 0, offset_bytes = 0, size_bytes = 2} : () -> memref<2xi8>
+  func.call @linear(%x, %w, %y) {qtile.tasks = 4, qtile.layer = "fc"} : (memref<2xi8>, memref<2xi8>, memref<2xi8>) -> ()
+  return
+}
+func.func private @linear(memref<2xi8>, memref<2xi8>, memref<2xi8>) attributes {qtile.codelet = {kind = "linear"}, qtile.scratch_bytes = 256}
+
+// -----
+
+// Memory must be planned first.
+// expected-error @+1 {{'main' has no attribute 'qtile.arena_bytes', expected the tiled form after plan-memory}}
+func.func @main() attributes {qcc.inputs = [], qcc.outputs = []} {
+  return
+}

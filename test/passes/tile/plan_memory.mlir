@@ -1,0 +1,47 @@
+// RUN: qcc-opt %s --pass-pipeline='builtin.module(plan-memory)' --split-input-file --verify-diagnostics | filecheck %s
+
+// A chain reuses the place of a buffer that is dead: %c lies where %a was.
+// CHECK: func.func @main() attributes {qtile.arena_bytes = 256 : i64, qtile.arena_floor_bytes = 256 : i64, qtile.weights_bytes = 0 : i64}
+// CHECK: offset_bytes = 0 : i64, size_bytes = 100 : i64, space = "arena"
+// CHECK: offset_bytes = 128 : i64, size_bytes = 100 : i64, space = "arena"
+// CHECK: offset_bytes = 0 : i64, size_bytes = 100 : i64, space = "arena"
+func.func @main() {
+  %x = "qtile.buffer"() {space = "input", index = 0, offset_bytes = 0, size_bytes = 100} : () -> memref<100xi8>
+  %a = "qtile.buffer"() {space = "arena", offset_bytes = 0, size_bytes = 100} : () -> memref<100xi8>
+  %b = "qtile.buffer"() {space = "arena", offset_bytes = 0, size_bytes = 100} : () -> memref<100xi8>
+  %c = "qtile.buffer"() {space = "arena", offset_bytes = 0, size_bytes = 100} : () -> memref<100xi8>
+  func.call @f(%x, %a) : (memref<100xi8>, memref<100xi8>) -> ()
+  func.call @f(%a, %b) : (memref<100xi8>, memref<100xi8>) -> ()
+  func.call @f(%b, %c) : (memref<100xi8>, memref<100xi8>) -> ()
+  return
+}
+func.func private @f(memref<100xi8>, memref<100xi8>)
+
+// -----
+
+// Weights with the same bytes share one place; others follow in the order of their first use.
+// CHECK: qtile.weights_bytes = 128 : i64
+// CHECK: offset_bytes = 64 : i64, size_bytes = 4 : i64, space = "weights", value = dense<[5, 6, 7, 8]>
+// CHECK: offset_bytes = 0 : i64, size_bytes = 4 : i64, space = "weights", value = dense<[1, 2, 3, 4]>
+// CHECK: offset_bytes = 0 : i64, size_bytes = 4 : i64, space = "weights", value = dense<[1, 2, 3, 4]>
+func.func @main() {
+  %v = "qtile.buffer"() {space = "weights", offset_bytes = 0, size_bytes = 4, value = dense<[5, 6, 7, 8]> : tensor<4xi8>} : () -> memref<4xi8>
+  %u = "qtile.buffer"() {space = "weights", offset_bytes = 0, size_bytes = 4, value = dense<[1, 2, 3, 4]> : tensor<4xi8>} : () -> memref<4xi8>
+  %w = "qtile.buffer"() {space = "weights", offset_bytes = 0, size_bytes = 4, value = dense<[1, 2, 3, 4]> : tensor<4xi8>} : () -> memref<4xi8>
+  func.call @f(%u, %w) : (memref<4xi8>, memref<4xi8>) -> ()
+  func.call @f(%w, %v) : (memref<4xi8>, memref<4xi8>) -> ()
+  return
+}
+func.func private @f(memref<4xi8>, memref<4xi8>)
+
+// -----
+
+// A scratch buffer belongs to one call.
+func.func @main() {
+  // expected-error @+1 {{scratch buffer is an operand of calls 0 to 1, expected one call}}
+  %s = "qtile.buffer"() {space = "scratch", offset_bytes = 0, size_bytes = 4} : () -> memref<4xi8>
+  func.call @f(%s) : (memref<4xi8>) -> ()
+  func.call @f(%s) : (memref<4xi8>) -> ()
+  return
+}
+func.func private @f(memref<4xi8>)
