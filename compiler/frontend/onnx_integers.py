@@ -24,11 +24,6 @@ RANGES: dict[int, tuple[int, int]] = {
     TensorProto.INT2: (-2, 1),
     TensorProto.UINT2: (0, 3),
 }
-    TensorProto.INT4: (-8, 7),
-    TensorProto.UINT4: (0, 15),
-    TensorProto.INT2: (-2, 1),
-    TensorProto.UINT2: (0, 3),
-}
 
 _Parameters = tuple[str, str]  # names of scale and zero point of a per-tensor quantized value
 

@@ -75,14 +75,17 @@ def test_a_pass_is_one_file_one_name_one_test(name: str) -> None:
     assert (ROOT / "test" / "passes" / path.parent.name / f"{path.stem}.mlir").exists(), f"pass '{name}' has no lit test"
 
 
+GROUPS = (pipeline.ONNX, pipeline.IMPORT, pipeline.INTEGER, pipeline.TILE, pipeline.LLVM, pipeline.ISA)
+
+
 @pytest.mark.parametrize("name", sorted(pass_files()))
 def test_every_pass_is_in_a_pipeline(name: str) -> None:
-    stages = [s.name for group in (pipeline.ONNX, pipeline.IMPORT, pipeline.INTEGER, pipeline.TILE, pipeline.LLVM, pipeline.ISA) for s in group]
+    stages = [s.name for group in GROUPS for s in group]
     assert name in stages, f"no pipeline runs '{name}'"
 
 
 def test_every_stage_has_a_reason() -> None:
-    for group in (pipeline.ONNX, pipeline.IMPORT, pipeline.INTEGER, pipeline.TILE, pipeline.LLVM, pipeline.ISA):
+    for group in GROUPS:
         for stage in group:
             assert stage.reason, f"stage '{stage.name}' has no reason"
 
