@@ -37,8 +37,14 @@ class Steps:
     # --- integers -------------------------------------------------------------------------------------------------------------------
 
     def _offset(self, step: Step, v: Value, arg: Any) -> Value:
-        """v + n"""
-        return self.b.binary("add", v, arg(0, "i32"))
+        """v + args[0]"""
+        amount = arg(0, "i32")
+        return self.b.binary("add", v, self.b.cast("sext", amount, "i64") if kind_of(v).endswith("i64") else amount)
+
+    def _limit(self, step: Step, v: Value, arg: Any) -> Value:
+        """min(max(v, args[0]), args[1]) of i32."""
+        b = self.b
+        return b.binary("intr.smin", b.binary("intr.smax", v, arg(0, "i32")), arg(1, "i32"))
 
     def _requantize(self, step: Step, v: Value, arg: Any) -> Value:
         """args: multiplier, low, high (f32, relative), zero point."""

@@ -1,0 +1,189 @@
+"""The tiled form under construction: buffers, codelet declarations and calls, and where every value of the source function lies."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from qcc.dialects import codelet as configuration
+from qcc.dialects import element_types, weights
+from qcc.dialects.codelet import ELEMENT_BYTES
+from qcc.dialects.mlir import create, error_at, ir, layer_name, op_attribute, to_attribute
+from qcc.passes.tile.codelets.place import (
+    SLACK_BYTES,
+    Place,
+    element_name,
+    memref_type,
+    row_major,
+    span_bytes,
+    stored_offset,
+)
+from qcc.passes.values import constant_array, producer, shape_of
+
+_DTYPES = {
+    "u8": np.uint8,
+    "s8": np.int8,
+    "u16": np.uint16,
+    "s16": np.int16,
+    "i32": np.int32,
+    "i64": np.int64,
+    "f32": np.float32,
+    "i1": np.uint8,
+}
+
+
+class Lowering:
+    """One source function on its way to the tiled form.
+
+    Buffers go to the top of the new function's block and calls behind them. `current` is the operation being lowered, for names, locations
+    and errors.
+    """
+
+    def __init__(self, module: Any, source: Any, isa: str) -> None:
+        self.module, self.isa = module, isa
+        self.places: dict[Any, Place] = {}
+        self.current: Any = source
+        self._declared: dict[tuple[str, tuple[str, ...]], str] = {}
+        self._weights: dict[tuple[str, bytes], Any] = {}
+        self._buffers: list[Any] = []
+        attributes = {"sym_name": op_attribute(source, "sym_name"), "function_type": ir.FunctionType.get([], [])}
+        self.function = _function(attributes, source.location, ir.InsertionPoint(source))
+        self.block = self.function.regions[0].blocks.append()
+        with ir.InsertionPoint(self.block):
+            self._return = ir.Operation.create("func.return", loc=source.location)
+
+    # --- buffers --------------------------------------------------------------------------------------------------------------------
+
+    def buffer(self, place: Place, space: str, size_bytes: int, **attributes: Any) -> Place:
+        """`place` with a new `qtile.buffer` of `size_bytes` behind it."""
+        given = {"space": space, "offset_bytes": 0, "size_bytes": size_bytes, **attributes}
+        ip = ir.InsertionPoint.at_block_begin(self.block)
+        if self._buffers:
+            ip = ir.InsertionPoint.after(self._buffers[-1])
+        made = create("qtile.buffer", [], [memref_type(place)], given, loc=self.current.location, ip=ip)
+        self._buffers.append(made)
+        return replace(place, buffer=made.results[0])
+
+    def temporary(self, element: str, shape: Sequence[int], space: str = "arena") -> Place:
+        """A row-major buffer in the arena (or in scratch space)."""
+        place = Place(None, element, tuple(shape), tuple(row_major(shape)))
+        return self.buffer(place, space, span_bytes(place) + SLACK_BYTES, name=layer_name(self.current.location) or None)
+
+    def result(self, value: Any) -> Place:
+        """A place for `value`, laid out as assign-layout says, and recorded as where it lies."""
+        op = producer(value)
+        element = element_name(value.type)
+        if element is None:
+            raise error_at(op, f"'{op.name}' gives elements of {ir.RankedTensorType(value.type).element_type}, which no codelet stores")
+        shape = shape_of(value)
+        if op_attribute(op, "qtile.layout") == "channels_last" and len(shape) == 4:
+            place = self.image(element, shape, op_attribute(op, "qtile.halo", [0, 0, 0, 0]))
+        else:
+            place = self.temporary(element, shape)
+        self.places[value] = place
+        return place
+
+    def image(self, element: str, shape: Sequence[int], halo: Sequence[int] = (0, 0, 0, 0)) -> Place:
+        """A channels-last buffer for [n, c, h, w] with a border."""
+        n, c, h, w = shape
+        top, left, bottom, right = halo
+        rows, columns = top + h + bottom, left + w + right
+        strides = (rows * columns * c, 1, columns * c, c)
+        place = Place(None, element, tuple(shape), strides, (top * columns + left) * c, (top, left, bottom, right))
+        size = n * rows * columns * c * ELEMENT_BYTES[element]
+        return self.buffer(place, "arena", size + SLACK_BYTES, name=layer_name(self.current.location) or None)
+
+    def weights(self, array: np.ndarray, element: str) -> Place:
+        """Constant bytes as a row-major buffer; equal arrays share one."""
+        array = np.ascontiguousarray(array, _DTYPES[element])
+        key = (f"{element}{array.shape}", hashlib.sha256(array).digest())
+        place = Place(None, element, array.shape, tuple(row_major(array.shape)))
+        if key not in self._weights:
+            stored = weights.constant_attribute(
+                array.view(np.int8 if array.itemsize == 1 else array.dtype), layer_name(self.current.location)
+            )
+            self._weights[key] = self.buffer(place, "weights", array.nbytes, value=stored).buffer
+        return replace(place, buffer=self._weights[key])
+
+    def constant_place(self, array: np.ndarray) -> Place:
+        """f32 or i32 weights."""
+        return self.weights(array, "f32" if array.dtype.kind == "f" else "i32")
+
+    # --- values ---------------------------------------------------------------------------------------------------------------------
+
+    def constant_or_none(self, value: Any) -> np.ndarray | None:
+        """The stored elements of a constant, or None."""
+        return constant_array(value)
+
+    def constant_of(self, op: Any, value: Any, what: str) -> np.ndarray:
+        """The stored elements of a constant operand; raises QccError where it is computed."""
+        array = constant_array(value)
+        if array is None:
+            raise error_at(op, f"the {what} of '{op.name}' is computed at run time, expected a constant")
+        return array
+
+    def place(self, value: Any) -> Place:
+        """Where `value` lies, as codelets store it (decision 0002); constants become weights."""
+        if value not in self.places:
+            array = constant_array(value)
+            if array is None:
+                raise error_at(self.current, f"found a value of '{value.owner}' that no codelet made")
+            element = element_name(value.type)
+            if element is None:
+                raise error_at(self.current, f"found a constant of {value.type}, which no codelet reads")
+            self.places[value] = self.weights(
+                array.astype(np.int64) + stored_offset(value.type) if element not in ("f32", "i1") else array, element
+            )
+        place = self.places[value]
+        wanted = element_name(value.type)
+        if place.element != wanted and wanted is not None:
+            from qcc.passes.tile.codelets.elementwise import convert
+
+            place = self.places[value] = convert(self, place, wanted, stored_offset(value.type))
+        return place
+
+    # --- calls ----------------------------------------------------------------------------------------------------------------------
+
+    def call(self, codelet: Any, places: Sequence[Place], *, scratch_bytes: int = 0) -> None:
+        """Call a codelet on the buffers of `places`, declaring it at its first use."""
+        operands = [p.buffer for p in places]
+        name = configuration.symbol(codelet)
+        key = (name, tuple(str(v.type) for v in operands))  # a call must have its declaration's types, which views do not determine
+        if key not in self._declared:
+            same = sum(known == name for known, _ in self._declared)
+            self._declared[key] = f"{name}_{same}" if same else name
+            attributes = {
+                "sym_name": self._declared[key],
+                "sym_visibility": "private",
+                "function_type": ir.FunctionType.get([v.type for v in operands], []),
+                "qtile.codelet": configuration.to_config(codelet),
+                "qtile.scratch_bytes": scratch_bytes or None,
+            }
+            _function(attributes, ir.Location.unknown(), ir.InsertionPoint(self.module.body))
+        name = self._declared[key]
+        self.call_function(name, operands, configuration.tasks(codelet))
+
+    def call_function(self, name: str, operands: Sequence[Any], tasks: int = 1) -> None:
+        """`func.call @name(operands)` behind everything called so far."""
+        layer = layer_name(self.current.location)
+        attributes = {"callee": ir.FlatSymbolRefAttr.get(name), "qtile.tasks": tasks, "qtile.layer": layer}
+        create("func.call", list(operands), [], attributes, loc=self.current.location, ip=ir.InsertionPoint(self._return))
+
+    def params(self, words: Sequence[int]) -> Place:
+        """The params buffer of a call."""
+        return self.weights(np.array(list(words), np.uint32).view(np.int32), "i32")
+
+    def halo_word(self, value: Any) -> int:
+        """The bits of what the border of `value` holds: its stored zero point, or 0.0."""
+        a = element_types.affine(ir.RankedTensorType(value.type))
+        return 0 if a is None else (int(a.zero_points[0]) + stored_offset(value.type)) & 0xFFFFFFFF
+
+
+def _function(attributes: Mapping[str, Any], location: Any, ip: Any) -> Any:
+    """A `func.func` without a block."""
+    given = {k: to_attribute(v) for k, v in attributes.items() if v is not None}
+    return ir.Operation.create("func.func", attributes=given, regions=1, loc=location, ip=ip)

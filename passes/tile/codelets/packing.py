@@ -1,0 +1,56 @@
+"""Packing weights in the order in which a contraction reads them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+S8 = (-128, 127)
+
+
+def pack(w: np.ndarray, *, lanes: int, depth: int, vectors: int) -> tuple[np.ndarray, int]:
+    """Weights [batch, c, taps, run] as [batch][block][tap][step][vector][lane][depth], flat, and the stride of a batch entry.
+
+    A block is `vectors` vectors of `lanes` channels; the last block has as many vectors as are left. What is missing in the last vector
+    and in the last step of a run is 0. The stride of a block is `block_stride`.
+    """
+    batch, channels, taps, run = w.shape
+    steps = -(-run // depth)
+    padded = np.zeros((batch, -(-channels // lanes) * lanes, taps, steps * depth), w.dtype)
+    padded[:, :channels, :, :run] = w
+    parts = []
+    for first in range(0, padded.shape[1], vectors * lanes):
+        block = padded[:, first : first + vectors * lanes]  # [batch, v * lanes, taps, steps * depth]
+        block = block.reshape(batch, -1, lanes, taps, steps, depth).transpose(0, 3, 4, 1, 2, 5)
+        parts.append(np.ascontiguousarray(block).reshape(batch, -1))
+    packed = np.concatenate(parts, axis=1)
+    return packed.reshape(-1), packed.shape[1]
+
+
+def block_stride(*, taps: int, run: int, lanes: int, depth: int, vectors: int) -> int:
+    """Elements from one whole block to the next."""
+    return taps * -(-run // depth) * vectors * lanes * depth
+
+
+def pad_channels(values: np.ndarray, width: int) -> np.ndarray:
+    """[batch, c] with c padded by zeros to a multiple of `width`."""
+    batch, channels = values.shape
+    padded = np.zeros((batch, -(-channels // width) * width), values.dtype)
+    padded[:, :channels] = values
+    return padded
+
+
+def split_zero(w: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """Integers [c, ...] as (s8 values, zero [c]) with integers = values - zero; zero is None where all fit as they are.
+
+    None where some channel spans more than 256 values.
+    """
+    flat = w.reshape(w.shape[0], -1) if math.prod(w.shape) else np.zeros((w.shape[0], 1), np.int64)
+    low, high = flat.min(axis=1), flat.max(axis=1)
+    if low.min() >= S8[0] and high.max() <= S8[1]:
+        return w.astype(np.int8), None
+    if int((high - low).max()) > 255:
+        return None
+    zero = np.where(low < S8[0], S8[0] - low, np.where(high > S8[1], S8[1] - high, 0))
+    return (w + zero.reshape(-1, *[1] * (w.ndim - 1))).astype(np.int8), zero

@@ -1,0 +1,300 @@
+"""conv2d, linear and matmul as contractions: packed weights, folded zero points, a register tile, fused steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from qcc.dialects.codelet import ISAS, Contraction, Operand
+from qcc.dialects.mlir import error_at, ir, op_attribute
+from qcc.passes.tile.codelets import elementwise, packing
+from qcc.passes.tile.codelets.border import read_border
+from qcc.passes.tile.codelets.lowering import Lowering
+from qcc.passes.tile.codelets.place import Place, stored_offset
+from qcc.passes.tile.codelets.program import Program
+from qcc.passes.tile.codelets.register_tile import choose_chunks, choose_tile
+from qcc.passes.values import affine_of, shape_of
+
+
+@dataclass
+class Weights:
+    """The constant side of a contraction: integers (zero point subtracted) or floats [groups, c, taps, run], and the bias [groups, c]."""
+
+    values: np.ndarray
+    bias: np.ndarray | None
+
+
+@dataclass
+class Reading:
+    """How x is read: its place, strides over (n, g, h, w, c), taps and the length of a run."""
+
+    place: Place
+    strides: tuple[int, int, int, int, int]
+    taps: tuple[int, int]
+    tap_strides: tuple[int, int]
+    run: int
+    offset: int = 0  # added to the place's own
+
+
+def conv2d(lowering: Lowering, op: Any) -> set[Any]:
+    x, w, result = op.operands[0], op.operands[1], op.results[0]
+    (groups, dilations, strides, padding), n = _window(op), shape_of(x)[0]
+    out, per_group, kh, kw = shape_of(w)
+    place = _image(lowering, op, x)
+    sn, sc, sh, sw = place.strides
+    merged = groups == 1 and dilations[1] == 1 and sw == per_group and sc == 1
+    reading = Reading(
+        place,
+        (sn, per_group * sc, sh * strides[0], sw * strides[1], 0),
+        (kh, 1) if merged else (kh, kw),
+        (sh * dilations[0], 0 if merged else sw * dilations[1]),
+        kw * per_group if merged else per_group,
+        -padding[0] * sh - padding[1] * sw,
+    )
+    values = integers(lowering, op, w).reshape(groups, out // groups, per_group, kh, kw).transpose(0, 1, 3, 4, 2)
+    taps = math.prod(reading.taps)
+    weights = Weights(values.reshape(groups, out // groups, taps, reading.run), _bias(lowering, op, groups))
+    _, _, height, width = shape_of(result)
+    program = Program(lowering)
+    absorbed = elementwise.absorb(lowering, program, result)
+    y = lowering.result(_last(op, absorbed))
+    per = out // groups
+    spread = [(p.strides[0], p.strides[1] * per, p.strides[2], p.strides[3], p.strides[1]) for p in (*program.operands, y)]
+    _constant_weights(
+        lowering, op, reading, weights, (n, groups, height, width, per), program, y, spread, lowering.halo_word(_last(op, absorbed))
+    )
+    return {op, *absorbed}
+
+
+def linear(lowering: Lowering, op: Any) -> set[Any]:
+    """Rows of x are the pixels of image rows."""
+    x, w = op.operands[0], op.operands[1]
+    out, inside = shape_of(w)
+    program = Program(lowering)
+    absorbed = elementwise.absorb(lowering, program, op.results[0])
+    place, y = rows_contiguous(lowering, lowering.place(x)), lowering.result(_last(op, absorbed))
+    sizes, strides = row_space(lowering, [place, *program.operands, y], 3)
+    if strides is None:  # too many dimensions: give every operand the same plain order
+        place, program.operands[:] = _copied(lowering, place), [_copied(lowering, p) for p in program.operands]
+        sizes, strides = row_space(lowering, [place, *program.operands, y], 3)
+        assert strides is not None, "row-major copies collapse"
+    n, h, rows = sizes
+    (sn, sh, sr, _), *others = strides
+    reading = Reading(place, (sn, 0, sh, sr, 0), (1, 1), (0, 0), inside)
+    weights = Weights(integers(lowering, op, w).reshape(1, out, 1, inside), _bias(lowering, op, 1))
+    spread = [(a, 0, b, c, last) for a, b, c, last in others]
+    _constant_weights(lowering, op, reading, weights, (n, 1, h, rows, out), program, y, spread)
+    return {op, *absorbed}
+
+
+def _last(op: Any, absorbed: Sequence[Any]) -> Any:
+    return absorbed[-1].results[0] if absorbed else op.results[0]
+
+
+def _copied(lowering: Lowering, place: Place) -> Place:
+    y = lowering.temporary(place.element, place.shape)
+    elementwise.copy(lowering, place, y)
+    return y
+
+
+def rows_contiguous(lowering: Lowering, place: Place) -> Place:
+    """x [..., k] with contiguous k and slack behind the buffer."""
+    if (place.strides[-1] in (1, 0) and place.shape[-1] == 1) or place.strides[-1] == 1:
+        if not _outside(place):
+            return place
+    return _copied(lowering, place)
+
+
+def row_space(lowering: Lowering, places: Sequence[Place], count: int) -> tuple[list[int], list[list[int]] | None]:
+    """Leading dimensions (all but the last) of equally shaped places, merged into `count`: sizes, and per place its strides and the last one.
+
+    Strides are None where more dimensions than `count` are left.
+    """
+    sizes, strides = elementwise.collapse(places[0].shape[:-1], [p.strides[:-1] for p in places])
+    extra = count - len(sizes)
+    if extra < 0:
+        return sizes, None
+    return [1] * extra + sizes, [[0] * extra + list(s) + [p.strides[-1]] for s, p in zip(strides, places, strict=True)]
+
+
+def _window(op: Any) -> tuple[int, list[int], list[int], list[int]]:
+    return op_attribute(op, "groups"), op_attribute(op, "dilations"), op_attribute(op, "strides"), op_attribute(op, "padding")
+
+
+def _bias(lowering: Lowering, op: Any, groups: int) -> np.ndarray | None:
+    if len(op.operands) < 3:
+        return None
+    bias = lowering.constant_of(op, op.operands[2], "bias")
+    return (bias if bias.dtype == np.float32 else bias.astype(np.int64)).reshape(groups, -1)
+
+
+def integers(lowering: Lowering, op: Any, w: Any) -> np.ndarray:
+    """What a constant operand multiplies with: floats as they are, quantized values minus their zero point (i64)."""
+    array = lowering.constant_of(op, w, "weight")
+    if isinstance(ir.RankedTensorType(w.type).element_type, ir.FloatType | ir.IntegerType):
+        return array
+    kind = affine_of(w)
+    if kind is None:
+        raise error_at(op, f"'{op.name}' found weights of {ir.RankedTensorType(w.type).element_type}, which no CPU codelet multiplies yet")
+    return array.astype(np.int64) - kind.expand(kind.zero_points, array.shape)
+
+
+def _image(lowering: Lowering, op: Any, x: Any) -> Place:
+    """x channels-last with the border the convolution reads; copied where it does not lie so."""
+    place, border = lowering.place(x), read_border(op)
+    deep_enough = all(have >= need for have, need in zip(place.halo, border, strict=True))
+    readable = place.strides[1] == 1 or place.shape[1] == 1
+    if deep_enough and readable and not _outside(place):
+        return place if place.shape[1] > 1 else replace(place, strides=(place.strides[0], 1, *place.strides[2:]))
+    copied = lowering.image(place.element, place.shape, border)
+    elementwise.copy(lowering, place, copied, halo_word=lowering.halo_word(x))
+    return copied
+
+
+def _outside(place: Place) -> bool:
+    """Whether the buffer is the caller's, behind which no vector load may read."""
+    return place.buffer.owner.attributes["space"].value == "input" and place.element != "f32"
+
+
+def _constant_weights(
+    lowering: Lowering,
+    op: Any,
+    reading: Reading,
+    weights: Weights,
+    sizes: tuple[int, int, int, int, int],
+    program: Program,
+    y: Place,
+    spread: Sequence[tuple[int, ...]],
+    halo_word: int = 0,
+) -> None:
+    """Pack, choose a tile, call; `spread` are the strides of the program's operands and of y over (n, g, h, w, c)."""
+    compute, element, packed, zero = _compute(lowering, op, weights.values, reading.place)
+    groups, channels, taps, run = packed.shape
+    facts = ISAS[lowering.isa]
+    tile = choose_tile(lowering.isa, compute, sizes[2], sizes[3], channels, one_row=False, summed=zero is not None)
+    depth = 4 if compute == "dot4_u8s8" else 1
+    block = packing.block_stride(taps=taps, run=run, lanes=facts.lanes, depth=depth, vectors=tile[2])
+    flat, group_stride = packing.pack(packed, lanes=facts.lanes, depth=depth, vectors=tile[2])
+    bias = weights.bias
+    if weights.values.dtype.kind != "f":  # sum (x - zx) * w = sum x * w - zx * sum w
+        total = np.zeros((groups, channels), np.int64) if bias is None else bias
+        bias = total - _stored_zero(op.operands[0]) * weights.values.astype(np.int64).sum(axis=(2, 3))
+    width = tile[2] * facts.lanes
+    bias_place = (
+        None if bias is None else lowering.weights(packing.pad_channels(_bias_container(bias, compute), width), _bias_element(compute))
+    )
+    zero_place = None if zero is None else lowering.weights(packing.pad_channels(zero.astype(np.int32), width), "i32")
+    w_place = lowering.weights(flat, element)
+    contracting = Contracting(compute, sizes, reading, w_place, (0, group_stride, 0, 0, block), bias_place, zero_place, tile)
+    emit(lowering, contracting, program, y, halo_word, spread)
+
+
+def _bias_container(bias: np.ndarray, compute: str) -> np.ndarray:
+    """Biases wrap like the accumulators they start."""
+    if compute == "lane_f32":
+        return bias.astype(np.float32)
+    return bias if compute == "lane_i64" else bias.astype(np.int64).astype(np.uint32).view(np.int32)
+
+
+def _bias_element(compute: str) -> str:
+    return {"lane_f32": "f32", "lane_i64": "i64"}.get(compute, "i32")
+
+
+def _stored_zero(x: Any) -> int:
+    """Zero point of the stored bytes of a quantized value; 0 of integers."""
+    kind = affine_of(x)
+    return 0 if kind is None else int(kind.zero_points[0]) + stored_offset(x.type)
+
+
+def _compute(lowering: Lowering, op: Any, values: np.ndarray, x: Place) -> tuple[str, str, np.ndarray, np.ndarray | None]:
+    """(compute tile, element of the packed weights, values to pack, zero [groups, c] or None)."""
+    if values.dtype.kind == "f":
+        return "lane_f32", "f32", values, None
+    width = ir.IntegerType(ir.RankedTensorType(op.results[0].type).element_type).width
+    if width > 32:
+        return "lane_i64", "i32", values, None
+    if ISAS[lowering.isa].dot4 and x.element == "u8":
+        groups, channels = values.shape[:2]
+        split = packing.split_zero(values.reshape(groups * channels, -1))
+        if split is not None:
+            packed, zero = split
+            return "dot4_u8s8", "s8", packed.reshape(values.shape), None if zero is None else zero.reshape(groups, channels)
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    element = "s8" if -128 <= low and high <= 127 else "s16" if -32768 <= low and high <= 32767 else "i32"
+    return "lane_i32", element, values, None
+
+
+@dataclass
+class Contracting:
+    """What `emit` needs besides the program: weights' strides over (n, g, h, w, block), bias and zero [groups, c padded to blocks]."""
+
+    compute: str
+    sizes: tuple[int, int, int, int, int]
+    reading: Reading
+    w: Place
+    w_strides: tuple[int, int, int, int, int]
+    bias: Place | None
+    zero: Place | None
+    tile: tuple[int, int, int]
+    bias_strides: tuple[int, int, int, int, int] | None = None
+
+
+def emit(lowering: Lowering, c: Contracting, program: Program, y: Place, halo_word: int, spread: Sequence[tuple[int, ...]]) -> None:
+    """Call the contraction; `spread` has the strides over (n, g, h, w, c) of the program's operands, then of y."""
+    n, groups, height, _, channels = c.sizes
+    width = c.tile[2] * ISAS[lowering.isa].lanes
+    halo = None
+    if any(y.halo):
+        halo = y.fill(len(program.words))
+        program.words.append(halo_word)
+    reading = c.reading
+    places: list[Place] = [reading.place, c.w]
+    bias = zero = None
+    sums = params = -1
+    per_channel = c.bias_strides or (0, -(-channels // width) * width, 0, 0, 1)
+    if c.bias is not None:
+        bias = Operand(len(places), c.bias.element, per_channel)
+        places.append(c.bias)
+    if c.zero is not None:
+        zero = Operand(len(places), "i32", per_channel)
+        places.append(c.zero)
+        sums = len(places)
+        places.append(lowering.weights(_ones(reading.run), "u8"))
+    operands = [place.operand(len(places) + i, spread[i]) for i, place in enumerate(program.operands)]
+    places += program.operands
+    if program.words:
+        params = len(places)
+        places.append(lowering.params(program.words))
+    macs = math.prod(c.sizes) * math.prod(reading.taps) * reading.run
+    codelet = Contraction(
+        isa=lowering.isa,
+        compute=c.compute,
+        sizes=c.sizes,
+        x=Operand(0, reading.place.element, reading.strides, reading.place.offset + reading.offset),
+        w=Operand(1, c.w.element, c.w_strides),
+        taps=reading.taps,
+        tap_strides=reading.tap_strides,
+        run=reading.run,
+        tile=c.tile,
+        chunks=choose_chunks(c.tile, n * groups, -(-channels // width), height, macs),
+        operands=tuple(operands),
+        steps=tuple(program.steps),
+        y=y.operand(len(places), spread[-1]),
+        bias=bias,
+        zero=zero,
+        sums=sums,
+        params=params,
+        halo=halo,
+    )
+    lowering.call(codelet, [*places, y])
+
+
+def _ones(run: int) -> np.ndarray:
+    """[steps, 4] u8: 1 where a run has an element."""
+    ones = np.zeros(-(-run // 4) * 4, np.uint8)
+    ones[:run] = 1
+    return ones

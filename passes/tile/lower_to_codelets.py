@@ -1,0 +1,169 @@
+"""lower-to-codelets: integer form to tiled form, one codelet call per operation or fused chain of operations.
+
+Before:
+    func.func @main(%x: tensor<1x8xf32>) -> tensor<1x8x!quant.uniform<u8:f32, 0.5>> {
+      %q = qcc.quantize %x
+      return %q
+    }
+
+After:
+    func.func @main() attributes {qcc.inputs = [...], qcc.outputs = [...]} {
+      %x = qtile.buffer {space = "input", index = 0, ...} : memref<1x8xf32>
+      %y = qtile.buffer {space = "output", index = 0, ...} : memref<1x8xi8>
+      %p = qtile.buffer {space = "weights", value = dense<...>, ...} : memref<4xi32>
+      func.call @map_3f2a...(%x, %p, %y) {qtile.tasks = 1, qtile.layer = "..."}
+      return
+    }
+    func.func private @map_3f2a...(...) attributes {qtile.codelet = {kind = "map", ...}}
+
+Requires: integer form, assign-layout.
+Guarantees: tiled form as decision 0002 states it; equal configurations share one declaration. Every result is bit-exact with the
+reference, but float products, whose order of sums is free.
+Why: compiler/decisions/0002; element-wise operations that alone use a product are its epilogue, so activations are stored once.
+Options: `isa`, one of `dialects.codelet.ISAS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from qcc.dialects.codelet import ELEMENT_BYTES, ISAS
+from qcc.dialects.errors import QccError
+from qcc.dialects.mlir import error_at, ir, op_attribute, to_attribute, walk
+from qcc.passes.base import Pass, PassContext
+from qcc.passes.tile.codelets import elementwise, matmul, movement, products
+from qcc.passes.tile.codelets.lowering import Lowering
+from qcc.passes.tile.codelets.place import Place, element_name, row_major, stored_offset
+from qcc.passes.tile.codelets.program import FUSABLE
+from qcc.passes.values import shape_of
+
+
+@dataclass(frozen=True)
+class IsaOptions:
+    """`isa`: instruction set that codelets are made for."""
+
+    isa: str = "avx512_vnni"
+
+
+class LowerToCodeletsPass(Pass):
+    name = "lower-to-codelets"
+    Options = IsaOptions
+
+    def run(self, module: ir.Module, context: PassContext) -> None:
+        if self.options.isa not in ISAS:
+            raise QccError(f"no codelets for instruction set '{self.options.isa}', expected one of: {', '.join(ISAS)}")
+        for function in walk(module, "func.func"):
+            if _has_tensors(function):
+                _lower(module, function, self.options.isa)
+
+
+def _has_tensors(function: Any) -> bool:
+    """Whether it is an entry function, still on tensors."""
+    public = op_attribute(function, "sym_visibility") != "private"
+    return public and "qcc.generic" not in function.attributes and bool(function.regions[0].blocks)
+
+
+def _lower(module: ir.Module, function: Any, isa: str) -> None:
+    lowering = Lowering(module, function, isa)
+    block = function.regions[0].blocks[0]
+    inputs = [_input(lowering, i, value) for i, value in enumerate(block.arguments)]
+    done: set[Any] = set()
+    for view in block.operations:
+        op = view.operation
+        lowering.current = op
+        if op in done or op.name in ("qcc.constant", "arith.constant"):
+            continue
+        if op.name == "func.return":
+            outputs = [_output(lowering, i, value) for i, value in enumerate(op.operands)]
+            lowering.function.attributes["qcc.inputs"] = _interface(function, "arg_attrs", [v.type for v in block.arguments])
+            lowering.function.attributes["qcc.outputs"] = _interface(function, "res_attrs", [v.type for v in op.operands])
+        elif op.name in FUSABLE:
+            done |= elementwise.lower(lowering, op)
+        elif op.name in FUSING:
+            done |= FUSING[op.name](lowering, op)
+        elif op.name in ALONE:
+            ALONE[op.name](lowering, op)
+        else:
+            raise error_at(op, f"no codelet computes '{op.name}', expected qcc operations or calls of generic functions")
+    assert len(inputs) == len(block.arguments) and outputs is not None
+    function.erase()
+
+
+FUSING: dict[str, Callable[[Lowering, Any], set[Any]]] = {
+    "qcc.conv2d": products.conv2d,
+    "qcc.linear": products.linear,
+    "qcc.matmul": matmul.matmul,
+}
+"""Operations that take element-wise operations behind them along; they return everything they lowered."""
+
+
+def _generic_call(lowering: Lowering, op: Any) -> None:
+    """Contiguous row-major memrefs in the model's own containers, inputs first."""
+    operands = [_native(lowering, value) for value in op.operands]
+    results = []
+    for value in op.results:
+        element = element_name(value.type, native=True)
+        if element is None:
+            raise error_at(op, f"a generic function gives {value.type}, which has no container; expected integers, i1 or f32")
+        place = lowering.temporary(element, shape_of(value))
+        lowering.places[value] = place
+        results.append(place)
+    lowering.call_function(op_attribute(op, "callee"), [p.buffer for p in (*operands, *results)])
+
+
+def _native(lowering: Lowering, value: Any) -> Place:
+    place, element = lowering.place(value), element_name(value.type, native=True)
+    assert element is not None
+    if place.element == element and place.contiguous:
+        return place
+    y = lowering.temporary(element, place.shape)
+    elementwise.copy(lowering, place, y, -stored_offset(value.type))
+    return y
+
+
+ALONE: dict[str, Callable[[Lowering, Any], None]] = {
+    "qcc.reshape": movement.reshape,
+    "qcc.transpose": movement.transpose,
+    "qcc.slice": movement.slice_,
+    "qcc.broadcast": movement.broadcast,
+    "qcc.pad": movement.pad,
+    "tensor.concat": movement.concat,
+    "func.call": _generic_call,
+}
+
+
+def _input(lowering: Lowering, index: int, value: Any) -> Place:
+    """The caller's buffer; `Lowering.place` converts its container at the first use."""
+    place = _interface_place(lowering, value, "input", index)
+    lowering.places[value] = place
+    return place
+
+
+def _output(lowering: Lowering, index: int, value: Any) -> Place:
+    y = _interface_place(lowering, value, "output", index)
+    elementwise.copy(lowering, lowering.place(value), y, -stored_offset(value.type))
+    return y
+
+
+def _interface_place(lowering: Lowering, value: Any, space: str, index: int) -> Place:
+    element, shape = element_name(value.type, native=True), shape_of(value)
+    if element is None:
+        raise QccError(f"{space} {index} is {value.type}, which has no container; expected integers, i1, f32 or affine quantized elements")
+    place = Place(None, element, tuple(shape), tuple(row_major(shape)))
+    size = ELEMENT_BYTES[element]
+    for n in shape:
+        size *= n
+    return lowering.buffer(place, space, size, index=index)
+
+
+def _interface(function: Any, attribute: str, types: list[Any]) -> ir.Attribute:
+    """[{type, and what the source says about each}] for arguments or results."""
+    known = op_attribute(function, attribute) or [{} for _ in types]
+    return ir.ArrayAttr.get(
+        [
+            to_attribute({"type": kind, **{k.removeprefix("qcc."): v for k, v in said.items()}})
+            for kind, said in zip(types, known, strict=True)
+        ]
+    )

@@ -1,0 +1,17 @@
+// RUN: qcc-opt %s --pass-pipeline='builtin.module(lower-to-codelets{isa=avx512_vnni})' | filecheck %s
+
+// A product and the requantize that alone uses it are one call; the interface keeps its tensor types.
+// CHECK: func.func @main() attributes {qcc.inputs = [{type = tensor<2x8x!quant.uniform<u8:f32, 5.000000e-01>>}]
+// CHECK: %[[X:.*]] = "qtile.buffer"(){{.*}}space = "input"
+// CHECK: space = "output"
+// CHECK: call @map_{{.*}}(%[[X]],
+// CHECK-NEXT: call @contraction_{{.*}}qtile.tasks = 1
+// CHECK-NEXT: call @map_
+// CHECK-NEXT: return
+// CHECK: func.func private @contraction_{{.*}}compute = "dot4_u8s8"{{.*}}op = "requantize"
+func.func @main(%x: tensor<2x8x!quant.uniform<u8:f32, 0.5>>) -> tensor<2x4x!quant.uniform<i8:f32, 0.25>> {
+  %w = "qcc.constant"() {value = dense<3> : tensor<4x8xi8>} : () -> tensor<4x8x!quant.uniform<i8:f32, 0.1>>
+  %a = "qcc.linear"(%x, %w) : (tensor<2x8x!quant.uniform<u8:f32, 0.5>>, tensor<4x8x!quant.uniform<i8:f32, 0.1>>) -> tensor<2x4xi32>
+  %r = "qcc.requantize"(%a) {multiplier = dense<0.1> : tensor<1xf32>, mode = "f32"} : (tensor<2x4xi32>) -> tensor<2x4x!quant.uniform<i8:f32, 0.25>>
+  return %r : tensor<2x4x!quant.uniform<i8:f32, 0.25>>
+}
