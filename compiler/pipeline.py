@@ -42,7 +42,11 @@ INTEGER: tuple[Stage, ...] = (
 )
 
 # integer form -> tiled form
-TILE: tuple[Stage, ...] = (Stage("plan-memory", reason="every buffer gets its place, so that a run allocates nothing"),)
+TILE: tuple[Stage, ...] = (
+    Stage("assign-layout", reason="channels innermost make reductions contiguous, borders remove bounds checks"),
+    Stage("lower-to-codelets", "isa={isa}", "one call per product and what is fused behind it"),
+    Stage("plan-memory", reason="every buffer gets its place, so that a run allocates nothing"),
+)
 
 # tiled form -> llvm dialect (CPU)
 LLVM: tuple[Stage, ...] = (

@@ -175,12 +175,10 @@ class IsaFacts:
 
     lanes: int  # 32-bit lanes of a vector
     registers: int
-    target_cpu: str
-    target_features: str
     dot4: bool  # has u8 x s8 products of depth 4
 
 
 ISAS: dict[str, IsaFacts] = {
-    "avx512_vnni": IsaFacts(16, 32, "cascadelake", "", dot4=True),
-    "generic": IsaFacts(8, 16, "x86-64-v3", "", dot4=False),
+    "avx512_vnni": IsaFacts(16, 32, dot4=True),
+    "generic": IsaFacts(8, 16, dot4=False),
 }

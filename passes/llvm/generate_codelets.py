@@ -15,7 +15,6 @@ Why: a codelet is one function per distinct configuration (`dialects/codelet.py`
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
 from typing import Any
 
 from qcc.dialects import codelet as configuration
@@ -25,16 +24,8 @@ from qcc.passes.llvm.codelets.builder import Address, Builder
 from qcc.passes.llvm.codelets.isa import isa
 
 
-@dataclass(frozen=True)
-class CodeletOptions:
-    """`target-attributes`: state CPU and features on every function, for a machine that is not this one."""
-
-    target_attributes: bool = False
-
-
 class GenerateCodeletsPass(Pass):
     name = "generate-codelets"
-    Options = CodeletOptions
 
     def run(self, module: ir.Module, context: PassContext) -> None:
         for declaration in list(module.body.operations):
@@ -60,10 +51,6 @@ class GenerateCodeletsPass(Pass):
         passthrough = []
         if facts.lanes == 16:
             passthrough.append(ir.ArrayAttr.get([ir.StringAttr.get("prefer-vector-width"), ir.StringAttr.get("512")]))
-        if self.options.target_attributes:
-            for key, value in (("target-cpu", facts.target_cpu), ("target-features", facts.target_features)):
-                if value:
-                    passthrough.append(ir.ArrayAttr.get([ir.StringAttr.get(key), ir.StringAttr.get(value)]))
         if passthrough:
             attributes["passthrough"] = ir.ArrayAttr.get(passthrough)
         function = ir.Operation.create("llvm.func", attributes=attributes, regions=1)

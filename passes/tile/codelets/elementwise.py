@@ -106,7 +106,7 @@ def convert(lowering: Lowering, source: Place, element: str, offset: int) -> Pla
 
 
 def _order(places: Sequence[Place]) -> list[int]:
-    """Dimensions from outermost to vector: by y's strides, but a short innermost one gives way to a long one that the source reads in order."""
+    """Dimensions from outermost to vector: by y's strides, but a short innermost one gives way to a long one the source reads in order."""
     y = places[-1]
     order = sorted(range(len(y.shape)), key=lambda i: (-y.strides[i] if y.shape[i] > 1 else -math.inf, i))
     real = [i for i in order if y.shape[i] > 1]

@@ -110,7 +110,7 @@ def rows_contiguous(lowering: Lowering, place: Place) -> Place:
 
 
 def row_space(lowering: Lowering, places: Sequence[Place], count: int) -> tuple[list[int], list[list[int]] | None]:
-    """Leading dimensions (all but the last) of equally shaped places, merged into `count`: sizes, and per place its strides and the last one.
+    """Leading dimensions (all but the last) of equally shaped places, merged into `count`: sizes; per place strides, then the last one.
 
     Strides are None where more dimensions than `count` are left.
     """
