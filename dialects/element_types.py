@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 from torch_mlir.dialects import quant
 
-from qcc.dialects.mlir import ir
+from qcc.dialects import weights
+from qcc.dialects.errors import QccError
+from qcc.dialects.mlir import ext, ir
 from qcc.dialects.operation import Invalid
+
+UNIFORM = quant.UniformQuantizedType | quant.UniformQuantizedPerAxisType | quant.UniformQuantizedSubChannelType
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +58,7 @@ class Affine:
 def affine(kind: ir.Type) -> Affine | None:
     """The affine parameters of a tensor type (or element type), or None where its elements are not `!quant.uniform`."""
     element: Any = kind.element_type if isinstance(kind, ir.RankedTensorType) else kind
-    uniform = (
-        quant.UniformQuantizedType,
-        quant.UniformQuantizedPerAxisType,
-        quant.UniformQuantizedSubChannelType,
-    )
-    if not isinstance(element, uniform):
+    if not isinstance(element, UNIFORM):
         return None
     common: dict[str, Any] = {
         "bits": element.storage_type_integral_width,
@@ -76,11 +75,11 @@ def affine(kind: ir.Type) -> Affine | None:
             zero_points=np.array(element.zero_points, np.int64),
             axis=element.quantized_dimension,
         )
-    from qcc.dialects import weights
-
-    zero_points = weights.array_of(element.zero_points).astype(np.int64)
-    if not element.is_signed:  # the attribute's elements are signless, so its text shows the upper half as negative
-        zero_points = zero_points & ((1 << common["bits"]) - 1)
+    # the attribute's elements are signless: fold them into the range that the type means
+    bits = common["bits"]
+    zero_points = weights.array_of(element.zero_points).astype(np.int64) & ((1 << bits) - 1)
+    if element.is_signed:
+        zero_points = zero_points - ((zero_points >> (bits - 1)) << bits)
     return Affine(
         **common,
         scales=weights.array_of(element.scales).astype(np.float32),
@@ -99,18 +98,51 @@ def affine_type(
     qmin: int | None = None,
     qmax: int | None = None,
     axis: int | None = None,
+    block: Mapping[int, int] | None = None,
 ) -> ir.Type:
-    """`!quant.uniform` of `bits` bits; `scale` and `zero_point` are numbers or, with `axis`, arrays of one entry per index."""
+    """`!quant.uniform` of `bits` bits; `scale` and `zero_point` are numbers, with `axis` arrays of one entry per index, with `block`
+    (axis -> group size) arrays with one axis per entry of `block`.
+
+    Raises QccError for a scale that is not positive and finite, an empty range and a zero point outside of the storage type.
+    """
     low = -(1 << (bits - 1)) if signed else 0
     high = (1 << (bits - 1)) - 1 if signed else (1 << bits) - 1
     qmin, qmax = low if qmin is None else qmin, high if qmax is None else qmax
+    scales = np.asarray(scale, np.float32)
+    zeros = np.broadcast_to(np.asarray(zero_point, np.int64), scales.shape)
+    if bad := [float(v) for v in scales.reshape(-1) if not (np.isfinite(v) and v > 0)]:
+        raise QccError(f"quantization scale is {bad[0]}, expected a positive finite number")
+    if not low <= qmin < qmax <= high:
+        raise QccError(f"quantized range is {qmin}..{qmax}, expected an ascending range within {low}..{high} for {bits} bits")
+    if bad := [int(v) for v in zeros.reshape(-1) if not low <= v <= high]:
+        raise QccError(f"zero point is {bad[0]}, expected {low}..{high}")
     flags = quant.QuantizedType.FLAG_SIGNED if signed else 0
     storage, expressed = ir.IntegerType.get_signless(bits), ir.F32Type.get()
+    if block is not None:
+        zero_dtype = np.dtype(np.bool_ if bits == 1 else f"int{8 if bits <= 8 else 16 if bits <= 16 else 32}")
+        wrapped = zeros if signed else np.where(zeros >= 1 << (bits - 1), zeros - (1 << bits), zeros)
+        return quant.UniformQuantizedSubChannelType.get(
+            flags,
+            storage,
+            expressed,
+            weights.inline_attribute(scales),
+            weights.inline_attribute(wrapped.astype(zero_dtype), storage),
+            list(block),
+            list(block.values()),
+            qmin,
+            qmax,
+        )
     if axis is None:
-        return quant.UniformQuantizedType.get(flags, storage, expressed, float(np.float32(scale)), int(zero_point), qmin, qmax)
-    scales = [float(v) for v in np.asarray(scale, np.float32).reshape(-1)]
-    zeros = [int(v) for v in np.broadcast_to(np.asarray(zero_point), (len(scales),))]
-    return quant.UniformQuantizedPerAxisType.get(flags, storage, expressed, scales, zeros, axis, qmin, qmax)
+        return quant.UniformQuantizedType.get(flags, storage, expressed, scales.item(), zeros.item(), qmin, qmax)
+    values = [float(v) for v in scales.reshape(-1)]
+    zero_points = [int(v) for v in zeros.reshape(-1)]
+    return quant.UniformQuantizedPerAxisType.get(flags, storage, expressed, values, zero_points, axis, qmin, qmax)
+
+
+def is_quantized(kind: ir.Type) -> bool:
+    """Whether a tensor type (or element type) is `!quant...` or one of qcc's own."""
+    element = kind.element_type if isinstance(kind, ir.RankedTensorType) else kind
+    return isinstance(element, UNIFORM | ext.Type)
 
 
 def grouped_type(
@@ -145,17 +177,96 @@ def grouped_type(
 
 def storage_dtype(kind: ir.Type) -> np.dtype[Any]:
     """numpy container of a tensor's stored elements."""
-    from qcc.dialects import weights
+    from qcc.dialects import compressed_types as types
 
     element = kind.element_type if isinstance(kind, ir.RankedTensorType) else kind
     if (a := affine(element)) is not None:
         return np.dtype(f"{'' if a.signed else 'u'}int{8 if a.bits <= 8 else 16 if a.bits <= 16 else 32}")
-    return weights.numpy_dtype(element)
+    match types.describe(element):
+        case None:
+            return weights.numpy_dtype(element)
+        case types.Binary() | types.Ternary() | types.Log2(signed=True):
+            return np.dtype(np.int8)
+        case types.Scaled(element=inner) | types.Blockscaled(element=inner):
+            return weights.numpy_dtype(inner)
+        case types.Minifloat(bits=bits) if bits > 8:
+            return np.dtype(np.uint16)
+        case _:
+            return np.dtype(np.uint8)
+
+
+def bits_of(kind: ir.Type) -> int:
+    """Bits of one stored element, without containers: 4 for `!quant.uniform<i4...>`, 1 for `!qcc.binary`, 32 for f32."""
+    from qcc.dialects import compressed_types as types
+
+    element: Any = kind.element_type if isinstance(kind, ir.RankedTensorType) else kind
+    found = affine(element) or types.describe(element)
+    return found.bits if found is not None else 64 if isinstance(element, ir.IndexType) else element.width
+
+
+def stored_range(kind: ir.Type) -> tuple[int, int] | None:
+    """Least and greatest stored integer of a quantized tensor type; None where stored elements are floats or plain integers."""
+    from qcc.dialects import compressed_types as types
+
+    if (a := affine(kind)) is not None:
+        return a.qmin, a.qmax
+    match types.describe(kind):
+        case types.Binary() | types.Ternary():
+            return -1, 1
+        case types.Log2() as d:
+            return -d.most if d.signed else 0, d.most
+        case types.Codebook() as d:
+            return 0, d.levels.shape[-1] - 1
+        case types.Minifloat(bits=bits):
+            return 0, (1 << bits) - 1
+        case types.Blockscaled(element=ir.IntegerType()):
+            return -128, 127
+        case _:
+            return None
+
+
+def has_integers(kind: ir.Type) -> bool:
+    """Whether real values are integers times a scale, so that integer compute is possible (`formats.integers`)."""
+    from qcc.dialects import compressed_types as types
+
+    if affine(kind) is not None:
+        return True
+    match types.describe(kind):
+        case types.Binary():
+            return True
+        case types.Ternary() as d:
+            return d.symmetric
+        case types.Log2() as d:
+            return d.most <= 32
+        case types.Codebook() as d:
+            return d.levels.dtype.kind == "i"
+        case _:
+            return False
+
+
+def verify(kind: ir.RankedTensorType) -> None:
+    """Raise Invalid where the parameters of a tensor's element type or encoding are out of range or do not fit its shape."""
+    from qcc.dialects import compressed_types, encodings
+
+    compressed_types.verify(kind)
+    if kind.encoding is not None:
+        encodings.verify(encodings.encoding_of(kind), list(kind.shape))
 
 
 def check_payload(value: np.ndarray, kind: ir.RankedTensorType) -> None:
     """Raise Invalid where a constant's payload does not fit its type."""
+    verify(kind)
     if list(value.shape) != list(kind.shape):
         raise Invalid(f"'value' has shape {list(value.shape)}, the result {list(kind.shape)}")
-    if (a := affine(kind)) is not None and value.size and not (a.qmin <= int(value.min()) and int(value.max()) <= a.qmax):
-        raise Invalid(f"'value' holds {int(value.min())}..{int(value.max())}, expected {a.qmin}..{a.qmax} from {kind.element_type}")
+    if not is_quantized(kind):
+        return
+    bounds, dtype = stored_range(kind), storage_dtype(kind)
+    if (value.dtype.kind in "iu") != (bounds is not None) or (bounds is None and value.dtype != dtype):
+        raise Invalid(f"'value' holds {value.dtype}, expected {dtype} for {kind.element_type}")
+    if bounds is None or not value.size:
+        return
+    low, high = bounds
+    if not (low <= int(value.min()) and int(value.max()) <= high):
+        raise Invalid(f"'value' holds {int(value.min())}..{int(value.max())}, expected {low}..{high} from {kind.element_type}")
+    if bits_of(kind) == 1 and low == -1 and not value.all():
+        raise Invalid(f"'value' holds 0, expected only -1 and 1 from {kind.element_type}")

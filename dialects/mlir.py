@@ -47,8 +47,9 @@ def load_dialects(context: ir.Context) -> None:
     """Load the torch dialects and qcc's own into `context`; does nothing where they are loaded already."""
     from torch_mlir.dialects import torch as torch_dialect
 
-    from qcc.dialects import qcc, qisa, qtile
+    from qcc.dialects import compressed_types, encodings, qcc, qisa, qtile
 
+    assert compressed_types.Qcc is encodings.Qcc is qcc.Qcc  # importing them is what adds their types and attributes to the dialect
     torch_dialect.register_dialect(context)
     with context, ir.Location.unknown():
         for dialect in (qcc.Qcc, qtile.Qtile, qisa.Qisa):

@@ -1,14 +1,16 @@
 """The qcc dialect: operations of the graph and integer forms.
 
 `compiler/decisions/0001-forms-and-ops.md` lists the operations; `runtime/reference/qcc.py` says in numpy what each one means.
-Element types and encodings are in `element_types.py`. The verifiers speak to people, so the bindings' own constraints stay open.
+Element types and encodings are in `element_types.py`, `compressed_types.py` and `encodings.py`. The verifiers speak to people, so the
+bindings' own constraints stay open.
 """
 
 # No `from __future__ import annotations` here: the bindings read annotations as objects.
 from collections.abc import Sequence
 from typing import Any
 
-from qcc.dialects import shapes
+from qcc.dialects import element_types, shapes
+from qcc.dialects.element_types import is_quantized
 from qcc.dialects.mlir import ext, ir
 from qcc.dialects.operation import Invalid, base_of, boolean, elements, integer, ints, number, one_of, tensor
 
@@ -49,11 +51,6 @@ UNARY_KINDS = (
 REDUCE_KINDS = ("mean", "sum", "max", "min")
 
 
-def is_quantized(kind: ir.Type) -> bool:
-    """Whether tensor type `kind` has a quantized (`!quant...` or `!qcc...`) element type."""
-    return str(ir.RankedTensorType(kind).element_type).startswith(("!quant.", "!qcc."))
-
-
 def is_float(kind: ir.Type) -> bool:
     """Whether tensor type `kind` has a builtin float element type."""
     return isinstance(ir.RankedTensorType(kind).element_type, ir.FloatType)
@@ -74,6 +71,14 @@ def _expect_compute_types(x: ir.RankedTensorType, w: ir.RankedTensorType, y: ir.
     if is_quantized(x) and is_quantized(w):
         if not is_integer(y):
             raise Invalid(f"result is {y.element_type}, expected an integer accumulator such as i32 because both operands are quantized")
+        for kind in (x, w):
+            if not element_types.has_integers(kind):
+                raise Invalid(f"{kind.element_type} has no integers to accumulate; insert qcc.dequantize")
+            a = element_types.affine(kind)
+            if a is not None and a.block is not None:
+                raise Invalid(
+                    "scales differ along a summed axis (sub-channel type), so no integer accumulator holds the sum; insert qcc.dequantize"
+                )
     elif not (is_float(x) and is_float(w) and is_float(y)):
         raise Invalid(
             f"operands are {x.element_type} and {w.element_type}, result {y.element_type}; expected all float, or two "
@@ -85,8 +90,6 @@ class Constant(Base, name="constant", operands=(), attributes={"value": elements
     """A constant tensor: `value` is the storage container, the result type its meaning."""
 
     def check(self) -> None:
-        from qcc.dialects import element_types
-
         y = tensor(self.y, "result")
         element_types.check_payload(self.attr("value"), y)
 
@@ -98,6 +101,7 @@ class Quantize(Base, name="quantize", operands=("x",)):
         x, y = tensor(self.x, "x"), tensor(self.y, "result")
         if not is_float(x) or not is_quantized(y):
             raise Invalid(f"found {x.element_type} to {y.element_type}, expected float to quantized")
+        element_types.verify(y)
         _expect_shape(y.shape, x.shape, "the operand")
 
 
@@ -110,6 +114,7 @@ class Dequantize(Base, name="dequantize", operands=("x", "bias?"), attributes={"
             raise Invalid(f"found {x.element_type} to {y.element_type}, expected quantized or integer to float")
         if is_integer(x) and "multiplier" not in self.attributes:
             raise Invalid("attribute 'multiplier' is missing, expected one for an integer accumulator")
+        element_types.verify(x)
         _expect_shape(y.shape, x.shape, "the operand")
 
 
@@ -275,8 +280,6 @@ class Lut(Base, name="lut", operands=("x",), attributes={"table": elements()}):
     """table[x - qmin of x's type]: any function of at most 8 bits."""
 
     def check(self) -> None:
-        from qcc.dialects import element_types
-
         x = element_types.affine(self.x.type)
         if x is None or x.bits > 8:
             raise Invalid(f"x is {self.x.type}, expected a quantized tensor of at most 8 bits")

@@ -96,14 +96,21 @@ def constant_attribute(array: np.ndarray, name: str = "", element: ir.Type | Non
     array = np.ascontiguousarray(array) if array.ndim else np.asarray(array)
     kind = ir.RankedTensorType.get(list(array.shape), element or element_type(array.dtype), loc=ir.Location.unknown())
     if array.size <= INLINE_ELEMENTS:
-        plain = array.view(np.uint8) if array.dtype == np.bool_ else array.view(_buffer_dtype(array.dtype))
-        return ir.DenseElementsAttr.get(plain, type=kind)
+        return inline_attribute(array, element)
     key = f"{re.sub(r'[^A-Za-z0-9_.]', '_', name) or 'w'}_{next(_counter)}"
     array = array.view()
     array.flags.writeable = False
     attribute = ir.DenseResourceElementsAttr.get_from_buffer(array.view(_buffer_dtype(array.dtype)), key, kind, alignment=64)
     _arrays.setdefault(ir.Context.current, {})[_key_of(attribute)] = array
     return attribute
+
+
+def inline_attribute(array: np.ndarray, element: ir.Type | None = None) -> ir.Attribute:
+    """A `dense<...>` attribute of `array`, whatever its size; for constants and type parameters whose text people read."""
+    array = np.ascontiguousarray(array) if array.ndim else np.asarray(array)
+    kind = ir.RankedTensorType.get(list(array.shape), element or element_type(array.dtype), loc=ir.Location.unknown())
+    plain = array.view(np.uint8) if array.dtype == np.bool_ else array.view(_buffer_dtype(array.dtype))
+    return ir.DenseElementsAttr.get(plain, type=kind)
 
 
 def array_of(attribute: ir.Attribute) -> np.ndarray:

@@ -1,41 +1,196 @@
-"""What stored elements of every element type mean, and how real values become stored ones."""
+"""What stored elements of every element type mean, and how real values become stored ones.
+
+`stored` arrays have the storage dtype of their type (`element_types.storage_dtype`): integers for affine, level and codebook types, bit
+codes for minifloats, ml_dtypes arrays for builtin floats. All arithmetic on scales is binary32, each operation rounded on its own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from qcc.dialects import element_types
+from qcc.dialects import compressed_types as types
+from qcc.dialects import element_types, weights
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import ir
+from qcc.runtime.reference import minifloat
+from qcc.runtime.reference import qcc as meaning
 
 Array = np.ndarray[Any, Any]
+F32 = np.float32
+MXINT8_UNIT = F32(2.0**-6)  # an i8 element of a microscaling block counts in sixty-fourths (OCP MX v1.0, 5.3.4)
 
 
 def integers(stored: Array, kind: ir.RankedTensorType) -> Array:
-    """The integers that integer compute multiplies, i64: real = integers * scale. Raises QccError for types that have none."""
-    if isinstance(kind.element_type, ir.IntegerType):
+    """The integers that integer compute multiplies, i64: real = integers * `integer_scale`. Raises QccError for types without any."""
+    element = kind.element_type
+    if isinstance(element, ir.IntegerType):
         return stored.astype(np.int64)
     if (a := element_types.affine(kind)) is not None:
         return stored.astype(np.int64) - a.expand(a.zero_points, kind.shape)
-    raise QccError(f"{kind.element_type} has no integer values to compute with; insert qcc.dequantize")
+    d = types.describe(kind)
+    if d is None or not element_types.has_integers(kind):
+        raise QccError(f"{element} has no integer values to compute with; insert qcc.dequantize")
+    match d:
+        case types.Log2():
+            magnitude = np.abs(stored.astype(np.int64))
+            return np.sign(stored.astype(np.int64)) * np.where(magnitude > 0, np.int64(1) << np.maximum(magnitude - 1, 0), 0)
+        case types.Codebook():
+            return _levels(stored, d).astype(np.int64)
+        case _:  # binary and symmetric ternary are stored as the integers they are
+            return stored.astype(np.int64)
+
+
+def integer_scale(kind: ir.RankedTensorType) -> Array:
+    """f32 array that broadcasts against the tensor: what one unit of `integers` is worth."""
+    if (a := element_types.affine(kind)) is not None:
+        return a.expand(a.scales, kind.shape)
+    match types.describe(kind):
+        case types.Ternary(positive=scales):
+            return expand_blocks(scales, kind.shape)
+        case types.Log2() as d:
+            return np.ldexp(expand_blocks(d.scales, kind.shape), d.least).astype(F32)
+        case types.Binary(scales=scales) | types.Codebook(scales=scales):
+            return expand_blocks(scales, kind.shape)
+        case _:
+            raise QccError(f"{kind.element_type} has no integer values to compute with; insert qcc.dequantize")
 
 
 def decode(stored: Array, kind: ir.RankedTensorType) -> Array:
-    """Real values of `stored`, f32."""
+    """Real values of `stored`, f32 in `kind`'s shape."""
+    shape = kind.shape
     if (a := element_types.affine(kind)) is not None:
-        return integers(stored, kind).astype(np.float32) * a.expand(a.scales, kind.shape)
-    raise QccError(f"{kind.element_type} has no real values")
+        return integers(stored, kind).astype(F32) * a.expand(a.scales, shape)
+    match types.describe(kind):
+        case types.Binary(scales=scales):
+            return stored.astype(F32) * expand_blocks(scales, shape)
+        case types.Ternary() as d:
+            return np.where(stored > 0, expand_blocks(d.positive, shape), np.where(stored < 0, -expand_blocks(d.negative, shape), F32(0)))
+        case types.Log2() as d:
+            code = stored.astype(np.int32)
+            power = np.ldexp(np.sign(code).astype(F32), d.least + np.abs(code) - 1)
+            return power * expand_blocks(d.scales, shape)
+        case types.Codebook() as d:
+            return _levels(stored, d).astype(F32) * expand_blocks(d.scales, shape)
+        case types.Scaled(scales=scales):
+            return stored.astype(F32) * expand_blocks(scales, shape)
+        case types.Blockscaled() as d:
+            return stored.astype(F32) * _unit(d) * expand_blocks(d.scales.astype(F32), shape)
+        case types.Minifloat() as d:
+            return minifloat.decode(stored, d) * expand_blocks(d.scales, shape)
+        case None:
+            return stored.astype(F32)
 
 
 def encode(real: Array, kind: ir.RankedTensorType) -> Array:
-    """Stored values of `real` f32, rounded as the type says."""
-    from qcc.runtime.reference import qcc as meaning
+    """Stored values of `real` (f32, in `kind`'s shape): the nearest representable ones. Ties and special cases:
 
+    * affine: half to even, saturating; NaN gives the least.
+    * binary: 0 and NaN are positive. Ternary: the nearest of the three, ties to 0. Codebook: the nearest level, ties to the first.
+    * log2: nearest in the logarithm (LogNet); below the least power by more than half an octave 0; saturating; unsigned: negatives are 0.
+    * floats: half to even, saturating to the greatest finite number; NaN stays NaN where the format has one, else 0.
+    """
+    shape = kind.shape
+    dtype = element_types.storage_dtype(kind)
+    real = np.asarray(real, F32)
     if (a := element_types.affine(kind)) is not None:
-        stored = meaning.quantize(
-            real, scale=a.expand(a.scales, kind.shape), zero_point=a.expand(a.zero_points, kind.shape), qmin=a.qmin, qmax=a.qmax
-        )
-        return stored.astype(element_types.storage_dtype(kind))
-    raise QccError(f"{kind.element_type} cannot be quantized to")
+        scale, zero_point = a.expand(a.scales, shape), a.expand(a.zero_points, shape)
+        return meaning.quantize(real, scale=scale, zero_point=zero_point, qmin=a.qmin, qmax=a.qmax).astype(dtype)
+    match types.describe(kind):
+        case types.Binary():
+            return np.where(real < 0, -1, 1).astype(dtype)
+        case types.Ternary() as d:
+            up = real * F32(2) > expand_blocks(d.positive, shape)
+            down = real * F32(2) < -expand_blocks(d.negative, shape)
+            return up.astype(dtype) - down.astype(dtype)
+        case types.Log2() as d:
+            return _encode_log2(real / expand_blocks(d.scales, shape), d).astype(dtype)
+        case types.Codebook() as d:
+            return _nearest_level(real / expand_blocks(d.scales, shape), d).astype(dtype)
+        case types.Scaled() as d:
+            return _to_float(real / expand_blocks(d.scales, shape), dtype)
+        case types.Blockscaled() as d:
+            mantissa = real / expand_blocks(d.scales.astype(F32), shape) / _unit(d)
+            return _to_float(mantissa, dtype) if dtype.kind != "i" else np.clip(np.rint(mantissa), -127, 127).astype(dtype)
+        case types.Minifloat() as d:
+            return minifloat.encode(real / expand_blocks(d.scales, shape), d)
+        case None:
+            return real.astype(dtype)
+
+
+def zero(kind: ir.RankedTensorType) -> Array:
+    """The stored element of real value 0, broadcastable against the tensor. Raises QccError for types without zero (binary)."""
+    dtype = element_types.storage_dtype(kind)
+    if (a := element_types.affine(kind)) is not None:
+        return a.expand(a.zero_points, kind.shape).astype(dtype)
+    match types.describe(kind):
+        case types.Binary():
+            raise QccError(f"{kind.element_type} has no zero, so its tensors cannot be sparse; expected ternary or affine elements")
+        case types.Codebook() as d:
+            if not (d.levels == 0).any(axis=-1).all():
+                raise QccError("codebook without a level 0, so its tensors cannot be sparse; add the level")
+            index = (d.levels == 0).argmax(axis=-1)
+            return expand_blocks(index.reshape(1) if d.levels.ndim == 1 else index, kind.shape).astype(dtype)
+        case _:
+            return np.zeros((), dtype)
+
+
+def expand_blocks(values: Array, shape: Sequence[int]) -> Array:
+    """Scales (one entry, or sizes that divide `shape`) as an array that broadcasts against a tensor of `shape`."""
+    if values.size == 1:
+        return values.reshape([1] * len(shape))
+    for axis, (count, size) in enumerate(zip(values.shape, shape, strict=True)):
+        if count not in (1, size):
+            values = np.repeat(values, size // count, axis=axis)
+    return values
+
+
+def microscale(real: Array, element: ir.Type, block: Sequence[int]) -> types.Blockscaled:
+    """The MX block format of `real`: per block the power of two floor(log2(max |x|)) - (greatest exponent of `element`) (OCP MX v1.0, 6.3)."""
+    blocks = [n for s, b in zip(real.shape, block, strict=True) for n in (s // b, b)]
+    greatest = np.abs(real.astype(F32)).reshape(blocks).max(axis=tuple(range(1, len(blocks), 2)))
+    top = 0 if str(element) == "i8" else int(np.frexp(float(minifloat.greatest(weights.numpy_dtype(element))))[1]) - 1
+    exponent = np.where(greatest > 0, np.frexp(greatest)[1] - 1 - top, 0)
+    scales = np.ldexp(F32(1), np.clip(exponent, -126, 127)).astype(weights.numpy_dtype(ir.Float8E8M0FNUType.get()))
+    return types.Blockscaled(element, tuple(block), scales)
+
+
+def _unit(d: types.Blockscaled) -> np.float32:
+    return MXINT8_UNIT if str(d.element) == "i8" else F32(1)
+
+
+def _levels(stored: Array, d: types.Codebook) -> Array:
+    if d.levels.ndim == 1:
+        return d.levels[stored]
+    table = d.levels
+    for axis, size in enumerate(stored.shape):
+        table = np.repeat(table, size // table.shape[axis], axis=axis)
+    return np.take_along_axis(table, stored[..., None].astype(np.int64), axis=-1)[..., 0]
+
+
+def _nearest_level(x: Array, d: types.Codebook) -> Array:
+    best, index = np.full(x.shape, np.inf, np.float64), np.zeros(x.shape, np.uint8)
+    for k in range(d.levels.shape[-1]):
+        level = d.levels[..., k].astype(np.float64)
+        distance = np.abs(x - (expand_blocks(level, x.shape) if level.ndim else level))
+        index = np.where(distance < best, k, index)
+        best = np.minimum(best, distance)
+    return index
+
+
+def _encode_log2(x: Array, d: types.Log2) -> Array:
+    mantissa, exponent = np.frexp(np.abs(x))  # mantissa in [1/2, 1)
+    nearest = exponent - (mantissa < np.sqrt(0.5))  # round(log2 |x|)
+    code = np.where((x == 0) | np.isnan(x), 0, np.clip(nearest - d.least + 1, 0, d.most))
+    code = np.where(np.isinf(x), d.most, code)
+    return np.where(x < 0, -code if d.signed else 0, code)
+
+
+def _to_float(x: Array, dtype: np.dtype[Any]) -> Array:
+    """Half to even into an ml_dtypes or numpy float, saturating."""
+    bound = minifloat.greatest(dtype)
+    saturated = np.where(np.isnan(x), x, np.clip(x, -bound, bound))
+    has_nan = bool(np.isnan(np.array(np.nan).astype(dtype).astype(F32)))
+    return np.where(np.isnan(x) & (not has_nan), F32(0), saturated).astype(F32).astype(dtype)
