@@ -9,12 +9,13 @@ from __future__ import annotations
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qcc.compiler import frontend, pipeline
+from qcc.compiler import frontend, pipeline, report
+from qcc.compiler.cost import layers
 from qcc.compiler.options import CompileOptions
 from qcc.dialects import forms
 from qcc.dialects.errors import QccError
@@ -44,10 +45,12 @@ class Compilation:
     """One model on its way through the forms. `module` is changed in place; `seconds` holds the time of every stage run so far."""
 
     imported: frontend.ImportedModel
+    reload: Callable[[], frontend.ImportedModel]
     options: CompileOptions
     observer: Observer = field(default_factory=Observer)
     context: PassContext = field(default_factory=PassContext)
     seconds: list[tuple[str, float]] = field(default_factory=list)
+    layers: list[layers.LayerCount] = field(default_factory=list)
     form: str = "torch"
 
     @property
@@ -63,12 +66,14 @@ class Compilation:
         total = sum(len(stages) for _, stages in steps[: names.index(form) + 1])
         for name, stages in steps[names.index(self.form) + 1 if self.form in names else 0 : names.index(form) + 1]:
             for index, stage in enumerate(stages):
-                self.observer.progress(stage.name, len(self.seconds) / max(total, 1))
+                self.observer.progress(stage.name, (len(self.seconds) - 1) / max(total, 1))
                 start = time.perf_counter()
                 self._run(stage, stages[index:])
                 self.seconds.append((stage.name, time.perf_counter() - start))
                 self.observer.after_stage(stage, self.seconds[-1][1], self.module)
             forms.check(name, self.module)
+            if name == "integer":
+                self.layers = layers.count(self.module)
             self.form = name
             self.observer.at_form(name, self.module)
         return self.module
@@ -79,7 +84,7 @@ class Compilation:
         except QccError:
             raise
         except Exception as error:
-            done = len(self.seconds)
+            done = len(self.seconds) - 1  # the first entry is the import
             path = self._reproducer(done, rest)
             raise InternalError(f"pass '{stage.name}' failed: {type(error).__name__}: {error}", path) from error
 
@@ -87,11 +92,10 @@ class Compilation:
         """Save the IR as it was before stage number `done` (by importing again) and the command that runs the rest."""
         folder = Path(tempfile.mkdtemp(prefix="qcc-reproducer-"))
         try:
-            again = self.imported.reload()
+            module = self.reload().module
             stages = [s for _, group in pipeline.forms(self.options) for s in group]
             for stage in stages[:done]:
-                run_stage(stage, again.module, PassContext())
-            module = again.module
+                run_stage(stage, module, PassContext())
         except Exception:  # the failure may also be in importing again; then the module as it is must do
             module = self.module
         saved = folder / "before.mlir"
@@ -111,8 +115,11 @@ def start(
     observer = observer or Observer()
     observer.progress("import", 0.0)
     begin = time.perf_counter()
-    imported = frontend.load(model, example_inputs=example_inputs, batch=options.batch)
-    compilation = Compilation(imported, options, observer)
+
+    def load() -> frontend.ImportedModel:
+        return frontend.load(model, example_inputs)
+
+    compilation = Compilation(load(), load, options, observer)
     compilation.seconds.append(("import", time.perf_counter() - begin))
     return compilation
 
@@ -136,11 +143,13 @@ def finish(compilation: Compilation, **run: Any) -> Any:
     return cpu.build(compilation, **run)
 
 
-def report_base(compilation: Compilation) -> Mapping[str, Any]:
-    """What both targets' reports start from: options, stage times, facts per layer, remarks."""
+def report_base(compilation: Compilation, isa: str) -> dict[str, Any]:
+    """What both targets' reports start from: options, stage times, layers with facts and predictions for `isa`, remarks."""
+    rows = report.layer_rows(compilation.layers, compilation.context.facts, isa)
     return {
-        "options": compilation.options.__dict__,
+        "options": asdict(compilation.options),
         "seconds": [{"stage": name, "seconds": seconds} for name, seconds in compilation.seconds],
-        "facts": compilation.context.facts,
+        "layers": rows,
+        "totals": report.totals(rows),
         "remarks": compilation.context.remarks,
     }

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from qcc.compiler.cost import energy, layers, machine
 from qcc.dialects.errors import QccError
-from qcc.dialects.mlir import ir
 from qcc.runtime.atomic_file import atomic_write
 
 
-def layer_rows(module: ir.Module, facts: dict[str, dict[str, Any]], isa: str) -> list[dict[str, Any]]:
-    """One row per layer of an integer-form module, with the facts that passes recorded and the predicted time (us) and energy (nJ)."""
+def layer_rows(counts: Sequence[layers.LayerCount], facts: dict[str, dict[str, Any]], isa: str) -> list[dict[str, Any]]:
+    """One row per layer, with the facts that passes recorded and the predicted time (us) and energy (nJ)."""
     model = machine.DEFAULTS.get(isa, machine.DEFAULTS["generic"])
     rows: list[dict[str, Any]] = []
-    for layer in layers.count(module):
+    for layer in counts:
         row = layer.as_dict()
         row["output_shape"] = list(layer.output_shape)
         row["predicted_us"] = model.predict_us(layer)

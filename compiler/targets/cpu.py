@@ -120,7 +120,6 @@ def build(compilation: Compilation, *, threads: int | None = None) -> Any:
     from qcc.compiler.emit import program
 
     module = compilation.run_to("llvm")
-    report = dict(driver.report_base(compilation))
-    return program.executable(
-        module, CpuTarget(compilation.options.cpu), fingerprint=compilation.options.fingerprint, report=report, threads=threads
-    )
+    target = CpuTarget(compilation.options.cpu)
+    report = driver.report_base(compilation, target.isa)
+    return program.executable(module, target, fingerprint=compilation.options.fingerprint, report=report, threads=threads)

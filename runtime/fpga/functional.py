@@ -35,8 +35,11 @@ def run_in_token_order(machine: Machine, words: Sequence[Word], chooser: Chooser
     queues = [deque(w for w in words if w.unit == unit) for unit in range(len(UNITS))]
     tokens = [[0] * len(UNITS) for _ in UNITS]  # [from][to]
     while any(queues):
-        able = [u for u, q in enumerate(queues) if q and machine.ready(q[0])
-                and all(tokens[v][u] for v in range(len(UNITS)) if q[0].wait >> v & 1)]
+        able = [
+            u
+            for u, q in enumerate(queues)
+            if q and machine.ready(q[0]) and all(tokens[v][u] for v in range(len(UNITS)) if q[0].wait >> v & 1)
+        ]
         if not able:
             stuck = ", ".join(f"{UNITS[u]} before {q[0].name}" for u, q in enumerate(queues) if q)
             raise QccError(f"the program is deadlocked: {stuck} waits for tokens that no one sends")

@@ -131,8 +131,9 @@ class Machine:
         plane, index, last, payload = decode_lines(data, word, self.configuration)
         first, count = word["line"], len(plane)
         if first + count > self.configuration.weight_lines:
-            raise QccError(f"load_weights writes lines {first}..{first + count - 1}, "
-                           f"the weight buffer has {self.configuration.weight_lines}")
+            raise QccError(
+                f"load_weights writes lines {first}..{first + count - 1}, the weight buffer has {self.configuration.weight_lines}"
+            )
         where = slice(first, first + count)
         self.lines[where], self.line_plane[where], self.line_index[where], self.line_last[where] = payload, plane, index, last
         self._matrices.clear()
@@ -219,8 +220,9 @@ class Machine:
         channels = tiles // window * c.rows
         self._check_buffer("parameter", np.array([word["parameter"]]), channels, c.parameter_entries)
         rounding = ROUNDINGS[mode["rounding"]]
-        bias, multiplier, shift = (p.reshape(1, -1, 1, c.rows, 1) for p in
-                                   self.parameters[word["parameter"] : word["parameter"] + channels].T)
+        bias, multiplier, shift = (
+            p.reshape(1, -1, 1, c.rows, 1) for p in self.parameters[word["parameter"] : word["parameter"] + channels].T
+        )
         acc = self._take(tiles * groups).reshape(groups, tiles // window, window, c.rows, c.columns)
         y = shift_right(wrap32(acc + bias) * multiplier, shift, rounding) + mode["zero_point"]
         y = np.clip(y, mode["low"], mode["high"]).max(axis=2)  # [groups, tiles / window, R, C]
@@ -279,8 +281,9 @@ class Machine:
 
     def _check_dram(self, addresses: np.ndarray) -> None:
         if addresses.size and (int(addresses.min()) < 0 or int(addresses.max()) >= len(self.dram)):
-            raise QccError(f"the program reaches DRAM words {int(addresses.min())}..{int(addresses.max())}, "
-                           f"the memory map has {len(self.dram)}")
+            raise QccError(
+                f"the program reaches DRAM words {int(addresses.min())}..{int(addresses.max())}, the memory map has {len(self.dram)}"
+            )
 
     def _dram_bytes(self, address: int, words: int) -> np.ndarray:
         if address + words > len(self.dram):

@@ -75,7 +75,11 @@ def test_shapes_that_do_not_fit_name_the_layer(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_dynamic_shape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = GOOD.replace("tensor<1x4xf32>", "tensor<?x4xf32>").replace("tensor<1x4x!", "tensor<?x4x!").replace("tensor<1x2xf32>", "tensor<?x2xf32>")
+    text = (
+        GOOD.replace("tensor<1x4xf32>", "tensor<?x4xf32>")
+        .replace("tensor<1x4x!", "tensor<?x4x!")
+        .replace("tensor<1x2xf32>", "tensor<?x2xf32>")
+    )
     fails(capsys, compile_text(tmp_path, text), "static shape")
 
 

@@ -45,8 +45,17 @@ class Image:
 def mode_words(a_bits, a_signed, w_bits, w_signed, bipolar, vector, bits, low, high, channels, zero=0, rounding=1, residual=None):
     off = {"enable": 0, "planes": 0, "signed": 0, "zero_point": 0, "low": 0, "high": 0, "residual_words": 0}
     return [
-        Word("execute_mode", {"planes": a_bits, "signed": int(a_signed), "weight_planes": w_bits, "weight_signed": int(w_signed),
-                              "bipolar": int(bipolar), "vector_words": vector}),
+        Word(
+            "execute_mode",
+            {
+                "planes": a_bits,
+                "signed": int(a_signed),
+                "weight_planes": w_bits,
+                "weight_signed": int(w_signed),
+                "bipolar": int(bipolar),
+                "vector_words": vector,
+            },
+        ),
         Word("post_requantize", {"zero_point": zero, "low": low, "high": high, "bits": bits, "rounding": rounding, "channels": channels}),
         Word("post_residual", residual or off),
     ]
@@ -75,19 +84,47 @@ def linear_program(rng, n, k, out, a_bits, a_signed, w_bits, w_signed, *, bipola
     at_y = len(image.data) // C.word_bytes
     groups, vector = -(-n // C.columns), words * a_bits
     program = [
-        Word("load_geometry", {"height": 1, "width": n, "kernel_y": 1, "kernel_x": 1, "dilation_y": 1, "dilation_x": 1, "stride_x": 1,
-                               "run_words": vector}),
+        Word(
+            "load_geometry",
+            {"height": 1, "width": n, "kernel_y": 1, "kernel_x": 1, "dilation_y": 1, "dilation_x": 1, "stride_x": 1, "run_words": vector},
+        ),
         Word("load_layout", {"padding": 0, "pixel_words": vector, "row_words": 0, "vector_words": vector}),
         Word("load_activations", {"address": at_x, "activation": 0, "first": 0, "count": n, "y": 0, "x": 0}),
-        Word("load_weights", {"address": at_w, "line": 0, "tiles": tiles, "words": words, "planes": w_bits, "coding": coding,
-                              "size_words": -(-len(coded) // C.word_bytes)}),
+        Word(
+            "load_weights",
+            {
+                "address": at_w,
+                "line": 0,
+                "tiles": tiles,
+                "words": words,
+                "planes": w_bits,
+                "coding": coding,
+                "size_words": -(-len(coded) // C.word_bytes),
+            },
+        ),
         Word("load_parameters", {"address": at_p, "parameter": 0, "count": tiles * C.rows}, signal=0b110),
         *mode_words(a_bits, a_signed, w_bits, w_signed, bipolar, vector, 32, -(1 << 31), (1 << 31) - 1, out),
         Word("execute", {"line": 0, "activation": 0, "tiles": tiles, "groups": groups, "accumulate": 0, "emit": 1}, wait=1),
-        Word("post", {"tiles": tiles, "groups": groups, "window": 1, "parameter": 0, "channel": 0, "output": 0,
-                      "output_words": out_run, "residual": 0}, wait=1, signal=0b1000),
-        Word("store", {"address": at_y, "output": 0, "count": n, "run_words": out_run, "pixel_words": out_run,
-                       "output_words": out_run}, wait=4),
+        Word(
+            "post",
+            {
+                "tiles": tiles,
+                "groups": groups,
+                "window": 1,
+                "parameter": 0,
+                "channel": 0,
+                "output": 0,
+                "output_words": out_run,
+                "residual": 0,
+            },
+            wait=1,
+            signal=0b1000,
+        ),
+        Word(
+            "store",
+            {"address": at_y, "output": 0, "count": n, "run_words": out_run, "pixel_words": out_run, "output_words": out_run},
+            wait=4,
+        ),
         Word("finish"),
     ]
     expected = x @ w.T + bias[:out]
@@ -101,19 +138,35 @@ def result(machine, place, channels, planes=32, signed=True):
 
 
 @settings(max_examples=40, deadline=None)
-@given(n=st.integers(1, 5), k=st.integers(1, 70), out=st.integers(1, 9), a_bits=st.integers(1, 8), a_signed=st.booleans(),
-       w_bits=st.integers(1, 8), w_signed=st.booleans(), coding=st.integers(0, 1), density=st.sampled_from([0.0, 0.05, 1.0]),
-       seed=st.integers(0, 999))
+@given(
+    n=st.integers(1, 5),
+    k=st.integers(1, 70),
+    out=st.integers(1, 9),
+    a_bits=st.integers(1, 8),
+    a_signed=st.booleans(),
+    w_bits=st.integers(1, 8),
+    w_signed=st.booleans(),
+    coding=st.integers(0, 1),
+    density=st.sampled_from([0.0, 0.05, 1.0]),
+    seed=st.integers(0, 999),
+)
 def test_every_precision_and_sign_gives_the_integer_product(n, k, out, a_bits, a_signed, w_bits, w_signed, coding, density, seed):
     program, machine, expected, place = linear_program(
-        np.random.default_rng(seed), n, k, out, a_bits, a_signed, w_bits, w_signed, coding=coding, density=density)
+        np.random.default_rng(seed), n, k, out, a_bits, a_signed, w_bits, w_signed, coding=coding, density=density
+    )
     functional.run(machine, decode_stream(encode_stream(program)))
     np.testing.assert_array_equal(result(machine, place, expected.shape[1]), expected)
 
 
 @settings(max_examples=20, deadline=None)
-@given(n=st.integers(1, 5), k=st.integers(1, 70), out=st.integers(1, 9), a_bits=st.integers(1, 8), a_signed=st.booleans(),
-       seed=st.integers(0, 99))
+@given(
+    n=st.integers(1, 5),
+    k=st.integers(1, 70),
+    out=st.integers(1, 9),
+    a_bits=st.integers(1, 8),
+    a_signed=st.booleans(),
+    seed=st.integers(0, 99),
+)
 def test_bipolar_weights_take_one_plane(n, k, out, a_bits, a_signed, seed):
     program, machine, expected, place = linear_program(np.random.default_rng(seed), n, k, out, a_bits, a_signed, 1, False, bipolar=True)
     functional.run(machine, program)
@@ -171,17 +224,20 @@ def test_shift_right_rounds_ties_as_stated(rounding):
     np.testing.assert_array_equal(shift_right(values, 0, rounding), values)
 
 
-@pytest.mark.parametrize(("name", "field", "value", "message"), [
-    ("load_activations", "address", 10**6, "the program reaches DRAM words"),
-    ("load_weights", "address", 10**6, "the program reaches DRAM word"),
-    ("load_weights", "tiles", 7, "expected 7"),
-    ("execute", "tiles", 4000, "the buffer holds"),
-    ("execute", "groups", 4000, "of the activation buffer, which has 256"),
-    ("post", "groups", 2, "accumulator tiles, execute emitted"),
-    ("post", "window", 2, "expected a multiple of the window"),
-    ("post", "output", 120, "of the output buffer, which has 128"),
-    ("store", "address", 10**6, "the program reaches DRAM words"),
-])
+@pytest.mark.parametrize(
+    ("name", "field", "value", "message"),
+    [
+        ("load_activations", "address", 10**6, "the program reaches DRAM words"),
+        ("load_weights", "address", 10**6, "the program reaches DRAM word"),
+        ("load_weights", "tiles", 7, "expected 7"),
+        ("execute", "tiles", 4000, "the buffer holds"),
+        ("execute", "groups", 4000, "of the activation buffer, which has 256"),
+        ("post", "groups", 2, "accumulator tiles, execute emitted"),
+        ("post", "window", 2, "expected a multiple of the window"),
+        ("post", "output", 120, "of the output buffer, which has 128"),
+        ("store", "address", 10**6, "the program reaches DRAM words"),
+    ],
+)
 def test_leaving_a_buffer_is_an_error(name, field, value, message):
     program, machine, _, _ = linear_program(np.random.default_rng(0), 1, 40, 9, 4, False, 2, True)
     program = [Word(w.name, {**w.fields, field: value}) if w.name == name else w for w in program]
