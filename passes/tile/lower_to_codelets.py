@@ -77,8 +77,8 @@ def _lower(module: ir.Module, function: Any, isa: str) -> None:
             continue
         if op.name == "func.return":
             outputs = [_output(lowering, i, value) for i, value in enumerate(op.operands)]
-            lowering.function.attributes["qcc.inputs"] = _interface(function, "arg_attrs", [v.type for v in block.arguments])
-            lowering.function.attributes["qcc.outputs"] = _interface(function, "res_attrs", [v.type for v in op.operands])
+            lowering.function.attributes["qcc.inputs"] = _interface(function, "qcc.inputs", [v.type for v in block.arguments])
+            lowering.function.attributes["qcc.outputs"] = _interface(function, "qcc.outputs", [v.type for v in op.operands])
         elif op.name in FUSABLE:
             done |= elementwise.lower(lowering, op)
         elif op.name in FUSING:
@@ -159,11 +159,6 @@ def _interface_place(lowering: Lowering, value: Any, space: str, index: int) -> 
 
 
 def _interface(function: Any, attribute: str, types: list[Any]) -> ir.Attribute:
-    """[{type, and what the source says about each}] for arguments or results."""
-    known = op_attribute(function, attribute) or [{} for _ in types]
-    return ir.ArrayAttr.get(
-        [
-            to_attribute({"type": kind, **{k.removeprefix("qcc."): v for k, v in said.items()}})
-            for kind, said in zip(types, known, strict=True)
-        ]
-    )
+    """[{name, type}] for arguments or results, with the names that the front end left on the function."""
+    names = op_attribute(function, attribute) or [f"{attribute.removeprefix('qcc.')[:-1]}_{i}" for i in range(len(types))]
+    return to_attribute([{"name": name, "type": kind} for name, kind in zip(names, types, strict=True)])
