@@ -39,8 +39,7 @@ def qcc_int8(int8: Path, float32: Path, threads: int) -> Runner:
     executable = qcc.compile(int8, threads=threads)
 
     def layers(x: np.ndarray, runs: int) -> dict[str, float]:
-        profile = executable.profile([x], runs=runs)
-        return {row["name"]: row["us"] for row in profile.rows}
+        return dict(executable.profile([x], runs=runs).layer_us)
 
     return Runner(lambda x: executable(x), layers, {"version": qcc.__version__})
 

@@ -39,6 +39,7 @@ INTEGER: tuple[Stage, ...] = (
     Stage("fold-quantized-pooling", reason="means on stored integers"),
     Stage("fold-qdq", reason="products between dequantized operands become exact integer products; the rest of quantize is rescaling"),
     Stage("cse", reason="integer biases and weights that layers share"),
+    Stage("keep-layer-outputs", "enabled={keep_layers}", "qcc-run --compare looks at every layer's output; off unless asked for"),
 )
 
 # integer form -> tiled form
@@ -69,7 +70,7 @@ def forms(options: CompileOptions) -> list[tuple[str, list[Stage]]]:
         "cpu": [("graph", IMPORT), ("integer", INTEGER), ("tiled", TILE), ("llvm", LLVM)],
         "fpga": [("graph", IMPORT), ("integer", INTEGER), ("isa", ISA)],
     }[options.target]
-    values = asdict(options)
+    values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in asdict(options).items()}
     if options.target == "cpu":
         values |= CpuTarget(options.cpu).stage_options()
     return [(name, [replace(s, options=s.options.format(**values)) for s in stages]) for name, stages in target]

@@ -19,7 +19,7 @@ from qcc.runtime.reference import formats
 from qcc.runtime.reference import qcc as meaning
 
 Array = np.ndarray[Any, Any]
-OnOp = Callable[[Any, list[Array]], None]
+OnOp = Callable[[Any, list[Array]], "Sequence[Array] | None"]
 Generic = Callable[[ir.Module, str, Sequence[Array]], list[Array]]
 
 
@@ -28,7 +28,8 @@ def run(
 ) -> list[Array]:
     """Results of `function` on `inputs`, which must have the shapes and storage dtypes of its arguments.
 
-    `on_op(op, results)` is called behind every operation of the function, for comparing layer by layer. `generic(module, name, inputs)`
+    `on_op(op, results)` is called behind every operation of the function, for comparing layer by layer; arrays that it returns take the
+    place of the results. `generic(module, name, inputs)`
     runs a function of upstream operations. Raises QccError for a missing function, inputs that do not fit, operations without a meaning
     here, and values that leave their type (an accumulator too narrow).
     """
@@ -62,8 +63,8 @@ class _Interpreter:
             results = self.execute(op, operands)
             for value, array in zip(op.results, results, strict=True):
                 values[value] = _stored(op, array, value.type)
-            if self.on_op is not None:
-                self.on_op(op, [values[v] for v in op.results])
+            if self.on_op is not None and (replaced := self.on_op(op, [values[v] for v in op.results])) is not None:
+                values.update(zip(op.results, replaced, strict=True))
             for value in op.operands:  # activations of a large network are let go as soon as nobody needs them
                 if value in uses:
                     uses[value] -= 1

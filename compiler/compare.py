@@ -1,0 +1,199 @@
+"""Compare a compiled model with the numpy reference layer by layer and name the first layer that leaves it.
+
+The compiled side returns every layer's output (option `keep_layers`, pass `keep-layer-outputs`). The reference runs the same integer form.
+Each layer is judged twice:
+
+* by itself: the reference computes the layer from what the *compiled* model fed to it, so a wrong layer does not blame those after it.
+  Quantized results must be equal; float results may differ by `FLOAT_TOLERANCE` of the layer's largest value, because the order of sums
+  and the polynomials of exponentials are the target's own;
+* since the input: against the reference run from the model's input, which shows how errors of float layers travel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from qcc.compiler import driver
+from qcc.compiler.options import CompileOptions
+from qcc.dialects import element_types
+from qcc.dialects.errors import QccError
+from qcc.dialects.mlir import ir, op_attribute, walk
+from qcc.runtime.reference import formats, interpreter
+
+Array = np.ndarray[Any, Any]
+
+FLOAT_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Error:
+    """How far `found` is from `expected`, both real. `sqnr_db`: 10 log10(signal power / error power), infinite where equal."""
+
+    differing: int
+    count: int
+    max_abs: float
+    mean_abs: float
+    cosine: float
+    sqnr_db: float
+
+    @staticmethod
+    def of(found: Array, expected: Array) -> Error:
+        a, b = found.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
+        off = np.where(same, 0.0, np.abs(a - b))
+        noise, signal = float(off @ off), float(b @ b)
+        lengths = math.sqrt(float(a @ a)) * math.sqrt(signal)
+        return Error(
+            differing=int(np.count_nonzero(~same)),
+            count=a.size,
+            max_abs=float(off.max(initial=0.0)),
+            mean_abs=float(off.mean()) if a.size else 0.0,
+            cosine=float(a @ b) / lengths if lengths else float(noise == 0),
+            sqnr_db=math.inf if noise == 0 else 10 * math.log10(signal / noise) if signal else -math.inf,
+        )
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer's output. `steps` is the greatest difference of stored integers, None for a float output."""
+
+    name: str
+    op: str
+    own: Error
+    since_input: Error
+    steps: int | None
+    largest: float
+
+    @property
+    def leaves(self) -> bool:
+        """Whether the layer by itself leaves the reference."""
+        if self.steps is not None:
+            return self.steps > 0
+        return not self.own.max_abs <= FLOAT_TOLERANCE * self.largest  # also where it is NaN
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All layers in program order."""
+
+    layers: Sequence[Layer]
+
+    @property
+    def first(self) -> Layer | None:
+        """The first layer that leaves the reference."""
+        return next((layer for layer in self.layers if layer.leaves), None)
+
+    @property
+    def same(self) -> bool:
+        return self.first is None
+
+    @property
+    def text(self) -> str:
+        """A table, and one sentence that names the first layer that leaves the reference."""
+        width = max([len(layer.name) for layer in self.layers] + [5])
+        lines = [
+            f"{'layer':{width}}  {'differing':>13} {'max abs':>10} {'mean abs':>10} {'cosine':>9} {'SQNR dB':>8} {'since input dB':>15}"
+        ]
+        for layer in self.layers:
+            e = layer.own
+            lines.append(
+                f"{layer.name:{width}}  {f'{e.differing}/{e.count}':>13} {e.max_abs:10.3g} {e.mean_abs:10.3g} {e.cosine:9.6f} "
+                f"{_decibel(e.sqnr_db):>8} {_decibel(layer.since_input.sqnr_db):>15}"
+                + ("  <- leaves the reference" if layer.leaves else "")
+            )
+        return "\n".join([*lines, self.verdict])
+
+    @property
+    def verdict(self) -> str:
+        if (layer := self.first) is None:
+            exact = sum(layer.own.differing == 0 for layer in self.layers)
+            return (
+                f"no layer leaves the reference: {exact} of {len(self.layers)} are equal bit for bit, the others within {FLOAT_TOLERANCE}"
+            )
+        e = layer.own
+        steps = "" if layer.steps is None else f", by at most {layer.steps} steps"
+        return (
+            f"first layer that leaves the reference: '{layer.name}' ({layer.op}): {e.differing} of {e.count} values differ{steps}; "
+            f"max abs {e.max_abs:.3g}, mean abs {e.mean_abs:.3g}, cosine {e.cosine:.6f}, SQNR {_decibel(e.sqnr_db)} dB"
+        )
+
+
+def _decibel(value: float) -> str:
+    return "exact" if value == math.inf else f"{value:.1f}"
+
+
+def artefact(executable: Any, model: Any, inputs: Sequence[Array]) -> Comparison:
+    """Compare `executable`, compiled from `model` with `keep_layers`, on `inputs`.
+
+    Raises QccError where it was compiled without, or from another model.
+    """
+    options = CompileOptions(**executable.info.get("report", {}).get("options", {}))
+    if not options.keep_layers:
+        raise QccError("the artefact does not keep its layers' outputs; compile it with --keep-layers to compare it")
+    module = driver.start(model, options, example_inputs=inputs).run_to("integer")
+    outputs = executable(*inputs)
+    return module_outputs(module, inputs, list(outputs) if isinstance(outputs, tuple | list) else [outputs])
+
+
+def module_outputs(module: ir.Module, inputs: Sequence[Array], outputs: Sequence[Array]) -> Comparison:
+    """Compare `outputs`, all results of a compiled integer-form `module` whose layers are kept, with the reference on `inputs`."""
+    main = next(op for op in walk(module, "func.func") if op_attribute(op, "sym_name") == "main")
+    block = main.regions[0].blocks[0]
+    returned = list(block.operations[len(block.operations) - 1].operands)
+    names = op_attribute(main, "qcc.outputs", [str(i) for i in range(len(returned))])
+    if len(returned) != len(outputs):
+        raise QccError(f"the artefact gives {len(outputs)} values, the model {len(returned)}; expected the model it was compiled from")
+    for name, value, found in zip(names, returned, outputs, strict=True):
+        if list(value.type.shape) != list(found.shape):
+            raise QccError(
+                f"the artefact gives {list(found.shape)}, the model {list(value.type.shape)}; expected the model it was compiled from",
+                layer=name,
+            )
+    judge = _Judge(dict(zip(returned, zip(names, outputs, strict=True), strict=True)))
+    interpreter.run(module, list(inputs), on_op=judge.remember)
+    interpreter.run(module, list(inputs), on_op=judge.judge)
+    return Comparison(judge.layers)
+
+
+@dataclass
+class _Judge:
+    """`kept`: value -> (name, what the compiled model gave)."""
+
+    kept: dict[Any, tuple[str, Array]]
+    expected: dict[str, Array] = field(default_factory=dict)
+    layers: list[Layer] = field(default_factory=list)
+
+    def remember(self, op: Any, results: Sequence[Array]) -> None:
+        """First run: what the reference makes of the model's input."""
+        for value, array in zip(op.results, results, strict=True):
+            if value in self.kept:
+                self.expected[self.kept[value][0]] = array
+
+    def judge(self, op: Any, results: Sequence[Array]) -> list[Array] | None:
+        """Second run: judge each layer, then go on with what the compiled model gave."""
+        replaced = list(results)
+        for i, (value, array) in enumerate(zip(op.results, results, strict=True)):
+            if value not in self.kept:
+                continue
+            name, found = self.kept[value]
+            found = found.astype(array.dtype, copy=False)
+            quantized = str(value.type.element_type).startswith("!")
+            reals = [_real(v, value.type) if quantized else v for v in (found, array, self.expected[name])]
+            steps = int(np.abs(found.astype(np.int64) - array.astype(np.int64)).max(initial=0)) if quantized else None
+            largest = float(np.abs(reals[1]).max(initial=0.0))
+            self.layers.append(Layer(name, op.name, Error.of(reals[0], reals[1]), Error.of(reals[0], reals[2]), steps, largest))
+            replaced[i] = found
+        return replaced
+
+
+def _real(stored: Array, kind: ir.RankedTensorType) -> Array:
+    """Real values of a quantized tensor."""
+    a = element_types.affine(kind)
+    if a is None:
+        return formats.decode(stored, kind)
+    return (stored.astype(np.float64) - a.expand(a.zero_points, kind.shape)) * a.expand(a.scales, kind.shape)
