@@ -177,6 +177,8 @@ def dense_f32(values: Sequence[float] | np.ndarray) -> ir.Attribute:
 
 def layer_name(location: ir.Location) -> str:
     """The source model's layer name carried by `location` (the first name inside a fused one); '' where there is none."""
+    if type(location) is ir.Location:  # as diagnostics carry it
+        location = next((kind(location) for kind in (ir.NameLoc, ir.FusedLoc, ir.CallSiteLoc) if _is_a(location, kind)), location)
     if isinstance(location, ir.NameLoc):
         return str(location.name_str)
     if isinstance(location, ir.FusedLoc):
@@ -184,6 +186,13 @@ def layer_name(location: ir.Location) -> str:
     if isinstance(location, ir.CallSiteLoc):
         return layer_name(location.callee)
     return ""
+
+
+def _is_a(location: ir.Location, kind: Any) -> bool:
+    try:
+        return bool(kind(location))
+    except ValueError:  # the bindings' way to say no
+        return False
 
 
 def error_at(op: Any, message: str) -> QccError:

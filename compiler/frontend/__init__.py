@@ -15,28 +15,28 @@ __all__ = ["ImportedModel", "imported", "load", "main_function"]
 EXTENSIONS = (".mlir", ".mlirbc", ".onnx", ".pt2")
 
 
-def load(model: Any, example_inputs: Sequence[Any] | None = None) -> ImportedModel:
+def load(model: Any, example_inputs: Sequence[Any] | None = None, batch: int = 1) -> ImportedModel:
     """Import `model`: a path (.mlir, .mlirbc, .onnx, .pt2), a `torch.nn.Module`, a `torch.export.ExportedProgram`, an
     `onnx.ModelProto` or an `ir.Module` whose context comes from `create_context`.
 
-    `example_inputs` (torch tensors or numpy arrays) fix the shapes; a `torch.nn.Module` needs them. Raises QccError for
-    everything qcc cannot take.
+    `example_inputs` (torch tensors or numpy arrays) fix the shapes; a `torch.nn.Module` needs them. Without them `batch` is the size
+    of a first axis that the model leaves open. Raises QccError for everything qcc cannot take.
     """
     if isinstance(model, ir.Module):
         return imported(model)
     if isinstance(model, str | Path):
-        return _load_file(Path(model), example_inputs)
+        return _load_file(Path(model), example_inputs, batch)
     package = type(model).__module__.partition(".")[0]
     if package == "onnx":
         from qcc.compiler.frontend import onnx as onnx_front_end
 
-        return onnx_front_end.import_model(model, example_inputs)
+        return onnx_front_end.import_model(model, example_inputs, batch)
     from qcc.compiler.frontend import torch as torch_front_end
 
-    return torch_front_end.import_model(model, example_inputs)
+    return torch_front_end.import_model(model, example_inputs, batch)
 
 
-def _load_file(path: Path, example_inputs: Sequence[Any] | None) -> ImportedModel:
+def _load_file(path: Path, example_inputs: Sequence[Any] | None, batch: int) -> ImportedModel:
     if path.suffix not in EXTENSIONS:
         raise QccError(
             f"'{path}' ends in '{path.suffix}', expected one of {', '.join(EXTENSIONS)}; "
@@ -47,11 +47,11 @@ def _load_file(path: Path, example_inputs: Sequence[Any] | None) -> ImportedMode
     if path.suffix == ".onnx":
         from qcc.compiler.frontend import onnx as onnx_front_end
 
-        return onnx_front_end.import_model(path, example_inputs)
+        return onnx_front_end.import_model(path, example_inputs, batch)
     if path.suffix == ".pt2":
         from qcc.compiler.frontend import torch as torch_front_end
 
-        return torch_front_end.import_file(path, example_inputs)
+        return torch_front_end.import_file(path, example_inputs, batch)
     from qcc.compiler.frontend import mlir_file
 
-    return mlir_file.import_file(path)
+    return mlir_file.import_file(path, batch)

@@ -6,8 +6,10 @@ taken apart into eight element-wise operations cannot be recognised again.
 
 from __future__ import annotations
 
-from qcc.dialects.errors import QccError
-from qcc.dialects.mlir import ir, layer_name, passmanager
+import re
+
+from qcc.dialects.mlir import ir, passmanager, walk
+from qcc.passes.graph.lower_torch_to_linalg import unsupported
 
 # Names without the leading `torch.`. `convert-torch-to-qcc` has a rule for each; where the rule declines (a dynamic padding, a
 # dtype qcc does not compute in) `lower-torch-to-linalg` decomposes the operation after all.
@@ -36,20 +38,26 @@ def to_backend_contract(module: ir.Module) -> None:
     Raises QccError that names the operation and its layer where upstream's pipeline cannot.
     """
     options = f"{{backend-legal-ops={','.join(KEPT_OPS)}}}"
-    pipeline = f"builtin.module(torchdynamo-export-to-torch-backend-pipeline{options})"
+    pipeline = f"builtin.module({_upstream_pipeline(module)}{options})"
     try:
         passmanager.PassManager.parse(pipeline, module.context).run(module.operation)
     except ir.MLIRError as error:
-        raise contract_error(error) from None
+        raise unsupported(error) from None
 
 
-def contract_error(error: ir.MLIRError) -> QccError:
-    """Upstream's diagnostics as one sentence for the user."""
-    found = next(iter(error.error_diagnostics), None)
-    if found is None:
-        return QccError("the model does not reach torch-mlir's backend contract")
-    return QccError(
-        f"torch-mlir cannot import this operation: {str(found.message).strip().splitlines()[0]}",
-        layer=layer_name(found.location),
-        location=str(found.location),
-    )
+def _upstream_pipeline(module: ir.Module) -> str:
+    """Which of upstream's ways leads from `module` to the contract: what is missing depends on the importer that made it.
+
+    Exported programs have value semantics and static types already; anything else needs both inferred, which is slower.
+    """
+    ops = list(walk(module))
+    if any(op.name == "torch.nn_module" for op in ops):
+        return "torchscript-module-to-torch-backend-pipeline"
+    types = {str(result.type) for op in ops for result in op.results}
+    types |= {
+        str(op.attributes[name]) for op in ops if op.name == "func.func" for name in ("function_type", "arg_attrs") if name in op.attributes
+    }
+    open_type = re.compile(r"!torch\.tensor|!torch\.vtensor(?!<)|vtensor<[^>]*(\?|\*|unk)|torch\.type_bound")
+    if any(open_type.search(text) for text in types):
+        return "torch-function-to-torch-backend-pipeline"
+    return "torchdynamo-export-to-torch-backend-pipeline"

@@ -7,6 +7,7 @@ layer (the path of its `nn.Module`, such as `body.0.c1`) as an MLIR name locatio
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,24 +24,27 @@ from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import create_context, ir
 
 
-def import_file(path: Path, example_inputs: Sequence[Any] | None = None) -> ImportedModel:
+def import_file(path: Path, example_inputs: Sequence[Any] | None = None, batch: int = 1) -> ImportedModel:
     """Import a `.pt2` file written by `torch.export.save`."""
     _register_quantized_ops()
     try:
         program = torch.export.load(str(path))
     except Exception as error:  # torch raises whatever its zip and JSON readers meet
         raise QccError(f"'{path}' cannot be read as a .pt2 file: {_first_line(error)}; write it with torch.export.save") from None
-    return import_model(program, example_inputs)
+    return import_model(program, example_inputs, batch)
 
 
-def import_model(model: Any, example_inputs: Sequence[Any] | None = None) -> ImportedModel:
-    """Import a `torch.nn.Module` (with example inputs) or an `ExportedProgram`."""
+def import_model(model: Any, example_inputs: Sequence[Any] | None = None, batch: int = 1) -> ImportedModel:
+    """Import a `torch.nn.Module` (with example inputs) or an `ExportedProgram`, whose open first axes get size `batch`."""
     _register_quantized_ops()
-    program = _export(model, example_inputs)
+    program = _export(model, example_inputs, batch)
     if _mutates(program):
-        program = program.run_decompositions({})  # in-place operations become functional ones, nothing is taken apart
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            program = program.run_decompositions({})  # in-place operations become functional ones, nothing is taken apart
         _restore_batch_norm(program.graph)
     _check_static(program)
+    fold_generated_constants(program)
     context = create_context()
     importer = FxImporter(context=context, hooks=_Weights())
     importer._cc = _NamedLocations(context, program.graph)  # the importer offers no argument for it
@@ -60,13 +64,12 @@ def _register_quantized_ops() -> None:
     del registered
 
 
-def _export(model: Any, example_inputs: Sequence[Any] | None) -> Any:
+def _export(model: Any, example_inputs: Sequence[Any] | None, batch: int) -> Any:
     inputs = None if example_inputs is None else tuple(_as_tensor(x) for x in example_inputs)
     if isinstance(model, torch.export.ExportedProgram):
         if not _dynamic_axes(model):
             return model
-        if inputs is None:
-            return model  # `_check_static` says which axis
+        inputs = inputs or _batched_inputs(model, batch)
         model = model.module()
     if not isinstance(model, torch.nn.Module):
         raise QccError(
@@ -77,10 +80,26 @@ def _export(model: Any, example_inputs: Sequence[Any] | None) -> Any:
     if model.training and not isinstance(model, torch.fx.GraphModule):
         raise QccError("the model is in training mode, expected evaluation mode; call model.eval() first")
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch.export deprecates what it uses itself
             return torch.export.export(model, inputs, strict=False)
     except Exception as error:  # tracing runs the user's own forward, which may raise anything
         raise QccError(f"torch.export cannot trace the model: {type(error).__name__}: {_first_line(error)}") from error
+
+
+def _batched_inputs(program: Any, batch: int) -> tuple[Any, ...]:
+    """Inputs of the program's shapes with `batch` in place of an open first axis; other open axes stay for `_check_static` to name."""
+    named = set(program.graph_signature.user_inputs)
+    inputs: list[Any] = []
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name in named:
+            value = node.meta["val"]
+            sizes = [batch if axis == 0 and isinstance(n, torch.SymInt) else n for axis, n in enumerate(value.shape)]
+            for axis, size in enumerate(sizes):
+                if isinstance(size, torch.SymInt):
+                    raise _dynamic(node.name, axis)
+            inputs.append(torch.zeros([int(n) for n in sizes], dtype=value.dtype))
+    return tuple(inputs)
 
 
 def _as_tensor(value: Any) -> Any:
@@ -107,6 +126,33 @@ def _restore_batch_norm(graph: Any) -> None:
             node.args = (x, scale, bias, mean, var, False, momentum, epsilon)
 
 
+def fold_generated_constants(program: Any) -> None:
+    """Compute now what depends on neither inputs nor weights: masks, position indices, filled tensors."""
+    graph, owner = program.graph, program.graph_module
+    values: dict[Any, Any] = {}
+    for node in graph.nodes:
+        target = node.target
+        if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
+            continue
+        if torch.Tag.nondeterministic_seeded in target.tags or not all(a in values for a in node.all_input_nodes):
+            continue
+        if isinstance(node.meta.get("val"), torch.Tensor):
+            args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda a: values[a])
+            with torch.no_grad():
+                values[node] = target(*args, **kwargs)
+    for number, (node, value) in enumerate(values.items()):
+        if any(user not in values for user in node.users):
+            name = f"_qcc_generated_{number}"
+            owner.register_buffer(name, value.clone())
+            with graph.inserting_before(node):
+                constant = graph.get_attr(name)
+            constant.meta = dict(node.meta)
+            node.replace_all_uses_with(constant, delete_user_cb=lambda user: user not in values)
+    for node in reversed(values):
+        if not node.users:
+            graph.erase_node(node)
+
+
 def _dynamic_axes(program: Any) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     for node in program.graph.nodes:
@@ -118,7 +164,11 @@ def _dynamic_axes(program: Any) -> list[tuple[str, int]]:
 
 def _check_static(program: Any) -> None:
     for name, axis in _dynamic_axes(program):
-        raise QccError(f"input '{name}' has a dynamic size at axis {axis}, expected a fixed one; pass example_inputs")
+        raise _dynamic(name, axis)
+
+
+def _dynamic(name: str, axis: int) -> QccError:
+    return QccError(f"input '{name}' has a dynamic size at axis {axis}, expected a fixed one; pass example_inputs")
 
 
 def _interface_names(program: Any) -> tuple[list[str], list[str]]:

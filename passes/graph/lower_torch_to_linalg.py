@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 
 from qcc.dialects.errors import QccError
-from qcc.dialects.mlir import ir, layer_name, passmanager, walk
+from qcc.dialects.mlir import error_at, ir, layer_name, passmanager, walk
 from qcc.passes.base import Pass, PassContext
 
 _DECOMPOSE = "func.func(torch-decompose-complex-ops,canonicalize)"
@@ -48,15 +48,14 @@ class LowerTorchToLinalgPass(Pass):
                 manager.enable_verifier(False)  # qcc's verifiers are Python; the driver verifies after the last pass
                 manager.run(module.operation)
             except ir.MLIRError as error:
-                raise _readable(error) from None
+                raise unsupported(error) from None
         for op in walk(module, "func.func"):
             for name in [n for n in op.attributes if n.startswith("torch.")]:
                 del op.attributes[name]
         for op in walk(module):
             if _is_torch(op):
-                kind = _torch_name(op)
-                raise QccError(f"{kind} cannot be lowered, neither by qcc nor on the generic path; expected an operation that "
-                               "torch-mlir brings to linalg", layer=layer_name(op.location), location=str(op.location))  # fmt: skip
+                raise error_at(op, f"{op.name} cannot be lowered, neither by qcc nor on the generic path of the CPU; expected an "
+                                   "operation that torch-mlir brings to linalg")  # fmt: skip
 
 
 def _is_torch(op: ir.Operation) -> bool:
@@ -65,22 +64,19 @@ def _is_torch(op: ir.Operation) -> bool:
     return op.name == "func.func" and "!torch." in str(op.attributes["function_type"])
 
 
-def _torch_name(op: ir.Operation) -> str:
-    return str(op.attributes["name"].value) if op.name == "torch.operator" else op.name
-
-
-def _readable(error: ir.MLIRError) -> QccError:
-    """Upstream's first diagnostic as a sentence with the layer's name."""
-    for found in error.error_diagnostics:
-        message = str(found.message)
-        kind = re.search(r"'(torch\.[\w.]+)'", message)
-        what = kind[1] if kind else message.splitlines()[0]
-        if what == "torch.operator" and (named := re.search(r'torch\.operator "([^"]+)"', message)):
-            what = named[1]
-        return QccError(
-            f"{what} cannot be lowered, neither by qcc nor on the generic path of the CPU; expected an operation that torch-mlir "
-            "brings to linalg; rewrite this layer with other operations",
-            layer=layer_name(found.location),
-            location=str(found.location),
-        )
-    return QccError(f"the torch dialect cannot be lowered to linalg: {error}")
+def unsupported(error: ir.MLIRError) -> QccError:
+    """Upstream's first diagnostic as a sentence that names the operation and its layer."""
+    found = next(iter(error.error_diagnostics), None)
+    if found is None:
+        return QccError(f"the torch dialect cannot be lowered to linalg: {error}")
+    message = str(found.message)
+    kind = re.search(r"'(torch\.[\w.]+)'", message)
+    what = kind[1] if kind else message.strip().splitlines()[0]
+    if what == "torch.operator" and (named := re.search(r'name = "([^"]+)"', message)):
+        what = named[1]
+    return QccError(
+        f"{what} cannot be lowered, neither by qcc nor on the generic path of the CPU; expected an operation that torch-mlir brings to "
+        "linalg; write this layer with other operations",
+        layer=layer_name(found.location),
+        location=str(found.location),
+    )

@@ -143,6 +143,8 @@ CASES: dict[str, tuple[Any, tuple[int, ...]]] = {
     "softmax": (lambda x: x.softmax(1), IMAGE),
     "products": (lambda x: x @ x.transpose(-1, -2), IMAGE),
     "causal": (lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True, scale=0.3), IMAGE),
+    "generated_mask": (lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=torch.ones(8, 8).tril().bool()), IMAGE),
+    "generated_positions": (lambda x: x + torch.arange(6).float() * torch.ones(6), IMAGE),
     "dropout": (lambda x: F.dropout(x, training=False) + x, IMAGE),
 }
 
@@ -218,9 +220,13 @@ def test_weights_never_travel_as_text() -> None:
 
 class TestBadInput:
     def test_dynamic_axis_is_named(self) -> None:
-        program = torch.export.export(nn.Linear(4, 4).eval(), (torch.randn(2, 4),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
-        with pytest.raises(QccError, match=r"dynamic size at axis 0.*pass example_inputs"):
+        program = torch.export.export(nn.ReLU().eval(), (torch.randn(2, 4),), dynamic_shapes=({1: torch.export.Dim.DYNAMIC},))
+        with pytest.raises(QccError, match=r"dynamic size at axis 1.*pass example_inputs"):
             load(program)
+
+    def test_open_batch_is_fixed_by_batch(self) -> None:
+        program = torch.export.export(nn.Linear(4, 4).eval(), (torch.randn(2, 4),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        assert "[7,4]" in str(load(program, batch=7).main.attributes["function_type"])
 
     def test_dynamic_axis_is_fixed_by_example_inputs(self) -> None:
         program = torch.export.export(nn.Linear(4, 4).eval(), (torch.randn(2, 4),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
