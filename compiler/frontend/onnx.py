@@ -1,0 +1,65 @@
+"""ONNX front end: a `.onnx` file or `onnx.ModelProto` becomes a module in the torch dialect's backend contract.
+
+The order of things:
+
+1. `onnx_graph` reads the model and takes its weights out of the protobuf;
+2. `onnx_shapes` fixes dynamic sizes and evaluates what follows from constants and static shapes;
+3. `onnx_quantization` and `onnx_integers` spell every quantized operator (QLinearConv, com.microsoft's, QONNX's, ...) as
+   DequantizeLinear -> float operator -> QuantizeLinear, so that all of them take one road;
+4. `onnx_import` makes MLIR of it, still one `torch.operator "onnx.X"` per node;
+5. the stages `pipeline.ONNX` turn quantization operators into qcc's, and torch-mlir turns the rest into torch's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from qcc.compiler import pipeline
+from qcc.compiler.frontend import onnx_graph, onnx_import, onnx_integers, onnx_quantization, onnx_shapes
+from qcc.compiler.frontend.contract import KEPT_OPS, contract_error
+from qcc.compiler.frontend.model import ImportedModel, imported
+from qcc.dialects.mlir import create_context, ir, layer_name, op_attribute, passmanager, walk
+from qcc.passes.base import PassContext, run_stage
+
+
+def import_model(source: str | Path | onnx.ModelProto, example_inputs: Sequence[Any] | None = None, batch: int = 1) -> ImportedModel:
+    """Import a model. Its own input, output and node names become those of the result.
+
+    `example_inputs` (anything with a shape) fix all dynamic sizes, `batch` that of a dynamic first axis. Raises QccError for a file that
+    is damaged or incomplete, for sizes that stay dynamic, and for operators that nothing can lower, each named with its node.
+    """
+    graph = onnx_graph.read(Path(source) if isinstance(source, str) else source)
+    onnx_shapes.fix_input_shapes(graph, example_inputs, batch)
+    onnx_shapes.fold_constants(graph)
+    onnx_quantization.expand(graph)
+    graph = onnx_graph.with_quantized_types(graph)
+    onnx_shapes.fold_constants(graph)
+    onnx_integers.connect(graph)
+    onnx_shapes.fold_constants(graph)
+    graph.remove_dead()
+    onnx_shapes.require_static_shapes(graph)
+    inputs, outputs = [i.name for i in graph.inputs], [o.name for o in graph.outputs]
+    module = onnx_import.import_graph(graph, create_context())
+    del graph
+    _to_backend_contract(module)
+    return imported(module, inputs, outputs)
+
+
+def _to_backend_contract(module: ir.Module) -> None:
+    """Run `pipeline.ONNX`, then upstream's conversion of ONNX operators to torch's. Raises QccError that names what has none."""
+    for stage in pipeline.ONNX:
+        run_stage(stage, module, PassContext())
+    operators = {layer_name(op.location): str(op_attribute(op, "name")) for op in walk(module, "torch.operator")}
+    upstream = f"builtin.module(torch-onnx-to-torch-backend-pipeline{{backend-legal-ops={','.join(KEPT_OPS)}}})"
+    try:
+        passmanager.PassManager.parse(upstream, module.context).run(module.operation)
+    except ir.MLIRError as error:
+        problem = contract_error(error)
+        name = operators.get(problem.layer, "").removeprefix("onnx.")
+        if name:
+            problem.message = f"torch-mlir cannot convert ONNX operator {name} as it stands here: {problem.message}"
+        raise problem from None

@@ -1,0 +1,168 @@
+"""ONNX models through the front end: what they compute, their names and shapes, and the errors of bad ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+from qcc.compiler.frontend import load
+from qcc.compiler.frontend.onnx import import_model
+from qcc.dialects.errors import QccError
+from qcc.dialects.mlir import layer_name, walk
+from test.frontend.onnx_models import FLOAT, evaluate, graph_form, model, operations, relu_quantized_convolution
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("pads", [(1, 1, 1, 1), (0, 1, 2, 0)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_qdq_convolution(groups: int, pads: tuple[int, ...], bias: bool) -> None:
+    source = relu_quantized_convolution(groups, pads, bias)
+    x = np.random.default_rng(0).normal(0, 2, (2, 3 * groups, 7, 9)).astype(np.float32)
+    (found,) = evaluate(source, x)
+    (expected,) = ReferenceEvaluator(source).run(None, {"x": x})
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= np.float32(0.11) * 1.001  # float sums may round a tie the other way: one step
+    assert np.mean(found != expected) < 0.02
+
+
+def test_layers_keep_their_names() -> None:
+    module = graph_form(relu_quantized_convolution())
+    names = {op.name: layer_name(op.location) for op in walk(module)}
+    assert names["qcc.conv2d"] == "layer1/conv"
+    assert names["qcc.clamp"] == "layer1/relu"
+
+
+def test_quantized_convolution_is_all_qcc() -> None:
+    found = operations(graph_form(relu_quantized_convolution()))
+    assert set(found) == {"qcc.quantize", "qcc.dequantize", "qcc.constant", "qcc.conv2d", "qcc.clamp", "func.return"}
+
+
+def test_inputs_and_outputs_keep_their_names(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Add", ["left", "right"], ["total"]), helper.make_node("Relu", ["total"], ["positive"])]
+    source = model(nodes, {"left": (FLOAT, [3]), "right": (FLOAT, [3])}, ["positive", "total"], {})
+    path = tmp_path / "named.onnx"
+    onnx.save(source, path)
+    imported = load(path)
+    assert imported.inputs == ("left", "right")
+    assert imported.outputs == ("positive", "total")
+
+
+def test_dynamic_batch_and_shape_arithmetic() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "zero"], ["n"]),
+        helper.make_node("Concat", ["n", "minus_one"], ["target"], axis=0),
+        helper.make_node("Reshape", ["x", "target"], ["y"]),
+    ]
+    constants = {"zero": np.array([0]), "minus_one": np.array([-1])}
+    source = model(nodes, {"x": (FLOAT, ["N", 2, 3])}, ["y"], constants)
+    x = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
+    (y,) = evaluate(source, x, batch=4)
+    assert np.array_equal(y, x.reshape(4, 6))
+    (y,) = evaluate(source, x, example_inputs=[x])
+    assert np.array_equal(y, x.reshape(4, 6))
+
+
+def test_large_constants_are_not_text() -> None:
+    w = np.random.default_rng(0).normal(size=(40, 30)).astype(np.float32)
+    source = model([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": (FLOAT, [2, 30])}, ["y"], {"w": w.T.copy()})
+    text = str(graph_form(source).operation.get_asm(large_resource_limit=10, large_elements_limit=10))
+    assert "dense_resource" in text
+    assert len(text) < 2000
+
+
+def test_old_opsets_are_converted() -> None:
+    nodes = [helper.make_node("Unsqueeze", ["x"], ["u"], axes=[1]), helper.make_node("Softmax", ["u"], ["y"], axis=2)]
+    source = model(nodes, {"x": (FLOAT, [2, 5])}, ["y"], {}, opset=11)
+    x = np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32)
+    (y,) = evaluate(source, x)
+    (expected,) = ReferenceEvaluator(source).run(None, {"x": x})
+    np.testing.assert_allclose(y, expected, rtol=1e-5)
+
+
+def test_weights_in_another_file(tmp_path: Path) -> None:
+    w = np.random.default_rng(0).normal(size=(30, 40)).astype(np.float32)
+    source = model([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": (FLOAT, [2, 30])}, ["y"], {"w": w})
+    path = tmp_path / "model.onnx"
+    onnx.save(source, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    x = np.random.default_rng(1).normal(size=(2, 30)).astype(np.float32)
+    np.testing.assert_allclose(evaluate(path, x)[0], x @ w, rtol=1e-4, atol=1e-5)
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(QccError, match=r"keeps weights in another file that cannot be read"):
+        load(path)
+
+
+# -- bad models ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_file(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.onnx"
+    path.write_bytes(b"this is not a protobuf")
+    with pytest.raises(QccError, match=r"not a readable ONNX file"):
+        load(path)
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    path = tmp_path / "empty.onnx"
+    path.write_bytes(b"")
+    with pytest.raises(QccError, match=r"no graph with outputs"):
+        load(path)
+
+
+def test_an_unknown_operator_is_named_with_its_node() -> None:
+    nodes = [helper.make_node("Wobble", ["x"], ["y"], name="stage3/wobble", domain="acme")]
+    with pytest.raises(QccError, match=r"layer 'stage3/wobble': ONNX operator acme\.Wobble is not known"):
+        load(model(nodes, {"x": (FLOAT, [3])}, ["y"], {}))
+
+
+def test_an_operator_that_cannot_be_lowered_is_named_with_its_node() -> None:
+    nodes = [helper.make_node("StringNormalizer", ["x"], ["y"], name="text/normalise")]
+    source = model(nodes, {"x": (onnx.TensorProto.STRING, [3])}, ["y"], {}, output_type=onnx.TensorProto.STRING)
+    with pytest.raises(QccError, match=r"StringNormalizer|STRING"):
+        load(source)
+
+
+def test_a_size_that_stays_dynamic() -> None:
+    source = model([helper.make_node("Relu", ["x"], ["y"])], {"x": (FLOAT, [1, 3, "height", 8])}, ["y"], {})
+    with pytest.raises(QccError, match=r"input 'x' has the dynamic size 'height' on axis 2"):
+        load(source)
+
+
+def test_sizes_that_depend_on_data() -> None:
+    nodes = [helper.make_node("NonZero", ["x"], ["y"], name="find")]
+    source = model(nodes, {"x": (FLOAT, [3, 4])}, ["y"], {}, output_type=onnx.TensorProto.INT64)
+    with pytest.raises(QccError, match=r"layer 'find': output 'y' of NonZero has the dynamic shape"):
+        load(source)
+
+
+def test_a_batch_that_the_model_does_not_have() -> None:
+    source = model([helper.make_node("Relu", ["x"], ["y"])], {"x": (FLOAT, [1, 3])}, ["y"], {})
+    with pytest.raises(QccError, match=r"batch is 4 but no input of the model has a dynamic first axis"):
+        import_model(source, batch=4)
+
+
+def test_an_example_of_another_shape() -> None:
+    source = model([helper.make_node("Relu", ["x"], ["y"])], {"x": (FLOAT, [1, 3])}, ["y"], {})
+    with pytest.raises(QccError, match=r"the example for input 'x' has size 4 on axis 1, expected 3"):
+        load(source, example_inputs=[np.zeros((1, 4), np.float32)])
+
+
+def test_shapes_that_contradict_each_other() -> None:
+    source = model(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")], {"x": (FLOAT, [2, 3])}, ["y"], {"w": np.zeros((4, 5), np.float32)}
+    )
+    with pytest.raises(QccError, match=r"the ONNX model is inconsistent: .*fc"):
+        load(source)
+
+
+def test_a_scale_of_zero_is_named_with_its_layer() -> None:
+    source = relu_quantized_convolution()
+    scale = next(t for t in source.graph.initializer if t.name == "ys")
+    scale.CopyFrom(onnx.numpy_helper.from_array(np.float32(0), "ys"))
+    with pytest.raises(QccError, match=r"layer 'y/(de)?quantize': a scale is 0.0, expected a positive finite number"):
+        load(source)
