@@ -20,10 +20,11 @@ import onnx
 
 from qcc.compiler import pipeline
 from qcc.compiler.frontend import onnx_graph, onnx_import, onnx_integers, onnx_quantization, onnx_shapes
-from qcc.compiler.frontend.contract import KEPT_OPS, contract_error
+from qcc.compiler.frontend.contract import KEPT_OPS
 from qcc.compiler.frontend.model import ImportedModel, imported
-from qcc.dialects.mlir import create_context, ir, layer_name, op_attribute, passmanager, walk
+from qcc.dialects.mlir import create_context, ir, passmanager
 from qcc.passes.base import PassContext, run_stage
+from qcc.passes.graph.lower_torch_to_linalg import unsupported
 
 
 def import_model(source: str | Path | onnx.ModelProto, example_inputs: Sequence[Any] | None = None, batch: int = 1) -> ImportedModel:
@@ -53,13 +54,8 @@ def _to_backend_contract(module: ir.Module) -> None:
     """Run `pipeline.ONNX`, then upstream's conversion of ONNX operators to torch's. Raises QccError that names what has none."""
     for stage in pipeline.ONNX:
         run_stage(stage, module, PassContext())
-    operators = {layer_name(op.location): str(op_attribute(op, "name")) for op in walk(module, "torch.operator")}
     upstream = f"builtin.module(torch-onnx-to-torch-backend-pipeline{{backend-legal-ops={','.join(KEPT_OPS)}}})"
     try:
         passmanager.PassManager.parse(upstream, module.context).run(module.operation)
     except ir.MLIRError as error:
-        problem = contract_error(error)
-        name = operators.get(problem.layer, "").removeprefix("onnx.")
-        if name:
-            problem.message = f"torch-mlir cannot convert ONNX operator {name} as it stands here: {problem.message}"
-        raise problem from None
+        raise unsupported(error) from None
