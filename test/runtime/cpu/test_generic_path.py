@@ -123,7 +123,8 @@ def test_gather_by_index() -> None:
 #out = affine_map<(d0, d1) -> (d0, d1)>
 func.func @f(%t: tensor<10x3xf32>, %i: tensor<4xi64>) -> tensor<4x3xf32> {
   %e = tensor.empty() : tensor<4x3xf32>
-  %r = linalg.generic {indexing_maps = [#map, #out], iterator_types = ["parallel", "parallel"]} ins(%i : tensor<4xi64>) outs(%e : tensor<4x3xf32>) {
+  %r = linalg.generic {indexing_maps = [#map, #out], iterator_types = ["parallel", "parallel"]}
+    ins(%i : tensor<4xi64>) outs(%e : tensor<4x3xf32>) {
   ^bb0(%in: i64, %o: f32):
     %row = arith.index_cast %in : i64 to index
     %col = linalg.index 1 : index
