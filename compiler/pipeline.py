@@ -39,6 +39,7 @@ INTEGER: tuple[Stage, ...] = (
     Stage("fold-quantized-pooling", reason="means on stored integers"),
     Stage("fold-qdq", reason="products between dequantized operands become exact integer products; the rest of quantize is rescaling"),
     Stage("cse", reason="integer biases and weights that layers share"),
+    Stage("propagate-bitwidth", reason="accumulators get the width that the actual weights and activation ranges prove"),
     Stage("keep-layer-outputs", "enabled={keep_layers}", "qcc-run --compare looks at every layer's output; off unless asked for"),
 )
 
