@@ -1,6 +1,6 @@
 """THE list of passes per target, each with its reason. Nothing else in qcc decides what runs when.
 
-A stage's options may name in braces fields of `CompileOptions` and what `CpuTarget.stage_options` gives; `forms` fills them in.
+A stage's options may name in braces fields of `CompileOptions` and what the target's `stage_options` gives; `forms` fills them in.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 
 from qcc.compiler.options import CompileOptions
 from qcc.compiler.targets.cpu import CpuTarget
+from qcc.compiler.targets.fpga import FpgaTarget
 from qcc.passes.base import Stage
 
 # ONNX operators as torch-mlir imports them -> torch dialect; upstream's own conversion to the backend contract follows
@@ -39,7 +40,6 @@ INTEGER: tuple[Stage, ...] = (
     Stage("fold-quantized-pooling", reason="means on stored integers"),
     Stage("fold-qdq", reason="products between dequantized operands become exact integer products; the rest of quantize is rescaling"),
     Stage("cse", reason="integer biases and weights that layers share"),
-    Stage("propagate-bitwidth", reason="accumulators get the width that the actual weights and activation ranges prove"),
     Stage("keep-layer-outputs", "enabled={keep_layers}", "qcc-run --compare looks at every layer's output; off unless asked for"),
 )
 
@@ -47,14 +47,12 @@ INTEGER: tuple[Stage, ...] = (
 TILE: tuple[Stage, ...] = (
     Stage("assign-layout", reason="channels innermost make reductions contiguous, borders remove bounds checks"),
     Stage("lower-to-codelets", "isa={isa}", "one call per product and what is fused behind it"),
-    Stage("bufferize-generic-functions", reason="temporaries of the generic path become scratch buffers that are planned with the others"),
     Stage("plan-memory", reason="every buffer gets its place, so that a run allocates nothing"),
 )
 
 # tiled form -> llvm dialect (CPU)
 LLVM: tuple[Stage, ...] = (
     Stage("emit-step-table", "cpu-features={cpu_feature_mask}", "constant tables for the runtime; weights leave the code"),
-    Stage("lower-generic-functions", reason="machine code for what has no codelet"),
     Stage("generate-codelets", reason="machine code for every distinct codelet configuration"),
     Stage("convert-scf-to-cf", reason="loops of codelets become branches"),
     Stage("convert-arith-to-llvm", reason="index arithmetic of codelets"),
@@ -64,7 +62,13 @@ LLVM: tuple[Stage, ...] = (
 )
 
 # integer form -> accelerator instruction stream
-ISA: tuple[Stage, ...] = ()
+ISA: tuple[Stage, ...] = (
+    Stage("partition-accelerator", reason="what the array and the post unit cannot do stays on the host CPU"),
+    Stage("tile-for-accelerator", "{accelerator}", "layers cut to the buffers, weights packed as bit-planes without their zero words"),
+    Stage("plan-accelerator-memory", reason="every tensor and weight block gets its DRAM address"),
+    Stage("select-instructions", reason="loops of tiles become instructions with on-chip addresses"),
+    Stage("schedule-tokens", reason="the units overlap as far as the data allow"),
+)
 
 
 def forms(options: CompileOptions) -> list[tuple[str, list[Stage]]]:
@@ -76,4 +80,6 @@ def forms(options: CompileOptions) -> list[tuple[str, list[Stage]]]:
     values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in asdict(options).items()}
     if options.target == "cpu":
         values |= CpuTarget(options.cpu).stage_options()
+    else:
+        values |= FpgaTarget(options.device).stage_options()
     return [(name, [replace(s, options=s.options.format(**values)) for s in stages]) for name, stages in target]

@@ -8,6 +8,7 @@ the reduction; a *tile* of R output channels is its lines in the order plane, wo
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -91,22 +92,22 @@ def stored_lines(lines: np.ndarray) -> np.ndarray:
 
 def code_runs(lines: np.ndarray) -> bytes:
     """Zero-run coding of tiles [tiles, planes, words, rows, K/8]: runs of stored lines behind a header each."""
-    tiles, _, words = lines.shape[:3]
-    word_bytes = lines.shape[-1]
-    flat = lines.reshape(tiles, -1, lines.shape[3] * word_bytes)
+    tiles, _, words, _, word_bytes = lines.shape
+    flat = lines.reshape(tiles, lines.shape[1] * words, -1)
     kept = stored_lines(lines)
+    return b"".join(code_tile(np.flatnonzero(kept[t]), flat[t][kept[t]], words, word_bytes) for t in range(tiles))
+
+
+def code_tile(places: np.ndarray, payload: np.ndarray, words: int, word_bytes: int) -> bytes:
+    """Zero-run coding of one tile: its stored lines `payload` [n, bytes] at ascending `places` [n], plane * words + index; n >= 1."""
+    starts = np.flatnonzero(np.diff(places, prepend=-2) != 1)
     parts: list[bytes] = []
-    for tile in range(tiles):
-        places = np.flatnonzero(kept[tile])
-        starts = np.flatnonzero(np.diff(places, prepend=-2) != 1)
-        runs = [(int(places[a]), int(b - a)) for a, b in zip(starts, [*starts[1:], len(places)], strict=True)]
-        for number, (place, count) in enumerate(runs):
-            while count:
-                length = min(count, MAX_RUN)
-                last = number == len(runs) - 1 and length == count
-                parts.append(run_header(place // words, place % words, length, last, word_bytes))
-                parts.append(flat[tile, place : place + length].tobytes())
-                place, count = place + length, count - length
+    bounds = [int(s) for s in starts] + [len(places)]
+    for start, end in itertools.pairwise(bounds):
+        for first in range(start, end, MAX_RUN):
+            count, place = min(end - first, MAX_RUN), int(places[first])
+            parts.append(run_header(place // words, place % words, count, first + count == len(places), word_bytes))
+            parts.append(payload[first : first + count].tobytes())
     return b"".join(parts)
 
 

@@ -5,7 +5,7 @@ number of independent tasks in `qtile.tasks`.
 """
 
 from qcc.dialects.mlir import ext
-from qcc.dialects.operation import base_of, elements, integer, one_of, text
+from qcc.dialects.operation import anything, base_of, elements, integer, one_of, text
 
 
 class Qtile(ext.Dialect, name="qtile"):
@@ -31,3 +31,27 @@ class Buffer(
 ):
     """A place in memory as a strided memref. `offset_bytes` counts from the start of its space, `size_bytes` is the whole allocation;
     `index` numbers inputs and outputs, `value` holds the bytes of a weight."""
+
+
+class MatmulTiles(
+    Base,
+    name="matmul_tiles",
+    operands=("source", "weights", "destination", "residual?"),
+    results=0,
+    attributes={
+        "window": anything(),
+        "layout": anything(),
+        "format": anything(),
+        "post": anything(),
+        "sum?": anything(),
+        "chunks": anything(),
+        "parameters_word": integer(0),
+        "padding_word": integer(0),
+    },
+    pure=False,
+):
+    """A layer of the accelerator as a nest of tiles over operands in DRAM.
+
+    `window` gathers `source` (`layout`: words of its pixels and the destination's), `weights` holds coded weight blocks, parameters at
+    `parameters_word` and the run for taps outside the image at `padding_word`; `format` has the bit-planes, `post` the requantization,
+    `sum` the addition of `residual`; `chunks` says how it is cut (passes/tile/_accelerator/tiling.py)."""

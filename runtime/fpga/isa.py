@@ -1,9 +1,11 @@
 """The accelerator's instruction set: one table, from which everything else derives.
 
-Encoder, disassembler, the qisa dialect, the simulators, the RTL decoder and the reference page (`python -m qcc.runtime.fpga.isa_page`) read
+Encoder, disassembler, the qisa dialect, the simulators, the RTL decoder and the reference page (`python -m
+qcc.runtime.fpga.isa_page`) read
 `INSTRUCTIONS`; nothing repeats a field's place or width. `compiler/decisions/0003-accelerator-isa.md` says why it is like this.
 
-An instruction has 128 bits: opcode, the two token masks, then its fields from the least significant bit upward; the rest is zero. Every
+An instruction has 128 bits: opcode, the two token masks, then its fields from the least significant bit upward; the
+rest is zero. Every
 address counts *words* of K bits (`word_bits` of the configuration), in DRAM as on chip.
 """
 
