@@ -40,6 +40,7 @@ INTEGER: tuple[Stage, ...] = (
     Stage("fold-quantized-pooling", reason="means on stored integers"),
     Stage("fold-qdq", reason="products between dequantized operands become exact integer products; the rest of quantize is rescaling"),
     Stage("cse", reason="integer biases and weights that layers share"),
+    Stage("propagate-bitwidth", reason="accumulators get the width that the actual weights and activation ranges prove"),
     Stage("keep-layer-outputs", "enabled={keep_layers}", "qcc-run --compare looks at every layer's output; off unless asked for"),
 )
 
@@ -47,12 +48,14 @@ INTEGER: tuple[Stage, ...] = (
 TILE: tuple[Stage, ...] = (
     Stage("assign-layout", reason="channels innermost make reductions contiguous, borders remove bounds checks"),
     Stage("lower-to-codelets", "isa={isa}", "one call per product and what is fused behind it"),
+    Stage("bufferize-generic-functions", reason="temporaries of the generic path become scratch buffers that are planned with the others"),
     Stage("plan-memory", reason="every buffer gets its place, so that a run allocates nothing"),
 )
 
 # tiled form -> llvm dialect (CPU)
 LLVM: tuple[Stage, ...] = (
     Stage("emit-step-table", "cpu-features={cpu_feature_mask}", "constant tables for the runtime; weights leave the code"),
+    Stage("lower-generic-functions", reason="machine code for what has no codelet"),
     Stage("generate-codelets", reason="machine code for every distinct codelet configuration"),
     Stage("convert-scf-to-cf", reason="loops of codelets become branches"),
     Stage("convert-arith-to-llvm", reason="index arithmetic of codelets"),

@@ -255,6 +255,8 @@ def verify(kind: ir.RankedTensorType) -> None:
 
 def check_payload(value: np.ndarray, kind: ir.RankedTensorType) -> None:
     """Raise Invalid where a constant's payload does not fit its type."""
+    from qcc.dialects import compressed_types
+
     verify(kind)
     if list(value.shape) != list(kind.shape):
         raise Invalid(f"'value' has shape {list(value.shape)}, the result {list(kind.shape)}")
@@ -268,5 +270,5 @@ def check_payload(value: np.ndarray, kind: ir.RankedTensorType) -> None:
     low, high = bounds
     if not (low <= int(value.min()) and int(value.max()) <= high):
         raise Invalid(f"'value' holds {int(value.min())}..{int(value.max())}, expected {low}..{high} from {kind.element_type}")
-    if bits_of(kind) == 1 and low == -1 and not value.all():
+    if isinstance(compressed_types.describe(kind), compressed_types.Binary) and not value.all():
         raise Invalid(f"'value' holds 0, expected only -1 and 1 from {kind.element_type}")

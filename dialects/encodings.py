@@ -1,9 +1,9 @@
 """Encodings of constant tensors: which elements are stored, how they are found, and how the bytes are coded.
 
 `#qcc.sparse<kind, parameters, codec>` stands in a tensor type's encoding, for example
-`tensor<64x512x!quant.uniform<i4:f32, 0.5>, #qcc.sparse<"n:m", {n = 2 : i64, m = 4 : i64, axis = 1 : i64}, "raw">>`. The payload of a constant is
-always the dense tensor of stored elements; what an encoding keeps of it is in `runtime/reference/storage.py`. *Zero* means the stored
-element of real value 0 (the zero point); matrix forms see the tensor as [first axis, all others].
+`tensor<64x512x!quant.uniform<i4:f32, 0.5>, #qcc.sparse<"n:m", {n = 2 : i64, m = 4 : i64, axis = 1 : i64}, "raw">>`. The payload of a
+constant is always the dense tensor of stored elements; what an encoding keeps of it is in `runtime/reference/storage.py`. *Zero* means
+the stored element of real value 0 (the zero point); matrix forms see the tensor as [first axis, all others].
 """
 
 # No `from __future__ import annotations` here: the bindings read annotations as objects.

@@ -36,7 +36,7 @@ def metadata(
         "inputs": [_tensor(entry) for entry in attributes["qcc.inputs"]],
         "outputs": [_tensor(entry) for entry in attributes["qcc.outputs"]],
         "arena_bytes": op_attribute(module.operation, "qcc.arena_bytes", 0),
-        "weights_bytes": int(blob.size),
+        "weights_bytes": op_attribute(module.operation, "qcc.weights_bytes", 0),
         "weights_sha256": hashlib.sha256(blob).hexdigest(),
         "bytes_per_run": sum(step["bytes"] for step in steps),
         "steps": steps,

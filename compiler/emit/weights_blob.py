@@ -13,8 +13,8 @@ ALIGNMENT_BYTES = 64
 
 
 def weights_blob(module: ir.Module) -> np.ndarray[Any, Any]:
-    """`qcc.weights` at their offsets, zeros between: u8, its first byte aligned to 64 bytes."""
-    size = op_attribute(module.operation, "qcc.weights_bytes", 0)
+    """`qcc.weights` at their offsets, zeros between: u8, its first byte aligned to 64 bytes; never empty, so that it has an address."""
+    size = max(op_attribute(module.operation, "qcc.weights_bytes", 0), ALIGNMENT_BYTES)
     block = np.zeros(size + ALIGNMENT_BYTES, np.uint8)
     skip = -block.ctypes.data % ALIGNMENT_BYTES
     blob = block[skip : skip + size]

@@ -14,8 +14,10 @@ After:
     llvm.func @qcc_program_address() -> !llvm.ptr
     llvm.func @linear(!llvm.ptr, i64, i64, !llvm.ptr) attributes {qtile.codelet = {...}}
 
-Requires: the tiled form of decision 0002 after `lower-generic-functions` and `plan-memory`.
-Guarantees: no `func` or `qtile` operation is left; codelets without a body are declared for `generate-codelets`; weights stay out of LLVM.
+Generic functions keep their bodies as `func.func private @<name>.body` for `lower-generic-functions`.
+
+Requires: the tiled form of decision 0002 after `bufferize-generic-functions` and `plan-memory`.
+Guarantees: no `qtile` operation is left; codelets without a body are declared for `generate-codelets`; weights stay out of LLVM.
 Why: a table walked by a small runtime gives per-layer times, any number of threads and contexts, and compiles in no time, where a
 function with one call per layer gives none of these.
 """
@@ -128,18 +130,19 @@ def _weights(main: Any) -> ir.Attribute:
 
 
 def _declare(function: Any) -> None:
-    """Replace a body-less `func.func` codelet by an `llvm.func` declaration that keeps its attributes."""
-    if len(function.regions[0].blocks):
-        raise error_at(
-            function, f"function '{op_attribute(function, 'sym_name')}' still has a body; lower-generic-functions runs before this pass"
-        )
-    kept = {name: function.attributes[name] for name in function.attributes if name not in _FUNC_ATTRIBUTES}
-    text = f"llvm.func @{_symbol(op_attribute(function, 'sym_name'))}(!llvm.ptr, i64, i64, !llvm.ptr)"
-    declared = ir.Operation.parse(text, context=function.context)
+    """Declare a codelet as `llvm.func` with its attributes; a generic function's body becomes one of its own, `<name>.body`."""
+    name, has_body = op_attribute(function, "sym_name"), bool(len(function.regions[0].blocks))
+    if has_body and "qcc.generic" not in function.attributes:
+        raise error_at(function, f"function '{name}' has a body but no 'qcc.generic', expected a codelet or a generic function")
+    declared = ir.Operation.parse(f"llvm.func @{_symbol(name)}(!llvm.ptr, i64, i64, !llvm.ptr)", context=function.context)
     ir.InsertionPoint(function).insert(declared)
-    for name, value in kept.items():
-        declared.attributes[name] = value
-    function.erase()
+    for key in function.attributes:
+        if key not in _FUNC_ATTRIBUTES:
+            declared.attributes[key] = function.attributes[key]
+    if has_body:
+        function.attributes["sym_name"] = ir.StringAttr.get(f"{name}.body")
+    else:
+        function.erase()
 
 
 def _symbol(name: str) -> str:

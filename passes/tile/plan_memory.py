@@ -17,26 +17,13 @@ Memory Management for Deep Neural Net Inference" (2020), section 5; several orde
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from qcc.dialects import weights
 from qcc.dialects.mlir import error_at, ir, op_attribute, to_attribute, walk
 from qcc.passes.base import Pass, PassContext
-
-ALIGNMENT_BYTES = 64
-
-
-@dataclass
-class Life:
-    """A buffer of the arena: live from call `first` to call `last`, both included."""
-
-    op: Any
-    size_bytes: int
-    first: int
-    last: int
-    offset_bytes: int = 0
+from qcc.passes.tile._placement import Life, peak_bytes, place, round_up
 
 
 class PlanMemoryPass(Pass):
@@ -65,7 +52,7 @@ def _plan(main: Any, context: PassContext) -> None:
     arena_bytes = place([life for life in lives if life.first <= life.last])
     floor_bytes = peak_bytes(lives)
     for life in lives:
-        _set(life.op, "offset_bytes", life.offset_bytes)
+        _set(life.owner, "offset_bytes", life.offset_bytes)
     weights_bytes = _place_weights([op for _, op in sorted(constants, key=lambda entry: entry[0])])
     _set(main, "qtile.arena_bytes", arena_bytes)
     _set(main, "qtile.arena_floor_bytes", floor_bytes)
@@ -82,66 +69,6 @@ def _size_bytes(buffer: Any) -> int:
     if size is None:
         raise error_at(buffer, "buffer has no 'size_bytes', which memory planning needs")
     return round_up(size)
-
-
-def round_up(size_bytes: int) -> int:
-    """The least multiple of the alignment that holds `size_bytes`."""
-    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
-
-
-def peak_bytes(lives: Sequence[Life]) -> int:
-    """The largest sum of sizes live in one call: no plan can need less."""
-    change: dict[int, int] = {}
-    for life in lives:
-        if life.first <= life.last:
-            change[life.first] = change.get(life.first, 0) + life.size_bytes
-            change[life.last + 1] = change.get(life.last + 1, 0) - life.size_bytes
-    peak = now = 0
-    for moment in sorted(change):
-        now += change[moment]
-        peak = max(peak, now)
-    return peak
-
-
-_ORDERS: tuple[Callable[[Life], tuple[int, ...]], ...] = (
-    lambda life: (-life.size_bytes, life.first),
-    lambda life: (-life.size_bytes * (life.last - life.first + 1), life.first),
-    lambda life: (-(life.last - life.first), -life.size_bytes, life.first),
-    lambda life: (life.first, -life.size_bytes),
-)
-
-
-def place(lives: Sequence[Life]) -> int:
-    """Set `offset_bytes` of each by the best of several orders; the size of the arena in bytes."""
-    floor_bytes, best_bytes, best = peak_bytes(lives), -1, [0] * len(lives)
-    for order in _ORDERS:
-        total = _place_in_order(sorted(lives, key=order))
-        if best_bytes < 0 or total < best_bytes:
-            best_bytes, best = total, [life.offset_bytes for life in lives]
-        if best_bytes == floor_bytes:
-            break
-    for life, offset in zip(lives, best, strict=True):
-        life.offset_bytes = offset
-    return max(best_bytes, 0)
-
-
-def _place_in_order(lives: Sequence[Life]) -> int:
-    placed: list[Life] = []  # by offset
-    total = 0
-    for life in lives:
-        best_offset, best_gap, end = -1, -1, 0
-        for other in placed:
-            if other.last < life.first or life.last < other.first:
-                continue
-            gap = other.offset_bytes - end
-            if gap >= life.size_bytes and (best_gap < 0 or gap < best_gap):
-                best_offset, best_gap = end, gap
-            end = max(end, other.offset_bytes + other.size_bytes)
-        life.offset_bytes = best_offset if best_gap >= 0 else end
-        total = max(total, life.offset_bytes + life.size_bytes)
-        placed.append(life)
-        placed.sort(key=lambda entry: entry.offset_bytes)
-    return total
 
 
 def _place_weights(buffers: Sequence[Any]) -> int:

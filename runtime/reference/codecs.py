@@ -1,12 +1,12 @@
 """Codecs of streams: raw, Huffman and rANS, each with a raw escape. Written for exactness; decoding is vectorised over lanes only.
 
-A coded stream is `mode` (one byte: 0 raw, 1 huffman, 2 rans), then for the coded modes its table and payload. Codes wider than 8 bits are cut
-into bytes first. Codec "raw" has no mode byte: it is the packed bits and nothing else.
+A coded stream is `mode` (one byte: 0 raw, 1 huffman, 2 rans), then for the coded modes its table and payload. Codes wider than 8 bits are
+cut into bytes first. Codec "raw" has no mode byte: it is the packed bits and nothing else.
 
 * raw: codes packed least significant bit first, padded to a byte.
 * huffman: canonical, lengths up to 15, one table entry of 4 bits per symbol; the first bit of a code word is its most significant one.
-* rans: 32 interleaved lanes (symbol i belongs to lane i mod 32), states of 32 bits, renormalised by 16-bit words which all lanes share, 12-bit
-  probabilities (J. Duda, "Asymmetric numeral systems", 2013; F. Giesen, "Interleaved entropy coders", 2014).
+* rans: 32 interleaved lanes (symbol i belongs to lane i mod 32), states of 32 bits, renormalised by 16-bit words which all lanes share,
+  12-bit probabilities (J. Duda, "Asymmetric numeral systems", 2013; F. Giesen, "Interleaved entropy coders", 2014).
 """
 
 from __future__ import annotations

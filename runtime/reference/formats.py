@@ -148,7 +148,7 @@ def expand_blocks(values: Array, shape: Sequence[int]) -> Array:
 
 
 def microscale(real: Array, element: ir.Type, block: Sequence[int]) -> types.Blockscaled:
-    """The MX block format of `real`: per block the power of two floor(log2(max |x|)) - (greatest exponent of `element`) (OCP MX v1.0, 6.3)."""
+    """The MX block format of `real`: per block 2^(floor(log2(max |x|)) - greatest exponent of `element`) (OCP MX v1.0, 6.3)."""
     blocks = [n for s, b in zip(real.shape, block, strict=True) for n in (s // b, b)]
     greatest = np.abs(real.astype(F32)).reshape(blocks).max(axis=tuple(range(1, len(blocks), 2)))
     top = 0 if str(element) == "i8" else int(np.frexp(float(minifloat.greatest(weights.numpy_dtype(element))))[1]) - 1

@@ -1,7 +1,7 @@
 """What is stored of a constant under `#qcc.sparse<kind, parameters, codec>`, as named byte streams, and how it comes back.
 
-This is the meaning of the encodings, with exact byte counts: padding to whole bytes, indices, fillers and code tables included. Codelets may
-order the same streams differently to read them in sequence, but store no fewer of them.
+This is the meaning of the encodings, with exact byte counts: padding to whole bytes, indices, fillers and code tables included. Codelets
+may order the same streams differently to read them in sequence, but store no fewer of them.
 
 Elements are first turned into unsigned *codes* of the type's own width (4 bits for an i4, 1 for a binary element). A stream of codes is
 packed least significant bit first without gaps and padded to a byte at its end. `zero` is the code of real value 0.
