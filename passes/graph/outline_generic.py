@@ -176,7 +176,7 @@ def _outline(module: ir.Module, block: _BlockGraph, context: PassContext) -> Non
         inputs = [current.get(v, v) for v in inputs]
         symbol = _free_symbol(module)
         location = next((op.location for op in ops if layer_name(op.location)), ops[0].location)
-        _define(module, symbol, [block.ops[i] for i in body], inputs, outputs, location)
+        _define(module, symbol, [block.ops[i] for i in body], inputs, outputs, location, f"{names}: no codelet")
         attributes = {"callee": ir.FlatSymbolRefAttr.get(symbol), "qcc.generic": to_attribute(f"{names}: no codelet")}
         place = ir.InsertionPoint(block.ops[block.terminator])
         call = create("func.call", inputs, [v.type for v in outputs], attributes, loc=location, ip=place)
@@ -194,10 +194,12 @@ def _outline(module: ir.Module, block: _BlockGraph, context: PassContext) -> Non
             block.copied.discard(i)
 
 
-def _define(module: ir.Module, symbol: str, body: list[Any], inputs: list[Any], outputs: list[Any], location: ir.Location) -> None:
+def _define(
+    module: ir.Module, symbol: str, body: list[Any], inputs: list[Any], outputs: list[Any], location: ir.Location, reason: str
+) -> None:
     """A private function of copies of `body`."""
     kind = ir.FunctionType.get([v.type for v in inputs], [v.type for v in outputs])
-    attributes = {"sym_name": symbol, "function_type": kind, "sym_visibility": "private"}
+    attributes = {"sym_name": symbol, "function_type": kind, "sym_visibility": "private", "qcc.generic": reason}
     made = ir.Operation.create("func.func", attributes={k: to_attribute(v) for k, v in attributes.items()}, regions=1,
                                loc=location, ip=ir.InsertionPoint(module.body))  # fmt: skip
     block = made.regions[0].blocks.append(*kind.inputs, arg_locs=[location] * len(inputs))

@@ -33,10 +33,10 @@ from qcc.passes.tile._loop_order import vectorizable_loops_innermost
 from qcc.passes.tile._placement import Life, place, round_up
 
 FUSE = "inline,symbol-dce,convert-elementwise-to-linalg,linalg-fuse-elementwise-ops,linalg-generalize-named-ops,canonicalize,cse"
-BUFFERIZE = (
-    "func.func(tm-tensor-bufferize),eliminate-empty-tensors,one-shot-bufferize{allow-return-allocs-from-loops},canonicalize,cse,"
-    "func.func(buffer-hoisting,buffer-loop-hoisting),canonicalize,cse"
-)
+BUFFERIZE = "eliminate-empty-tensors,one-shot-bufferize{allow-return-allocs-from-loops}"
+# Scans, sorts and scatters (tm_tensor) have a bufferization of their own, behind which upstream's analysis refuses to work in place.
+BUFFERIZE_WITH_TM_TENSOR = "func.func(tm-tensor-bufferize),one-shot-bufferize{copy-before-write allow-return-allocs-from-loops}"
+TIDY = "canonicalize,cse,func.func(buffer-hoisting,buffer-loop-hoisting),canonicalize,cse"
 _CONSTANTS = ("arith.constant", "qcc.constant")
 _LOOPS = ("scf.for", "scf.while", "scf.forall", "scf.parallel")
 
@@ -66,7 +66,9 @@ def _bufferize(module: ir.Module, function: Any, calls: Sequence[Any], context: 
         _run(alone, FUSE)
         body = _function(alone, name)
         vectorizable_loops_innermost(body)
-        _run(alone, BUFFERIZE)
+        tm_tensor = any(op.name.startswith("tm_tensor.") for op in walk(body))
+        _run(alone, BUFFERIZE_WITH_TM_TENSOR if tm_tensor else BUFFERIZE)
+        _run(alone, TIDY)
         body = _function(alone, name)
         scratch_bytes = _move_temporaries(body)
         left = len(list(walk(body, "memref.alloc")))

@@ -33,7 +33,7 @@ from qcc.dialects.codelet import ELEMENT_BYTES, ISAS
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import error_at, ir, op_attribute, to_attribute, walk
 from qcc.passes.base import Pass, PassContext
-from qcc.passes.tile.codelets import elementwise, matmul, movement, products
+from qcc.passes.tile.codelets import elementwise, generic_function, matmul, movement, products
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, element_name, row_major, stored_offset
 from qcc.passes.tile.codelets.program import FUSABLE
@@ -110,7 +110,9 @@ def _generic_call(lowering: Lowering, op: Any) -> None:
         place = lowering.temporary(element, shape_of(value))
         lowering.places[value] = place
         results.append(place)
-    lowering.call_function(op_attribute(op, "callee"), [p.buffer for p in (*operands, *results)])
+    callee = op_attribute(op, "callee")
+    generic_function.take_buffers(lowering.module, callee, op_attribute(op, "qcc.generic", callee))
+    lowering.call_function(callee, [p.buffer for p in (*operands, *results)])
 
 
 def _native(lowering: Lowering, value: Any) -> Place:
