@@ -40,6 +40,7 @@ INTEGER: tuple[Stage, ...] = (
     Stage("fold-quantized-pooling", reason="means on stored integers"),
     Stage("fold-qdq", reason="products between dequantized operands become exact integer products; the rest of quantize is rescaling"),
     Stage("cse", reason="integer biases and weights that layers share"),
+    Stage("lower-requantize-to-fixed", "enabled={fixed_point}", "the accelerator's post unit has no floats; the CPU keeps the f32 mode"),
     Stage("propagate-bitwidth", reason="accumulators get the width that the actual weights and activation ranges prove"),
     Stage("keep-layer-outputs", "enabled={keep_layers}", "qcc-run --compare looks at every layer's output; off unless asked for"),
 )
@@ -81,6 +82,7 @@ def forms(options: CompileOptions) -> list[tuple[str, list[Stage]]]:
         "fpga": [("graph", IMPORT), ("integer", INTEGER), ("isa", ISA)],
     }[options.target]
     values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in asdict(options).items()}
+    values["fixed_point"] = str(options.target == "fpga").lower()
     if options.target == "cpu":
         values |= CpuTarget(options.cpu).stage_options()
     else:

@@ -16,7 +16,7 @@ from qcc.compiler import pipeline
 from qcc.compiler.options import CompileOptions
 from qcc.dialects import element_types, forms, shapes
 from qcc.dialects.mlir import create, create_context, ir, walk
-from qcc.passes.base import run_pipeline
+from qcc.passes.base import Stage, run_pipeline
 from qcc.passes.values import make_constant, make_float_constant, retyped
 from qcc.runtime.reference import interpreter
 
@@ -126,8 +126,11 @@ def check(data: st.DataObject, arguments: list[list[int]], build: Build, *, inte
         computed = {op.name for op in tensors if not isinstance(ir.RankedTensorType(op.results[0].type).element_type, ir.FloatType)}
         assert computed.issuperset(integer), str(graph.module)
         (after,) = interpreter.run(graph.module, inputs)
+        run_pipeline(graph.module, [Stage("lower-requantize-to-fixed")])
+        (fixed,) = interpreter.run(graph.module, inputs)
     difference = np.abs(before.astype(np.int64) - after.astype(np.int64))
     assert difference.max(initial=0) <= steps, (difference.max(), str(graph.module))
+    assert np.abs(fixed.astype(np.int64) - after.astype(np.int64)).max(initial=0) <= 1, str(graph.module)
 
 
 @QUICK
