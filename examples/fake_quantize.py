@@ -206,9 +206,17 @@ class QConvNorm(nn.Module):
         self.fold = fold
 
     def freeze(self) -> None:
-        self.conv.freeze(self.norm if self.fold else None)
+        norm = self.norm
+        assert norm is not None
+        self.conv.freeze(norm if self.fold else None)
         if self.fold:
             self.norm = None
+            return
+        with torch.no_grad():  # whoever folds the norm later must find a bias that the accumulator can hold exactly
+            factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+            step = self.conv.__dict__["source"].frozen_scale * self.conv.scale * factor
+            bias = norm.bias - norm.running_mean * factor
+            norm.bias += (bias / step).round() * step - bias
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(x)
