@@ -154,15 +154,16 @@ def read_resources(text: str, context: ir.Context) -> str:
     held = _arrays.setdefault(context, {})
     renamed: dict[str, str] = {}
     found: dict[str, np.ndarray] = {}
-    for match in _RESOURCE.finditer(text, start):
+    matches = list(_RESOURCE.finditer(text, start))
+    keys = {_unquoted(match[1]) for match in matches}
+    for match in matches:
         key = _unquoted(match[1])
         blob = bytes.fromhex(match[2]) if len(match[2]) % 2 == 0 else b""
         alignment = int.from_bytes(blob[:4], "little")
         if len(blob) < 4 or alignment & (alignment - 1):
             raise QccError(f"resource '{key}' is damaged: expected a 4-byte alignment that is a power of two before its data")
         if key in held:
-            renamed[match[1]] = f"{re.sub(r'[^A-Za-z0-9_.]', '_', key)}_{next(_counter)}"
-            key = renamed[match[1]]
+            key = renamed[match[1]] = _unused_key(key, {*held, *found, *keys})
         found[key] = np.frombuffer(blob, dtype=np.uint8, offset=4)
     held.update(found)
     if not renamed:
@@ -170,6 +171,12 @@ def read_resources(text: str, context: ir.Context) -> str:
     words = "|".join(re.escape(key) for key in renamed)
     body = re.sub(rf"(?<=dense_resource<)({words})(?=>)", lambda m: renamed[m[1]], text[:start])
     return body + re.sub(rf"(?<![\w.$-])({words})(?=\s*:\s*\"0x)", lambda m: renamed[m[1]], text[start:])
+
+
+def _unused_key(key: str, used: set[str]) -> str:
+    """`key` as a bare word with a number that no key of `used` has."""
+    word = re.sub(r"[^A-Za-z0-9_.]", "_", key)
+    return next(candidate for number in _counter if (candidate := f"{word}_{number}") not in used)
 
 
 def _key_of(attribute: ir.Attribute) -> str:

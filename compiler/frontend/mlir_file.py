@@ -8,7 +8,6 @@ from typing import Any
 
 from qcc.compiler.frontend.contract import to_backend_contract
 from qcc.compiler.frontend.model import ImportedModel, imported, main_function
-from qcc.dialects import weights
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import create, create_context, ir, parse_module, walk
 
@@ -33,7 +32,6 @@ def import_text(text: str, name: str = "-", batch: int = 1) -> ImportedModel:
     """Import module text, with the weights of its `dialect_resources`."""
     context = create_context()
     module = parse_module(text, context, name=name)
-    weights.read_resources(text, context)
     return import_module(module, batch)
 
 

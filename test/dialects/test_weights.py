@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -100,6 +102,18 @@ def test_two_modules_with_the_same_keys_in_one_context_keep_their_own_contents()
     modules = [parse_module(first, context), parse_module(second, context)]
     assert np.array_equal(_values(modules[0])[0], np.arange(100))
     assert np.array_equal(_values(modules[1])[0], np.arange(100) * 3)
+
+
+def test_a_new_key_is_never_one_that_the_same_text_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "_counter", itertools.count())  # so that the first candidates are w_0, w_1, ...
+    text = "\n".join(f'"test.op"() {{value = dense_resource<{key}> : tensor<1xi8>}} : () -> ()' for key in ("w", "w_0", "w_1"))
+    blobs = ", ".join(f'{key}: "0x010000000{number}"' for number, key in enumerate(("w", "w_0", "w_1")))
+    text += "\n{-# dialect_resources: { builtin: { " + blobs + " } } #-}"
+    context = create_context()
+    context.allow_unregistered_dialects = True
+    modules = [parse_module(text, context) for _ in range(2)]
+    for module in modules:
+        assert [int(weights.array_of(op.attributes["value"])[0]) for op in walk(module, "test.op")] == [0, 1, 2]
 
 
 def test_quoted_resource_keys() -> None:

@@ -68,12 +68,11 @@ def test_pt2_gives_the_reference_logits(digits: Any, name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_mlir_holds_the_numbers_of_the_onnx_file(name: str) -> None:
     from qcc.dialects.mlir import create_context, parse_module, walk
-    from qcc.dialects.weights import array_of, read_resources
+    from qcc.dialects.weights import array_of
 
     text = (EXAMPLES / f"{name}.mlir").read_text()
     context = create_context()
     module = parse_module(text, context, name=name)
-    read_resources(text, context)
     with context:
         found = [array_of(op.attributes["value"]) for op in walk(module, "torch.vtensor.literal")]
     literals = {(array.shape, array.astype(np.float32).tobytes()) for array in found}
