@@ -106,29 +106,43 @@ class Executable:
         torch tensors in give torch tensors out, without copies where they are contiguous and on the CPU. Raises QccError for a wrong
         number, shape or dtype.
         """
-        arrays, torch = self._arrays(values)
+        addresses, alive, torch = self._read(values)
         outputs = [np.empty(shape, dtype) for shape, dtype in self._made]
-        self.run_into(arrays, outputs)
-        results = outputs if torch is None else [_torch_of(y, torch) for y in outputs]
+        self._run_in_idle(addresses, [_address(y) for y in outputs])
+        del alive
+        results = outputs if torch is None else [_torch_of(y, spec, torch) for y, spec in zip(outputs, self.outputs, strict=True)]
         return results[0] if len(results) == 1 else tuple(results)
-
-    def _arrays(self, values: Sequence[Any]) -> tuple[list[Array], Any]:
-        """The inputs as contiguous arrays, checked, and the torch module where the first is a torch tensor."""
-        if len(values) != len(self._expected):
-            raise self._wrong_count(len(values))
-        torch = sys.modules.get("torch")  # never imported here: without it no value can be a tensor
-        as_torch = torch is not None and len(values) > 0 and isinstance(values[0], torch.Tensor)
-        arrays: list[Array] = []
-        for i, (value, (dtype, shape)) in enumerate(zip(values, self._expected, strict=True)):
-            if torch is not None and isinstance(value, torch.Tensor):
-                value = _numpy_of(value, torch)
-            if not isinstance(value, np.ndarray) or value.dtype != dtype or value.shape != shape:
-                raise self._wrong_input(i, value)
-            arrays.append(value if value.flags.c_contiguous else np.ascontiguousarray(value))
-        return arrays, torch if as_torch else None
 
     def run_into(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Run once on contiguous arrays of the right shapes and dtypes, which the caller has checked."""
+        self._run_in_idle([_address(x) for x in inputs], [_address(y) for y in outputs])
+
+    def _read(self, values: Sequence[Any]) -> tuple[list[int], list[Any], Any]:
+        """Addresses of the inputs, checked, what must stay alive behind them, and torch where the first is a tensor of it."""
+        if len(values) != len(self._expected):
+            raise self._wrong_count(len(values))
+        torch = sys.modules.get("torch")  # never imported here: without it no value can be a tensor
+        tensor_class: Any = () if torch is None else torch.Tensor
+        addresses: list[int] = []
+        alive: list[Any] = []
+        for i, (value, (dtype, shape)) in enumerate(zip(values, self._expected, strict=True)):
+            if isinstance(value, np.ndarray):
+                if value.dtype != dtype or value.shape != shape:
+                    raise self._wrong_input(i, value)
+                value = np.ascontiguousarray(value) if shape and not value.flags.c_contiguous else value
+                addresses.append(_address(value))
+            elif isinstance(value, tensor_class):
+                if value.dtype is not getattr(torch, self.inputs[i].dtype, None) or value.shape != shape:
+                    raise self._wrong_input(i, value)
+                value = value.contiguous() if value.is_cpu else value.detach().cpu().contiguous()
+                addresses.append(value.data_ptr())
+            else:
+                raise self._wrong_input(i, value)
+            alive.append(value)
+        return addresses, alive, torch if values and isinstance(values[0], tensor_class) else None
+
+    def _run_in_idle(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        """Run once on addresses, in a context that no other thread uses."""
         try:
             context = self._idle.popleft()
         except IndexError:
@@ -138,13 +152,10 @@ class Executable:
         finally:
             self._idle.append(context)
 
-    def _run_in(self, context: _Context, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
-        pointers, places = context.inputs, context.outputs
-        for i, x in enumerate(inputs):
-            pointers[i] = x.__array_interface__["data"][0]
-        for i, y in enumerate(outputs):
-            places[i] = y.__array_interface__["data"][0]
-        if self._run(context.model, pointers, places):
+    def _run_in(self, context: _Context, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        context.inputs[: len(inputs)] = inputs
+        context.outputs[: len(outputs)] = outputs
+        if self._run(context.model, context.inputs, context.outputs):
             raise QccError(self._program.library.qcc_model_error().decode())
 
     def _wrong_count(self, found: int) -> QccError:
@@ -153,10 +164,15 @@ class Executable:
 
     def _wrong_input(self, index: int, value: Any) -> QccError:
         spec = self.inputs[index]
-        found = f"shape {list(value.shape)} and dtype {value.dtype}" if isinstance(value, np.ndarray) else f"type {type(value).__name__}"
+        is_array = hasattr(value, "shape") and hasattr(value, "dtype")
+        found = f"shape {list(value.shape)} and dtype {value.dtype}" if is_array else f"type {type(value).__name__}"
         words = f"input '{spec.name}' has {found}, expected shape {list(spec.shape)} and dtype {spec.dtype}"
-        if isinstance(value, np.ndarray) and value.shape == spec.shape:
-            return QccError(f"{words}; convert it with .astype('{spec.dtype}')")
+        if is_array and value.shape == spec.shape:
+            if isinstance(value, np.ndarray):
+                return QccError(f"{words}; convert it with .astype('{spec.dtype}')")
+            return QccError(f"{words}; convert it with .to(torch.{spec.dtype})")
+        if not is_array:
+            return QccError(f"{words}; give a numpy array or a torch tensor")
         return QccError(f"{words}; the shape was fixed when the model was compiled")
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -186,7 +202,7 @@ class Executable:
 
     def profile(self, inputs: Sequence[Any] | None = None, *, runs: int = 10) -> Profile:
         """Time per step, the mean of `runs`; adds `measured_us` to the layers of `report`."""
-        arrays = self._arrays(inputs if inputs is not None else self.random_inputs())[0]
+        addresses, alive, _ = self._read(inputs if inputs is not None else self.random_inputs())
         library, context = self._program.library, self._new_context()
         outputs = [np.empty(shape, dtype) for shape, dtype in self._made]
         steps = self.info["steps"]
@@ -194,10 +210,11 @@ class Executable:
         for enable, count in ((0, 1), (1, runs)):  # the first run warms up
             library.qcc_model_profile(context.model, enable)
             for _ in range(count):
-                self._run_in(context, arrays, outputs)
+                self._run_in(context, addresses, [_address(y) for y in outputs])
         measured = library.qcc_model_profile_read(context.model, spent_ns.ctypes.data)
         library.qcc_model_profile(context.model, 0)
         self._idle.append(context)
+        del alive
         profile = Profile.of(steps, [float(ns) / 1000 / max(measured, 1) for ns in spent_ns], self.threads)
         for row in self.report["layers"]:
             row["measured_us"] = profile.layer_us.get(row["name"])
@@ -216,21 +233,19 @@ def _spec(entry: Mapping[str, Any]) -> TensorSpec:
     return TensorSpec(entry["name"], tuple(entry["shape"]), entry["dtype"], entry.get("quantization"))
 
 
-def _numpy_of(tensor: Any, torch: Any) -> Any:
-    """A numpy view of a torch tensor's memory (a copy only for other devices and strides)."""
-    tensor = tensor.detach()
-    if tensor.device.type != "cpu":
-        tensor = tensor.cpu()
-    if tensor.dtype == torch.bfloat16:
-        import ml_dtypes
-
-        return tensor.contiguous().view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
+def _address(array: Array) -> int:
+    """Address of a contiguous array's first element; the buffer protocol is the quick way, where the dtype has it."""
+    if array.flags.writeable:
+        try:
+            return ctypes.addressof(ctypes.c_char.from_buffer(array))
+        except (ValueError, TypeError, BufferError):
+            pass  # empty, or a dtype of ml_dtypes
+    return array.__array_interface__["data"][0]
 
 
-def _torch_of(array: Array, torch: Any) -> Any:
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+def _torch_of(array: Array, spec: TensorSpec, torch: Any) -> Any:
+    if spec.dtype in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):  # torch has them, numpy knows them by ml_dtypes only
+        return torch.from_numpy(array.view(f"uint{8 * array.itemsize}")).view(getattr(torch, spec.dtype))
     return torch.from_numpy(array)
 
 

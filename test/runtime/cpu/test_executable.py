@@ -51,6 +51,24 @@ def test_torch_in_gives_torch_out(jit: Any) -> None:
     assert isinstance(y, torch.Tensor) and torch.equal(y, torch.from_numpy(X - 2.5))
 
 
+def test_a_torch_tensor_of_another_dtype_is_named(jit: Any) -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(QccError, match=r"input 'x' has shape \[4, 16\] and dtype torch.float64, .* convert it with .to\(torch.float32\)"):
+        jit(torch.zeros(4, 16, dtype=torch.float64))
+
+
+def test_a_strided_torch_tensor(jit: Any) -> None:
+    torch = pytest.importorskip("torch")
+    x = torch.arange(64, dtype=torch.float32).reshape(16, 4).T
+    assert torch.equal(jit(x), x - 2.5)
+
+
+def test_a_read_only_input(jit: Any) -> None:
+    x = X.copy()
+    x.flags.writeable = False
+    assert np.array_equal(jit(x), x - 2.5)
+
+
 @pytest.mark.parametrize(
     "values, words",
     [

@@ -149,6 +149,11 @@ func.func @f(%x: tensor<3x16x{name}>) -> tensor<3x16x{name}> {{
     found = exe(x)
     assert found.dtype == x.dtype
     np.testing.assert_array_equal(found, x * x + x)
+    torch = pytest.importorskip("torch")
+    kind = {"bf16": torch.bfloat16, "f16": torch.float16, "f64": torch.float64}[name]
+    tensor = torch.from_numpy(x.astype(np.float64)).to(kind)
+    result = exe(tensor)
+    assert result.dtype == kind and torch.equal(result, tensor * tensor + tensor)
 
 
 def test_booleans_and_small_integers() -> None:
