@@ -7,6 +7,8 @@ from typing import Any
 
 from qcc.dialects.errors import QccError
 
+ACCELERATOR_MAGIC = b"QFPG"
+
 
 def load(path: Any, *, threads: int | None = None) -> Any:
     """The executable stored in `path`. Raises QccError for a file that is missing, damaged, or for another machine."""
@@ -22,6 +24,10 @@ def load(path: Any, *, threads: int | None = None) -> Any:
         from qcc.runtime.cpu import executable
 
         return executable.load_artifact(path, threads=threads)
-    from qcc.runtime.fpga import artifact as fpga_artifact
+    if magic == ACCELERATOR_MAGIC:
+        from qcc.runtime.fpga import artifact as accelerator_file
 
-    return fpga_artifact.load(path)
+        return accelerator_file.load(path)
+    raise QccError(
+        f"{path} is not an artefact: it begins with {magic.hex() or 'nothing'}, expected a shared object or an accelerator file made by qcc"
+    )

@@ -44,7 +44,12 @@ def check(path: Path) -> dict[str, Any]:
     section = elf_section(body, METADATA_SECTION)
     if section is None:
         raise QccError(f"{path} has no section '{METADATA_SECTION}', expected an artefact made by qcc")
-    info: dict[str, Any] = json.loads(section.rstrip(b"\0"))
+    try:
+        info: Any = json.loads(section.rstrip(b"\0"))
+    except ValueError:
+        info = None
+    if not isinstance(info, dict):
+        raise QccError(f"{path} has metadata that cannot be read; compile the model again")
     if info.get("format_version") != FORMAT_VERSION:
         raise QccError(f"{path} has format version {info.get('format_version')}, expected {FORMAT_VERSION}; compile the model again")
     _check_machine(path, body)
