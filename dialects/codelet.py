@@ -106,7 +106,97 @@ class Contraction:
     kind: str = "contraction"
 
 
-KINDS: dict[str, Any] = {"map": Map, "contraction": Contraction}
+@dataclass(frozen=True)
+class Depthwise:
+    """Depthwise convolution: acc[n, h, w, c] = bias[c] + sum over taps of x * w[tap, c], then the steps.
+
+    The iteration space is (n, h, w, c); x's strides include the convolution's, `tap_strides` are those of a kernel row and column. w is
+    packed [tap][c padded to whole vectors] and so is the bias. `columns` pixels share the loaded weights; a task is `chunk` rows of n * h.
+    """
+
+    isa: str
+    compute: str  # lane_i32, lane_i64, lane_f32
+    sizes: tuple[int, int, int, int]
+    x: Operand
+    w: Operand
+    taps: tuple[int, int]
+    tap_strides: tuple[int, int]
+    columns: int
+    chunk: int
+    operands: tuple[Operand, ...]
+    steps: tuple[Step, ...]
+    y: Operand
+    bias: Operand | None = None
+    params: int = -1
+    halo: Halo | None = None
+    kind: str = "depthwise"
+
+
+@dataclass(frozen=True)
+class Window:
+    """Pooling: over (n, h, w, c) the `op` of a window of x, then the steps.
+
+    `op`: max (same element as x), mean (f32), mean_quantized (f32; words `args` are the stored zero point of x and the multiplier). x's
+    strides are those of single pixels of an image of `image` rows and columns; taps outside of it do not take part, and count in the
+    divisor if `count_pad`. A task is `chunk` rows of n * h.
+    """
+
+    isa: str
+    op: str
+    sizes: tuple[int, int, int, int]
+    image: tuple[int, int]
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[int, int]
+    dilations: tuple[int, int]
+    count_pad: bool
+    args: tuple[int, ...]
+    x: Operand
+    chunk: int
+    operands: tuple[Operand, ...]
+    steps: tuple[Step, ...]
+    y: Operand
+    params: int = -1
+    halo: Halo | None = None
+    kind: str = "window"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Operations along the last, contiguous dimension of x: softmax, normalize (word `args[0]` is epsilon), or a reduction.
+
+    `sizes` are the outer dimensions and the length of a row. Reductions (sum, mean, max, min) give one value per row: strides of y and
+    operands in the last dimension are not used. f32 throughout until the steps. A task is `chunk` indices of dimension 0.
+    """
+
+    isa: str
+    op: str
+    sizes: tuple[int, ...]
+    args: tuple[int, ...]
+    x: Operand
+    chunk: int
+    operands: tuple[Operand, ...]
+    steps: tuple[Step, ...]
+    y: Operand
+    params: int = -1
+    kind: str = "rows"
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """y[i, :] = table[ids[i], :] over `sizes` (ids, width); ids are cut to 0..rows - 1. A task is `chunk` ids."""
+
+    isa: str
+    sizes: tuple[int, int]
+    rows: int
+    table: Operand
+    ids: Operand
+    y: Operand
+    chunk: int
+    kind: str = "embedding"
+
+
+KINDS: dict[str, Any] = {cls.kind: cls for cls in (Map, Contraction, Depthwise, Window, Rows, Embedding)}
 
 
 def to_config(codelet: Any) -> dict[str, Any]:
@@ -130,6 +220,8 @@ _NESTED: dict[str, Any] = {
     "w": Operand,
     "y": Operand,
     "bias": Operand,
+    "table": Operand,
+    "ids": Operand,
     "zero": Operand,
     "operands": Operand,
     "steps": Step,
@@ -161,7 +253,9 @@ def tasks(codelet: Any) -> int:
     if isinstance(codelet, Contraction):
         n, g, h, _, _ = codelet.sizes
         return n * g * -(-blocks(codelet) // codelet.chunks[0]) * -(-h // codelet.chunks[1])
-    raise TypeError(type(codelet).__name__)
+    if isinstance(codelet, Depthwise | Window):
+        return -(-codelet.sizes[0] * codelet.sizes[1] // codelet.chunk)
+    return -(-codelet.sizes[0] // codelet.chunk)
 
 
 def blocks(codelet: Contraction) -> int:

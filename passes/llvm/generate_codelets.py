@@ -55,11 +55,11 @@ class GenerateCodeletsPass(Pass):
             attributes["passthrough"] = ir.ArrayAttr.get(passthrough)
         function = ir.Operation.create("llvm.func", attributes=attributes, regions=1)
         block = function.regions[0].blocks.append(*[b.type(t) for t in ("ptr", "i64", "i64", "ptr")])
-        table, begin, end, _ = block.arguments
+        table, begin, end, scratch = block.arguments
         with ir.InsertionPoint(block):
             buffers = [b.load("ptr", Address(table, 8 * i)) for i in range(_buffer_count(codelet))]
             nest = importlib.import_module(f"qcc.passes.llvm.codelets.{codelet.kind}")
-            b.loop(begin, end, 1, lambda task: nest.emit(b, codelet, buffers, task, isa(codelet.isa)))
+            b.loop(begin, end, 1, lambda task: nest.emit(b, codelet, buffers, task, isa(codelet.isa), scratch))
             ir.Operation.create("llvm.return")
 
 

@@ -33,7 +33,7 @@ from qcc.dialects.codelet import ELEMENT_BYTES, ISAS
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import error_at, ir, op_attribute, to_attribute, walk
 from qcc.passes.base import Pass, PassContext
-from qcc.passes.tile.codelets import elementwise, generic_function, matmul, movement, products
+from qcc.passes.tile.codelets import elementwise, generic_function, matmul, movement, products, rows, windows
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, element_name, row_major, stored_offset
 from qcc.passes.tile.codelets.program import FUSABLE
@@ -95,6 +95,13 @@ FUSING: dict[str, Callable[[Lowering, Any], set[Any]]] = {
     "qcc.conv2d": products.conv2d,
     "qcc.linear": products.linear,
     "qcc.matmul": matmul.matmul,
+    "qcc.max_pool2d": windows.pool,
+    "qcc.avg_pool2d": windows.pool,
+    "qcc.softmax": rows.softmax,
+    "qcc.layer_norm": rows.layer_norm,
+    "qcc.reduce": rows.reduce,
+    "qcc.attention": rows.attention,
+    "qcc.embedding": rows.embedding,
 }
 """Operations that take element-wise operations behind them along; they return everything they lowered."""
 

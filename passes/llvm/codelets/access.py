@@ -17,14 +17,14 @@ def bytes_of(operand: Operand, indices: Sequence[Index], b: Builder) -> Index:
     return b.add(b.dot(indices, [s * size for s in operand.strides]), operand.offset * size)
 
 
-def load(b: Builder, element: str, address: Address, stride: int, lanes: int) -> Value:
+def load(b: Builder, element: str, address: Address, stride: int, lanes: int, *, invariant: bool = False) -> Value:
     """`lanes` elements `stride` apart as i32 (narrow integers), i64 or f32 lanes."""
     storage, size = STORAGE[element], ELEMENT_BYTES[element]
     if stride == 0:
         vector = b.splat(_widen(b, element, b.load(storage, address)), lanes)
         return vector
     if stride == 1:
-        return _widen(b, element, b.load(f"{lanes}x{storage}", address))
+        return _widen(b, element, b.load(f"{lanes}x{storage}", address, invariant=invariant))
     vector = b.op("llvm.mlir.poison", [], f"{lanes}x{storage}")
     for lane in range(lanes):
         vector = b.insert(vector, b.load(storage, address + lane * stride * size), lane)

@@ -14,7 +14,7 @@ from qcc.passes.llvm.codelets.fetch import Fetch
 from qcc.passes.llvm.codelets.steps import Steps
 
 
-def emit(b: Builder, codelet: Contraction, buffers: Sequence[Value], task: Value, instructions: Any) -> None:
+def emit(b: Builder, codelet: Contraction, buffers: Sequence[Value], task: Value, instructions: Any, scratch: Value) -> None:
     """Append the code of one task."""
     if codelet.halo is not None:
         b.when(b.equal(task, 0), lambda: halo.fill(b, codelet.halo, codelet.y.element, buffers[codelet.y.buffer], buffers[codelet.params]))

@@ -15,7 +15,7 @@ from qcc.passes.llvm.codelets.steps import Steps
 LANES = 16  # also where registers have 8: LLVM splits, and the tail is found at compile time
 
 
-def emit(b: Builder, codelet: Map, buffers: Sequence[Value], task: Value, instructions: Any) -> None:
+def emit(b: Builder, codelet: Map, buffers: Sequence[Value], task: Value, instructions: Any, scratch: Value) -> None:
     """Append the code of one task."""
     c = codelet
     if c.halo is not None:

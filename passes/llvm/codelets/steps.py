@@ -7,6 +7,7 @@ and does exactly what `runtime/reference/qcc.py` states for the operation it com
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -109,6 +110,10 @@ class Steps:
         """args: scale, low, high (relative), zero point. NaN gives low."""
         return self._round(self.b.binary("fdiv", v, arg(0, "f32")), arg, 1)
 
+    def _round_to(self, step: Step, v: Value, arg: Any) -> Value:
+        """args: low, high (relative), zero point. NaN gives low."""
+        return self._round(v, arg, 0)
+
     # --- floats ---------------------------------------------------------------------------------------------------------------------
 
     def _float(self, step: Step, v: Value, arg: Any) -> Value:
@@ -121,6 +126,11 @@ class Steps:
         b, low, high = self.b, arg(0, "f32"), arg(1, "f32")
         raised = b.select(b.compare("ogt", low, v), low, v)
         return b.select(b.compare("olt", high, raised), high, raised)
+
+    def _keep(self, step: Step, v: Value, arg: Any) -> Value:
+        """v where args[0] (a boolean operand) is true, else -infinity."""
+        kept = arg(0, "i32")
+        return self.b.select(self.b.compare("ne", kept, self.b.like(0, kept)), v, self.b.like(-math.inf, v))
 
     def _unary(self, step: Step, v: Value, arg: Any) -> Value:
         """kind: of UNARY_KINDS; args: alpha where the function has one."""

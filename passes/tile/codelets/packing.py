@@ -41,6 +41,12 @@ def pad_channels(values: np.ndarray, width: int) -> np.ndarray:
     return padded
 
 
+def narrowest(values: np.ndarray) -> str:
+    """The smallest signed element that holds all integers of `values`."""
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    return "s8" if -128 <= low and high <= 127 else "s16" if -32768 <= low and high <= 32767 else "i32"
+
+
 def split_zero(w: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:
     """Integers [c, ...] as (s8 values, zero [c]) with integers = values - zero; zero is None where all fit as they are.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from qcc.dialects.codelet import ISAS, Contraction, Operand
 from qcc.dialects.mlir import error_at, ir, op_attribute
-from qcc.passes.tile.codelets import elementwise, packing
+from qcc.passes.tile.codelets import elementwise, packing, windows
 from qcc.passes.tile.codelets.border import read_border
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, stored_offset
@@ -45,6 +45,8 @@ def conv2d(lowering: Lowering, op: Any) -> set[Any]:
     (groups, dilations, strides, padding), n = _window(op), shape_of(x)[0]
     out, per_group, kh, kw = shape_of(w)
     place = _image(lowering, op, x)
+    if groups == shape_of(x)[1] == out:
+        return _depthwise(lowering, op, place)
     sn, sc, sh, sw = place.strides
     merged = groups == 1 and dilations[1] == 1 and sw == per_group and sc == 1
     reading = Reading(
@@ -68,6 +70,19 @@ def conv2d(lowering: Lowering, op: Any) -> set[Any]:
         lowering, op, reading, weights, (n, groups, height, width, per), program, y, spread, lowering.halo_word(_last(op, absorbed))
     )
     return {op, *absorbed}
+
+
+def _depthwise(lowering: Lowering, op: Any, place: Place) -> set[Any]:
+    values, bias = integers(lowering, op, op.operands[1]), _bias(lowering, op, 1)
+    if values.dtype.kind == "f":
+        return windows.depthwise(lowering, op, place, values, None if bias is None else bias.reshape(-1), "lane_f32")
+    compute = "lane_i64" if _accumulator_bits(op) > 32 else "lane_i32"
+    total = (0 if bias is None else bias.reshape(-1)) - _stored_zero(op.operands[0]) * values.astype(np.int64).sum(axis=(1, 2, 3))
+    return windows.depthwise(lowering, op, place, values, _bias_container(total, compute), compute)
+
+
+def _accumulator_bits(op: Any) -> int:
+    return ir.IntegerType(ir.RankedTensorType(op.results[0].type).element_type).width
 
 
 def linear(lowering: Lowering, op: Any) -> set[Any]:
@@ -214,8 +229,7 @@ def _compute(lowering: Lowering, op: Any, values: np.ndarray, x: Place) -> tuple
     """(compute tile, element of the packed weights, values to pack, zero [groups, c] or None)."""
     if values.dtype.kind == "f":
         return "lane_f32", "f32", values, None
-    width = ir.IntegerType(ir.RankedTensorType(op.results[0].type).element_type).width
-    if width > 32:
+    if _accumulator_bits(op) > 32:
         return "lane_i64", "i32", values, None
     if ISAS[lowering.isa].dot4 and x.element == "u8":
         groups, channels = values.shape[:2]
@@ -223,9 +237,7 @@ def _compute(lowering: Lowering, op: Any, values: np.ndarray, x: Place) -> tuple
         if split is not None:
             packed, zero = split
             return "dot4_u8s8", "s8", packed.reshape(values.shape), None if zero is None else zero.reshape(groups, channels)
-    low, high = int(values.min(initial=0)), int(values.max(initial=0))
-    element = "s8" if -128 <= low and high <= 127 else "s16" if -32768 <= low and high <= 32767 else "i32"
-    return "lane_i32", element, values, None
+    return "lane_i32", packing.narrowest(values), values, None
 
 
 @dataclass

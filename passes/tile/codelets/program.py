@@ -79,6 +79,10 @@ class Program:
         if amount:
             self.steps.append(Step("offset", (self.integer(amount),)))
 
+    def round_to(self, op: Any) -> None:
+        """Round f32 values to the quantized result of `op`."""
+        self.steps.append(Step("round_to", self._bounds(op, self._affine(op, op.results[0]))))
+
     def _requantize(self, op: Any, value: Any) -> None:
         shape, axis = shape_of(value), op_attribute(op, "axis")
         if (kind := affine_of(value)) is not None:

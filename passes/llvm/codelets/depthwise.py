@@ -1,0 +1,78 @@
+"""The loop nest of depthwise convolution: vectors run over channels, a few pixels share the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from qcc.dialects.codelet import ELEMENT_BYTES, Depthwise
+from qcc.passes.llvm.codelets import halo
+from qcc.passes.llvm.codelets.access import bytes_of, load, pieces, store
+from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
+from qcc.passes.llvm.codelets.fetch import Fetch
+from qcc.passes.llvm.codelets.steps import Steps
+
+LANES = 16
+
+
+def emit(b: Builder, codelet: Depthwise, buffers: Sequence[Value], task: Value, instructions: Any, scratch: Value) -> None:
+    """Append the code of one task."""
+    c = codelet
+    if c.halo is not None:
+        b.when(b.equal(task, 0), lambda: halo.fill(b, c.halo, c.y.element, buffers[c.y.buffer], buffers[c.params]))
+    n_rows, height, width, channels = c.sizes[0] * c.sizes[1], c.sizes[1], c.sizes[2], c.sizes[3]
+    steps = Steps(b, instructions)
+    accumulator = c.compute.removeprefix("lane_")
+    x_bytes, w_bytes = ELEMENT_BYTES[c.x.element], ELEMENT_BYTES[c.w.element]
+    padded = -(-channels // LANES) * LANES
+
+    def wide(value: Value) -> Value:
+        return b.cast("sext", value, "i64") if accumulator == "i64" and c.x.element != "i64" else value
+
+    def multiply_add(acc: Value, x: Value, w: Value) -> Value:
+        if accumulator == "f32":
+            return b.call(f"llvm.fma.v{x.type.shape[0]}f32", [x, w, acc], f"{x.type.shape[0]}xf32")
+        return b.binary("add", acc, b.binary("mul", wide(x), wide(w)))
+
+    def kernel(n: Index, h: Index, w: Index, channel: Index, columns: int, lanes: int) -> None:
+        place = (n, h, w, channel)
+        x = b.at(buffers[c.x.buffer], bytes_of(c.x, place, b))
+        weights = b.at(buffers[c.w.buffer], b.mul(channel, w_bytes))
+        start = b.constant(0, f"{lanes}x{accumulator}")
+        if c.bias is not None:
+            address = b.at(buffers[c.bias.buffer], b.mul(channel, ELEMENT_BYTES[c.bias.element]))
+            start = load(b, c.bias.element, address, 1, lanes)
+        acc = [start] * columns
+        for i in range(c.taps[0]):
+            for j in range(c.taps[1]):
+                tap = load(b, c.w.element, weights + (i * c.taps[1] + j) * padded * w_bytes, 1, lanes, invariant=True)
+                for q in range(columns):
+                    moved = (i * c.tap_strides[0] + j * c.tap_strides[1] + q * c.x.strides[2]) * x_bytes
+                    acc[q] = multiply_add(acc[q], load(b, c.x.element, x + moved, 1, lanes), tap)
+        fetch = Fetch(b, c.operands, buffers, c.params)
+        bases = [b.at(buffers[o.buffer], bytes_of(o, place, b)) for o in c.operands]
+        y = b.at(buffers[c.y.buffer], bytes_of(c.y, place, b))
+        for q in range(columns):
+
+            def at(number: int, q: int = q) -> Address:
+                return bases[number] + q * c.operands[number].strides[2] * ELEMENT_BYTES[c.operands[number].element]
+
+            fetch.place = at
+            result = steps.run(c.steps, acc[q], fetch)
+            store(b, c.y.element, y + q * c.y.strides[2] * ELEMENT_BYTES[c.y.element], c.y.strides[3], result)
+
+    def columns_of(n: Index, h: Index, channel: Index, lanes: int) -> None:
+        full = width // c.columns * c.columns
+        b.loop(0, full, c.columns, lambda w: kernel(n, h, w, channel, c.columns, lanes))
+        if full < width:
+            kernel(n, h, full, channel, width - full, lanes)
+
+    def row(index: Index) -> None:
+        n, h = b.divmod(index, height) if c.sizes[0] > 1 else (0, index)
+        whole = channels // LANES * LANES
+        b.loop(0, whole, LANES, lambda channel: columns_of(n, h, channel, LANES))
+        for first, count in pieces(channels - whole, LANES):
+            columns_of(n, h, whole + first, count)
+
+    low = b.mul(task, c.chunk)
+    b.loop(low, b.minimum(b.add(low, c.chunk), n_rows), 1, row)

@@ -1,0 +1,135 @@
+"""Pooling and depthwise convolution: vectors over the channels of channels-last images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from qcc.dialects.codelet import Depthwise, Operand, Window
+from qcc.dialects.mlir import error_at, op_attribute
+from qcc.passes.tile.codelets import elementwise, packing
+from qcc.passes.tile.codelets.lowering import Lowering
+from qcc.passes.tile.codelets.place import Place, stored_offset
+from qcc.passes.tile.codelets.program import Program
+from qcc.passes.tile.codelets.register_tile import MOST_TASKS
+from qcc.passes.values import affine_of, shape_of
+
+LANES = 16
+TASK_TAPS = 500_000
+
+
+def pool(lowering: Lowering, op: Any) -> set[Any]:
+    """max_pool2d and avg_pool2d."""
+    x, result = op.operands[0], op.results[0]
+    place = lowering.place(x)
+    program = Program(lowering)
+    args: tuple[int, ...] = ()
+    if op.name == "qcc.max_pool2d":
+        kind = "max"
+    elif (affine := affine_of(x)) is None:
+        kind = "mean"
+    else:
+        kind = "mean_quantized"
+        if op_attribute(op, "multipliers") is None or op_attribute(op, "mode", "f32") != "f32":
+            raise error_at(op, "quantized qcc.avg_pool2d found no f32 'multipliers', expected one; run fold-quantized-pooling")
+        args = (program.integer(int(affine.zero_points[0]) + stored_offset(x.type)), program.real(op_attribute(op, "multipliers")[0]))
+        program.round_to(op)
+    absorbed = elementwise.absorb(lowering, program, result)
+    last = absorbed[-1].results[0] if absorbed else result
+    y = lowering.result(last)
+    (n, c, h, w), kernel, strides, padding = shape_of(result), *(op_attribute(op, name) for name in ("kernel", "strides", "padding"))
+    frame = _Frame(lowering, program, y, lowering.halo_word(last))
+    codelet = Window(
+        isa=lowering.isa,
+        op=kind,
+        sizes=(n, h, w, c),
+        image=(place.shape[2], place.shape[3]),
+        kernel=tuple(kernel),
+        strides=tuple(strides),
+        padding=(padding[0], padding[1]),
+        dilations=tuple(op_attribute(op, "dilations", [1, 1])),
+        count_pad=bool(op_attribute(op, "count_include_pad", False)),
+        args=args,
+        x=place.operand(0, _pixels(place)),
+        chunk=_chunk(n * h, w * c * math.prod(kernel)),
+        **frame.fields(1),
+    )
+    lowering.call(codelet, [place, *frame.places])
+    return {op, *absorbed}
+
+
+def depthwise(lowering: Lowering, op: Any, place: Place, values: np.ndarray, bias: np.ndarray | None, compute: str) -> set[Any]:
+    """conv2d with one input and one output channel per group: x channels-last with its border, values [c, 1, kh, kw], bias [c]."""
+    program = Program(lowering)
+    absorbed = elementwise.absorb(lowering, program, op.results[0])
+    last = absorbed[-1].results[0] if absorbed else op.results[0]
+    y = lowering.result(last)
+    (n, c, h, w), (kh, kw) = shape_of(op.results[0]), values.shape[2:]
+    strides, padding, dilations = (op_attribute(op, name) for name in ("strides", "padding", "dilations"))
+    packed = packing.pad_channels(values.reshape(c, kh * kw).T, LANES)  # [taps, c padded]
+    element = "f32" if compute == "lane_f32" else packing.narrowest(values)
+    frame = _Frame(lowering, program, y, lowering.halo_word(last))
+    sn, _, sh, sw = place.strides
+    first = [place, lowering.weights(packed, element)]
+    bias_operand = None
+    if bias is not None:
+        bias_operand = Operand(2, {"lane_f32": "f32", "lane_i64": "i64"}.get(compute, "i32"), (0, 0, 0, 1))
+        first.append(lowering.weights(packing.pad_channels(bias.reshape(1, -1), LANES), bias_operand.element))
+    codelet = Depthwise(
+        isa=lowering.isa,
+        compute=compute,
+        sizes=(n, h, w, c),
+        x=Operand(0, place.element, (sn, sh * strides[0], sw * strides[1], 1), place.offset - padding[0] * sh - padding[1] * sw),
+        w=Operand(1, element, (0, 0, 0, 1)),
+        taps=(kh, kw),
+        tap_strides=(sh * dilations[0], sw * dilations[1]),
+        columns=_columns(w),
+        chunk=_chunk(n * h, w * c * kh * kw),
+        bias=bias_operand,
+        **frame.fields(len(first)),
+    )
+    lowering.call(codelet, [*first, *frame.places])
+    return {op, *absorbed}
+
+
+class _Frame:
+    """Program operands, params and y of a codelet over (n, h, w, c)."""
+
+    def __init__(self, lowering: Lowering, program: Program, y: Place, halo_word: int) -> None:
+        self.program, self.y = program, y
+        self.halo = None
+        if any(y.halo):
+            self.halo = y.fill(len(program.words))
+            program.words.append(halo_word)
+        self.params = [lowering.params(program.words)] if program.words else []
+        self.places = [*program.operands, *self.params, y]
+
+    def fields(self, first: int) -> dict[str, Any]:
+        """Configuration fields with buffers numbered from `first`."""
+        count = len(self.program.operands)
+        return {
+            "operands": tuple(p.operand(first + i, _pixels(p)) for i, p in enumerate(self.program.operands)),
+            "steps": tuple(self.program.steps),
+            "params": first + count if self.params else -1,
+            "y": self.y.operand(first + count + len(self.params), _pixels(self.y)),
+            "halo": self.halo,
+        }
+
+
+def _pixels(place: Place) -> Sequence[int]:
+    """Strides of [n, c, h, w] over (n, h, w, c)."""
+    n, c, h, w = place.strides
+    return (n, h, w, c)
+
+
+def _columns(width: int) -> int:
+    """Pixels per register tile: as many as divide the row, at most 8, or the best of 4 to 8."""
+    return min(range(min(4, width), min(8, width) + 1), key=lambda q: (width % q != 0, -q))
+
+
+def _chunk(rows: int, work_per_row: int) -> int:
+    tasks = max(1, min(MOST_TASKS, rows * work_per_row // TASK_TAPS, rows))
+    return math.ceil(rows / tasks)

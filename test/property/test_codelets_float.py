@@ -1,0 +1,165 @@
+"""Float codelets: bit for bit where the reference states the order of operations, within a tolerance for sums of products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qcc.dialects.qcc import UNARY_KINDS
+from test.property.test_codelets import ISAS, _kind, _stored, _tensor
+from test.property.tiled_executor import Text, check, dense, quantized
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kind", UNARY_KINDS)
+def test_unary_functions_agree_bit_for_bit(isa: str, kind: str) -> None:
+    rng = np.random.default_rng(1)
+    values = np.concatenate([rng.standard_normal(2000) * 3, rng.standard_normal(500) * 40, [0.0, np.inf, -np.inf, 1e-30, 3e38, np.nan]])
+    x = values.astype(np.float32)
+    if kind in ("sin", "cos"):
+        x = x[np.isfinite(x) & (np.abs(x) < 30000)]
+    t = Text()
+    a = t.argument(_tensor(x.shape, "f32"))
+    check(t.module(t.op("qcc.unary", [a], _tensor(x.shape, "f32"), f'kind = "{kind}"')), [x], isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kind", ["leaky_relu", "elu", "hardsigmoid"])
+def test_unary_functions_with_alpha(isa: str, kind: str) -> None:
+    t = Text()
+    a = t.argument(_tensor([3, 50], "f32"))
+    y = t.op("qcc.unary", [a], _tensor([3, 50], "f32"), f'kind = "{kind}", alpha = 0.3 : f64')
+    check(t.module(y), [np.random.default_rng(2).standard_normal((3, 50)).astype(np.float32)], isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("shape", "axis"), [((3, 40), 1), ((2, 3, 5), 2), ((2, 7, 3), 1), ((4, 16), 1), ((1, 1), 0), ((20, 128), 1)])
+def test_softmax(isa: str, shape: Any, axis: int) -> None:
+    t = Text()
+    x = t.argument(_tensor(shape, "f32"))
+    y = t.op("qcc.softmax", [x], _tensor(shape, "f32"), f"axis = {axis} : i64")
+    q = t.op("qcc.quantize", [y], _tensor(shape, quantized(8, False, 0.00390625, 0)))
+    check(t.module(y, q), [np.random.default_rng(3).standard_normal(shape).astype(np.float32) * 5], isa)
+    check(t.module(q), [np.random.default_rng(3).standard_normal(shape).astype(np.float32) * 5], isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("shape", "axes"), [((3, 40), 1), ((2, 5, 33), 1), ((2, 3, 4, 5), 2), ((2, 8), 1)])
+def test_layer_norm(isa: str, shape: Any, axes: int) -> None:
+    rng = np.random.default_rng(4)
+    t = Text()
+    x = t.argument(_tensor(shape, "f32"))
+    gamma, beta = (t.constant(rng.standard_normal(shape[-axes:]).astype(np.float32), _tensor(shape[-axes:], "f32")) for _ in range(2))
+    y = t.op("qcc.layer_norm", [x, gamma, beta], _tensor(shape, "f32"), f"axes = {axes} : i64, epsilon = 1.0e-5 : f64")
+    check(t.module(y), [rng.standard_normal(shape).astype(np.float32)], isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kind", ["mean", "sum", "max", "min"])
+@pytest.mark.parametrize(
+    ("shape", "axes", "keep"), [((2, 3, 20), [2], False), ((2, 3, 5, 7), [2, 3], True), ((4, 33), [0], False), ((3, 4), [0, 1], True)]
+)
+def test_reduce(isa: str, kind: str, shape: Any, axes: list[int], keep: bool) -> None:
+    out = [1 if i in axes else s for i, s in enumerate(shape) if keep or i not in axes]
+    t = Text()
+    x = t.argument(_tensor(shape, "f32"))
+    attributes = f'kind = "{kind}", axes = array<i64: {", ".join(map(str, axes))}>, keepdims = {str(keep).lower()}'
+    y = t.op("qcc.reduce", [x], _tensor(out, "f32"), attributes)
+    check(t.module(y), [np.random.default_rng(5).standard_normal(shape).astype(np.float32)], isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("mask", ["none", "float", "bool"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention(isa: str, mask: str, causal: bool) -> None:
+    rng = np.random.default_rng(6)
+    t = Text()
+    shapes = [(2, 3, 9, 8), (2, 3, 9, 8), (2, 3, 9, 20)]
+    operands = [t.argument(_tensor(s, "f32")) for s in shapes]
+    inputs = [rng.standard_normal(s).astype(np.float32) for s in shapes]
+    if mask != "none":
+        operands.append(t.argument(_tensor([9, 9], "f32" if mask == "float" else "i1")))
+        inputs.append(rng.standard_normal((9, 9)).astype(np.float32) if mask == "float" else np.tri(9, dtype=np.bool_))
+    y = t.op("qcc.attention", operands, _tensor([2, 3, 9, 20], "f32"), f"scale = 0.35 : f64, causal = {str(causal).lower()}")
+    check(t.module(y), inputs, isa, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_float_convolution_and_clamp(isa: str, groups: int) -> None:
+    rng = np.random.default_rng(7)
+    t = Text()
+    x = t.argument(_tensor([1, 6, 9, 7], "f32"))
+    w = t.constant(rng.standard_normal((6, 6 // groups, 3, 3)).astype(np.float32), _tensor([6, 6 // groups, 3, 3], "f32"))
+    bias = t.constant(rng.standard_normal(6).astype(np.float32), _tensor([6], "f32"))
+    attributes = f"strides = array<i64: 2, 1>, padding = array<i64: 1, 1, 0, 1>, dilations = array<i64: 1, 1>, groups = {groups} : i64"
+    y = t.op("qcc.conv2d", [x, w, bias], _tensor([1, 6, 4, 7], "f32"), attributes)
+    y = t.op("qcc.clamp", [y], _tensor([1, 6, 4, 7], "f32"), "min = 0.0 : f64, max = 6.0 : f64")
+    check(t.module(y), [rng.standard_normal((1, 6, 9, 7)).astype(np.float32)], isa, tolerance=1e-4)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_float_linear_with_elementwise_epilogue(isa: str) -> None:
+    rng = np.random.default_rng(8)
+    t = Text()
+    x, r = t.argument(_tensor([2, 5, 20], "f32")), t.argument(_tensor([5, 30], "f32"))
+    w = t.constant(rng.standard_normal((30, 20)).astype(np.float32), _tensor([30, 20], "f32"))
+    y = t.op("qcc.linear", [x, w], _tensor([2, 5, 30], "f32"))
+    y = t.op("qcc.unary", [y], _tensor([2, 5, 30], "f32"), 'kind = "gelu"')
+    y = t.op("qcc.sub", [r, y], _tensor([2, 5, 30], "f32"))
+    check(
+        t.module(y),
+        [rng.standard_normal((2, 5, 20)).astype(np.float32), rng.standard_normal((5, 30)).astype(np.float32)],
+        isa,
+        tolerance=1e-4,
+    )
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_movement(isa: str) -> None:
+    """reshape, transpose, slice, pad, broadcast and concat of a quantized image, with a convolution that wants a border behind them."""
+    rng = np.random.default_rng(9)
+    kind = quantized(8, True, 0.1, 5)
+    t = Text()
+    x = t.argument(_tensor([2, 3, 6, 8], kind))
+    y = t.op("qcc.transpose", [x], _tensor([2, 6, 3, 8], kind), "permutation = array<i64: 0, 2, 1, 3>")
+    y = t.op("qcc.slice", [y], _tensor([2, 3, 3, 7], kind), "offsets = array<i64: 0, 1, 0, 1>, strides = array<i64: 1, 2, 1, 1>")
+    y = t.op("qcc.pad", [y], _tensor([2, 3, 4, 9], kind), "low = array<i64: 0, 0, 0, 2>, high = array<i64: 0, 0, 1, 0>")
+    z = t.op("qcc.reshape", [y], _tensor([2, 4, 3, 9], kind))
+    z = t.op("tensor.concat", [y, y], _tensor([2, 3, 8, 9], kind), "dim = 2 : i64")
+    w = t.constant(_stored(rng, (5, 3, 3, 3), 4, True), _tensor([5, 3, 3, 3], quantized(4, True, 0.1, 1)))
+    attributes = "strides = array<i64: 1, 1>, padding = array<i64: 1, 1, 1, 1>, dilations = array<i64: 1, 1>, groups = 1 : i64"
+    acc = t.op("qcc.conv2d", [z, w], _tensor([2, 5, 8, 9], "i32"), attributes)
+    flat = t.op("qcc.reshape", [acc], _tensor([10, 72], "i32"))
+    one = t.op("qcc.slice", [flat], _tensor([1, 72], "i32"), "offsets = array<i64: 3, 0>, strides = array<i64: 1, 1>")
+    many = t.op("qcc.broadcast", [one], _tensor([4, 72], "i32"))
+    check(t.module(many, z), [_stored(rng, (2, 3, 6, 8), 8, True)], isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("signed", [False, True])
+def test_lut_and_embedding(isa: str, bits: int, signed: bool) -> None:
+    rng = np.random.default_rng(10)
+    kind = _kind(rng, bits, signed)
+    t = Text()
+    ids = t.argument(_tensor([2, 7], "i64"))
+    table = t.constant(_stored(rng, (11, 70), bits, signed), _tensor([11, 70], kind))
+    rows = t.op("qcc.embedding", [table, ids], _tensor([2, 7, 70], kind))
+    entries = _stored(rng, (1 << bits,), 8, True)
+    y = t.op("qcc.lut", [rows], _tensor([2, 7, 70], quantized(8, True, 0.3, 0)), f"table = {dense(entries, 'i8')}")
+    check(t.module(y, rows), [rng.integers(0, 11, (2, 7))], isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_per_channel_quantize_and_dequantize(isa: str) -> None:
+    t = Text()
+    x = t.argument(_tensor([2, 3, 20], "f32"))
+    kind = "!quant.uniform<i8:f32:1, {0.5:3, 0.25, 0.125:-7}>"
+    q = t.op("qcc.quantize", [x], _tensor([2, 3, 20], kind))
+    y = t.op("qcc.dequantize", [q], _tensor([2, 3, 20], "f32"))
+    special = np.random.default_rng(11).standard_normal((2, 3, 20)).astype(np.float32) * 30
+    special[0, 0, :4] = np.inf, -np.inf, np.nan, 1e30
+    check(t.module(q, y), [special], isa)
