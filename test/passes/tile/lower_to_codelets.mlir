@@ -1,7 +1,7 @@
 // RUN: qcc-opt %s --pass-pipeline='builtin.module(lower-to-codelets{isa=avx512_vnni})' | filecheck %s
 
 // A product and the requantize that alone uses it are one call; the interface keeps its tensor types.
-// CHECK: func.func @main() attributes {qcc.inputs = [{type = tensor<2x8x!quant.uniform<u8:f32, 5.000000e-01>>}]
+// CHECK: func.func @main() attributes {qcc.inputs = [{name = "input_0", type = tensor<2x8x!quant.uniform<u8:f32, 5.000000e-01>>}]
 // CHECK: %[[X:.*]] = "qtile.buffer"(){{.*}}space = "input"
 // CHECK: space = "output"
 // CHECK: call @map_{{.*}}(%[[X]],
