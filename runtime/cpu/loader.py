@@ -62,14 +62,22 @@ def header_path() -> Path:
 
 
 def library_path(name: str) -> Path:
-    """Path of one of the two libraries; builds them first in a source tree."""
+    """Path of one of the two libraries. In a source tree one that is older than its sources is built anew."""
     root = Path(__file__).resolve().parents[2]
-    if (root / "CMakeLists.txt").is_file() and (root / "runtime" / "cpu" / "src").is_dir():
-        return _built_in_tree(root, name)
-    for place in _package_paths():
-        if (path := place / "lib" / name).is_file():
-            return path
-    raise QccError(f"the CPU runtime '{name}' is missing from the installed package; install qcc again: pip install --force-reinstall qcc")
+    installed = next((p for place in _package_paths() if (p := place / "lib" / name).is_file()), None)
+    if not (root / "CMakeLists.txt").is_file():
+        if installed is None:
+            raise QccError(f"the installed package lacks the CPU runtime '{name}'; install qcc again: pip install --force-reinstall qcc")
+        return installed
+    sources = [root / "CMakeLists.txt", *(root / "runtime" / "cpu").glob("*/*.[ch]")]
+    newest = max(source.stat().st_mtime_ns for source in sources)
+    if installed is not None and (installed.stat().st_mtime_ns >= newest or _cmake() is None):  # pip install -e
+        return installed
+    return _built_in_tree(root, name, newest)
+
+
+def _cmake() -> str | None:
+    return shutil.which("cmake") or shutil.which("cmake", path=os.path.dirname(sys.executable))
 
 
 def _package_paths() -> list[Path]:
@@ -78,14 +86,12 @@ def _package_paths() -> list[Path]:
     return [Path(__file__).resolve().parent, *(Path(p) for p in qcc.runtime.cpu.__path__)]
 
 
-def _built_in_tree(root: Path, name: str) -> Path:
+def _built_in_tree(root: Path, name: str, newest: int) -> Path:
     build = root / "build" / "runtime-cpu"
     library = build / name
-    sources = [root / "CMakeLists.txt", *(root / "runtime" / "cpu").glob("*/*.[ch]")]
-    newest = max(source.stat().st_mtime_ns for source in sources)
     if library.is_file() and library.stat().st_mtime_ns >= newest:
         return library
-    cmake = shutil.which("cmake") or shutil.which("cmake", path=os.path.dirname(sys.executable))
+    cmake = _cmake()
     if cmake is None:
         raise QccError(
             "cannot build the CPU runtime: cmake is not installed; run: pip install cmake ninja, or install qcc with pip install ."

@@ -89,12 +89,12 @@ def test_sections_of_arbitrary_bytes(data: bytes, name: str) -> None:
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(QccError, match="cannot read artefact .*nothing.so: No such file"):
+    with pytest.raises(QccError, match=r"cannot read artefact .*nothing.so: No such file"):
         qcc.load(tmp_path / "nothing.so")
 
 
 def test_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(QccError, match="cannot read artefact"):
+    with pytest.raises(QccError, match=r"cannot read artefact"):
         qcc.load(tmp_path)
 
 
