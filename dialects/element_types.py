@@ -1,6 +1,7 @@
 """Element types and encodings of compressed tensors: what the stored numbers mean."""
 
 # No `from __future__ import annotations` here: the bindings read annotations as objects.
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +61,20 @@ def affine(kind: ir.Type) -> Affine | None:
     element: Any = kind.element_type if isinstance(kind, ir.RankedTensorType) else kind
     if not isinstance(element, UNIFORM):
         return None
+    known = _affine.setdefault(element.context, {})
+    found = known.get(hash(element))
+    if found is None:
+        found = known[hash(element)] = _read_affine(element)
+        found.scales.flags.writeable = found.zero_points.flags.writeable = False
+    return found
+
+
+# Reading a type with thousands of scales is slow and is asked for all the time. Types are unique in their context and hashed by address;
+# holding the types themselves would keep the context alive.
+_affine: weakref.WeakKeyDictionary[Any, dict[int, Affine]] = weakref.WeakKeyDictionary()
+
+
+def _read_affine(element: Any) -> Affine:
     common: dict[str, Any] = {
         "bits": element.storage_type_integral_width,
         "signed": element.is_signed,

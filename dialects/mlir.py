@@ -5,6 +5,7 @@ Everything else says `from qcc.dialects.mlir import ir`, so that a change of the
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -51,6 +52,12 @@ def load_dialects(context: ir.Context) -> None:
 
     assert compressed_types.Qcc is encodings.Qcc is qcc.Qcc  # importing them is what adds their types and attributes to the dialect
     torch_dialect.register_dialect(context)
+    for module in (
+        qcc,
+        qtile,
+        qisa,
+    ):  # the bindings import a module of this name for every operation they meet, and would search anew each time
+        sys.modules.setdefault(f"torch_mlir.dialects.{module.__name__.rpartition('.')[2]}", module)
     with context, ir.Location.unknown():
         for dialect in (qcc.Qcc, qtile.Qtile, qisa.Qisa):
             if not context.is_dialect_loaded(dialect.DIALECT_NAMESPACE):

@@ -12,7 +12,9 @@ After:
     %q = qcc.lut %x {table = dense<...> : tensor<256xi8>}
 
 Any tree of unary functions, clamps and arithmetic between dequantize and quantize is one table, provided that its only operand that is not
-one constant number is the one quantized tensor; the tensor may occur several times (x * sigmoid(x)). Clamps alone are left to fold-qdq.
+one constant number is the one quantized tensor; the tensor may occur several times (x * sigmoid(x)). Tables that made an operand are
+part of the function: exporters quantize between erf, add and mul of one GELU, and all of it becomes one table. Clamps alone are left to
+fold-qdq.
 
 Requires: graph form after propagate-quantization; the tensor's type per tensor and of at most 8 bits, the result's per tensor.
 Guarantees: the table is computed in binary64 and rounded once to the result's steps, half to even; NaN gives the least value.
@@ -72,7 +74,6 @@ class _Tree:
 
     def __init__(self, shape: list[int]) -> None:
         self.shape, self.leaf, self.steps = shape, None, 0
-        self.levels: np.ndarray = np.zeros(0)
         self.known: dict[Any, np.ndarray | None] = {}
 
     def values(self, value: Any) -> np.ndarray | None:
@@ -103,9 +104,20 @@ class _Tree:
         return _ARITHMETIC[op.name](*operands)
 
     def _levels(self, x: Any) -> np.ndarray | None:
-        kind = per_tensor(x)
-        if kind is None or kind.bits > 8 or shape_of(x) != self.shape or (self.leaf is not None and self.leaf != x):
+        """Real values of quantized `x`, seen through the tables that made it, for every stored integer of the leaf behind them."""
+        tables: list[Any] = []
+        leaf = x
+        while (lut := producer(leaf, "qcc.lut")) is not None:
+            tables.append(lut)
+            leaf = lut.operands[0]
+        kind, x_kind = per_tensor(leaf), per_tensor(x)
+        if kind is None or x_kind is None or kind.bits > 8 or shape_of(x) != self.shape or (self.leaf is not None and self.leaf != leaf):
             return None
-        self.leaf = x
-        stored = np.arange(kind.qmin, kind.qmax + 1, dtype=np.float64)
-        return (stored - kind.zero_points[0]) * np.float64(kind.scales[0])
+        self.leaf = leaf
+        self.steps += len(tables)
+        stored = np.arange(kind.qmin, kind.qmax + 1)
+        for lut in reversed(tables):
+            before = per_tensor(lut.operands[0])
+            assert before is not None
+            stored = op_attribute(lut, "table").reshape(-1).astype(np.int64)[stored - before.qmin]
+        return (stored - x_kind.zero_points[0]) * np.float64(x_kind.scales[0])

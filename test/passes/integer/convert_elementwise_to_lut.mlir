@@ -55,3 +55,17 @@ func.func @unfit(%x: tensor<4x!x>, %z: tensor<4x!x>, %w: tensor<4x!quant.uniform
   %r = "qcc.quantize"(%c) : (tensor<4xf32>) -> tensor<4x!y>
   return %p, %q, %r, %d : tensor<4x!y>, tensor<4x!y>, tensor<4x!y>, tensor<4xf32>
 }
+
+// Tables compose: |x| in steps of 0.5 (2, 0, 2, 4), then times x.
+// CHECK-LABEL: @composition
+// CHECK-NEXT: "qcc.lut"(%arg0) {table = dense<[-2, 0, 2, 8]> : tensor<4xi8>}
+// CHECK-NEXT: return
+func.func @composition(%x: tensor<4x!x>) -> tensor<4x!y> {
+  %f = "qcc.dequantize"(%x) : (tensor<4x!x>) -> tensor<4xf32>
+  %a = "qcc.unary"(%f) {kind = "abs"} : (tensor<4xf32>) -> tensor<4xf32>
+  %q = "qcc.quantize"(%a) : (tensor<4xf32>) -> tensor<4x!y>
+  %g = "qcc.dequantize"(%q) : (tensor<4x!y>) -> tensor<4xf32>
+  %m = "qcc.mul"(%g, %f) : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+  %r = "qcc.quantize"(%m) : (tensor<4xf32>) -> tensor<4x!y>
+  return %r : tensor<4x!y>
+}
