@@ -6,7 +6,9 @@ layer (the path of its `nn.Module`, such as `body.0.c1`) as an MLIR name locatio
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +21,7 @@ from torch_mlir.extras.fx_importer import ContextCache, FxImporter, FxImporterHo
 
 from qcc.compiler.frontend.contract import to_backend_contract
 from qcc.compiler.frontend.model import ImportedModel, imported
+from qcc.compiler.frontend.torch_program import prepare
 from qcc.dialects import weights
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import create_context, ir
@@ -26,9 +29,8 @@ from qcc.dialects.mlir import create_context, ir
 
 def import_file(path: Path, example_inputs: Sequence[Any] | None = None, batch: int = 1) -> ImportedModel:
     """Import a `.pt2` file written by `torch.export.save`."""
-    _register_quantized_ops()
     try:
-        program = torch.export.load(str(path))
+        program = _load(path)
     except Exception as error:  # torch raises whatever its zip and JSON readers meet
         raise QccError(f"'{path}' cannot be read as a .pt2 file: {_first_line(error)}; write it with torch.export.save") from None
     return import_model(program, example_inputs, batch)
@@ -36,15 +38,9 @@ def import_file(path: Path, example_inputs: Sequence[Any] | None = None, batch: 
 
 def import_model(model: Any, example_inputs: Sequence[Any] | None = None, batch: int = 1) -> ImportedModel:
     """Import a `torch.nn.Module` (with example inputs) or an `ExportedProgram`, whose open first axes get size `batch`."""
-    _register_quantized_ops()
     program = _export(model, example_inputs, batch)
-    if _mutates(program):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            program = program.run_decompositions({})  # in-place operations become functional ones, nothing is taken apart
-        _restore_batch_norm(program.graph)
     _check_static(program)
-    fold_generated_constants(program)
+    program = prepare(program)
     context = create_context()
     importer = FxImporter(context=context, hooks=_Weights())
     importer._cc = _NamedLocations(context, program.graph)  # the importer offers no argument for it
@@ -57,11 +53,18 @@ def import_model(model: Any, example_inputs: Sequence[Any] | None = None, batch:
     return imported(importer.module, inputs, outputs)
 
 
-def _register_quantized_ops() -> None:
-    """Importing this module registers the `quantized_decomposed` operators that saved PT2E programs refer to."""
+def _load(path: Path) -> Any:
+    """The program in a file; operators of torchao exist only once it is imported."""
     import torch.ao.quantization.fx._decomposed as registered
 
     del registered
+    try:
+        return torch.export.load(str(path))
+    except Exception:
+        if importlib.util.find_spec("torchao") is None or "torchao" in sys.modules:
+            raise
+        importlib.import_module("torchao.quantization")
+        return torch.export.load(str(path))
 
 
 def _export(model: Any, example_inputs: Sequence[Any] | None, batch: int) -> Any:
@@ -110,49 +113,6 @@ def _first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _mutates(program: Any) -> bool:
-    """Whether the graph holds in-place operations; torch.export keeps those of the model's source."""
-    return any(
-        node.op == "call_function" and getattr(getattr(node.target, "_schema", None), "is_mutable", False) for node in program.graph.nodes
-    )
-
-
-def _restore_batch_norm(graph: Any) -> None:
-    """The functional form of batch normalisation is one the torch dialect has no operation for; this one it has."""
-    for node in graph.nodes:
-        if node.target is torch.ops.aten._native_batch_norm_legit_no_training.default:
-            x, scale, bias, mean, var, momentum, epsilon = node.args
-            node.target = torch.ops.aten.native_batch_norm.default
-            node.args = (x, scale, bias, mean, var, False, momentum, epsilon)
-
-
-def fold_generated_constants(program: Any) -> None:
-    """Compute now what depends on neither inputs nor weights: masks, position indices, filled tensors."""
-    graph, owner = program.graph, program.graph_module
-    values: dict[Any, Any] = {}
-    for node in graph.nodes:
-        target = node.target
-        if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
-            continue
-        if torch.Tag.nondeterministic_seeded in target.tags or not all(a in values for a in node.all_input_nodes):
-            continue
-        if isinstance(node.meta.get("val"), torch.Tensor):
-            args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda a: values[a])
-            with torch.no_grad():
-                values[node] = target(*args, **kwargs)
-    for number, (node, value) in enumerate(values.items()):
-        if any(user not in values for user in node.users):
-            name = f"_qcc_generated_{number}"
-            owner.register_buffer(name, value.clone())
-            with graph.inserting_before(node):
-                constant = graph.get_attr(name)
-            constant.meta = dict(node.meta)
-            node.replace_all_uses_with(constant, delete_user_cb=lambda user: user not in values)
-    for node in reversed(values):
-        if not node.users:
-            graph.erase_node(node)
-
-
 def _dynamic_axes(program: Any) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     for node in program.graph.nodes:
@@ -186,7 +146,7 @@ class _Weights(FxImporterHooks):
 
     def resolve_input(self, gni: Any, value: Any, info: Any) -> Any:
         if isinstance(value, torch.Tensor) and value.dtype != torch.bool:
-            return _literal(gni, value, str(info.input_spec.target))
+            return _literal(gni, value, re.sub(r"parametrizations\.(\w+)\.original(\d)", r"\1.\2", str(info.input_spec.target)))
         return None
 
     def resolve_literal(self, gni: Any, literal: Any, info: Any) -> Any:

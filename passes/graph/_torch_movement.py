@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from qcc.dialects import element_types
 from qcc.dialects.mlir import ir, to_attribute
 from qcc.passes.graph._torch_layers import is_constant, transposed_constant
 from qcc.passes.graph._torch_reader import IDENTITIES, Reader, axis_of, like, require, rule
@@ -23,8 +24,15 @@ def _view(r: Reader, op: Any) -> Sequence[Any]:
 
 @rule(*IDENTITIES)
 def _identity(r: Reader, op: Any) -> Sequence[Any]:
-    require(r.type(op.operands[0]) == r.type(op.results[0]), "a change of element type")
-    return [r.builtin(op.operands[0])]
+    x, result = op.operands[0], r.type(op.results[0])
+    stored = r.known(x) if isinstance(result.element_type, ir.F32Type) and r.type(x) != result else None
+    if stored is not None and stored.ndim >= 2 and stored.dtype.kind in "iu" and stored.itemsize == 1:
+        # weights that are scaled behind their product: they stay integers, of scale one
+        element = element_types.affine_type(1.0, signed=stored.dtype.kind == "i")
+        kept = r.constant(stored, like(result, list(result.shape), element))
+        return [r.make("qcc.dequantize", [kept], result)]
+    require(r.type(x) == result, "a change of element type")
+    return [r.builtin(x)]
 
 
 @rule("torch.aten.dropout")

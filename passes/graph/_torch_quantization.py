@@ -17,7 +17,9 @@ from qcc.passes.graph._torch_reader import Reader, axis_of, like, owner, require
 DECOMPOSED = "torch.quantized_decomposed."
 
 
-def quantized_element(r: Reader, scale: np.ndarray, zero: np.ndarray, qmin: int, qmax: int, axis: int | None) -> ir.Type:
+def quantized_element(
+    r: Reader, scale: np.ndarray, zero: np.ndarray, qmin: int, qmax: int, axis: int | None, block: dict[int, int] | None = None
+) -> ir.Type:
     """`!quant.uniform` for a range; raises QccError where scale or range make no sense, declines above 16 bits."""
     if qmin >= qmax:
         raise error_at(r.op, f"quant_min is {qmin} and quant_max {qmax}, expected quant_min below quant_max")
@@ -25,9 +27,12 @@ def quantized_element(r: Reader, scale: np.ndarray, zero: np.ndarray, qmin: int,
     if not np.isfinite(narrow).all() or not (narrow > 0).all():
         bad = narrow[~(np.isfinite(narrow) & (narrow > 0))][0]
         raise error_at(r.op, f"found a scale of {bad}, expected finite scales above zero; calibrate the model again")
-    signed = qmin < 0
-    bits = max(int(qmax).bit_length(), int(-qmin - 1).bit_length()) + 1 if signed else int(qmax).bit_length()
+    least, most = min(qmin, int(zero.min())), max(qmax, int(zero.max()))  # a zero point may lie outside of the range
+    signed = least < 0
+    bits = max(most.bit_length(), (-least - 1).bit_length()) + 1 if signed else most.bit_length()
     require(bits <= 16, f"{bits}-bit integers")
+    if block is not None:
+        return element_types.affine_type(narrow, zero, bits=bits, signed=signed, qmin=qmin, qmax=qmax, block=block)
     if axis is None:
         return element_types.affine_type(narrow.reshape(-1)[0], int(zero.reshape(-1)[0]), bits=bits, signed=signed, qmin=qmin, qmax=qmax)
     return element_types.affine_type(narrow, zero.astype(np.int64), bits=bits, signed=signed, qmin=qmin, qmax=qmax, axis=axis)
@@ -48,6 +53,26 @@ def _per_channel(r: Reader, op: Any) -> ir.Type:
     return quantized_element(r, s, z, r.integer(qmin), r.integer(qmax), at)
 
 
+def _per_group(r: Reader, op: Any) -> ir.Type:
+    """One scale per output channel and group of `group_size` neighbours along the input: scales [out, in / group_size]."""
+    x, scales, zeros, qmin, qmax, _, size = list(op.operands)[:7]
+    s, shape = r.array(scales), r.shape(x)
+    require(len(shape) == 2, "groups in a tensor of another rank than two")
+    counts = [shape[0], shape[1] // r.integer(size)]
+    if s.size != counts[0] * counts[1]:
+        raise error_at(op, f"found {s.size} scales for {counts[0]} channels of {counts[1]} groups, expected one for each")
+    z = np.zeros(s.shape, np.int64) if r.is_none(zeros) else np.rint(r.array(zeros)).astype(np.int64)
+    blocks = {0: 1, 1: r.integer(size)}
+    return quantized_element(r, s.reshape(counts), z.reshape(counts), r.integer(qmin), r.integer(qmax), None, blocks)
+
+
+def _element_of(r: Reader, op: Any) -> ir.Type:
+    """The quantized type that an operation of `quantized_decomposed` states."""
+    if op.name.endswith("_group"):
+        return _per_group(r, op)
+    return _per_channel(r, op) if "per_channel" in op.name else _per_tensor(r, op)
+
+
 def _value(r: Reader, value: Any) -> float:
     """A scale or zero point: a scalar constant or a constant tensor of one element."""
     known = r.known(value)
@@ -58,7 +83,7 @@ def _value(r: Reader, value: Any) -> float:
 def _quantize(r: Reader, op: Any) -> Sequence[Any]:
     """The integers have no tensor type of their own in qcc, so all uses are rewritten together with the quantize."""
     r.f32(op.operands[0])
-    element = _per_channel(r, op) if "per_channel" in op.name else _per_tensor(r, op)
+    element = _element_of(r, op)
     users = [use.owner for use in op.results[0].uses]
     for user in users:
         require(user.operation.name.startswith(f"{DECOMPOSED}dequantize"), "the quantized integers are used as numbers")
@@ -83,7 +108,12 @@ def _constant_of(r: Reader, value: Any) -> Any:
     return known.reshape(-1).tolist() if known is not None else [r.optional(value)]
 
 
-@rule(f"{DECOMPOSED}dequantize_per_tensor", f"{DECOMPOSED}dequantize_per_tensor.tensor", f"{DECOMPOSED}dequantize_per_channel")
+@rule(
+    f"{DECOMPOSED}dequantize_per_tensor",
+    f"{DECOMPOSED}dequantize_per_tensor.tensor",
+    f"{DECOMPOSED}dequantize_per_channel",
+    f"{DECOMPOSED}dequantize_per_channel_group",
+)
 def _dequantize(r: Reader, op: Any) -> Sequence[Any]:
     """Of a constant: a typed qcc.constant. Those of a quantize were rewritten with it."""
     x, result = op.operands[0], r.type(op.results[0])
@@ -93,7 +123,7 @@ def _dequantize(r: Reader, op: Any) -> Sequence[Any]:
     assert payload is not None
     if payload.dtype.itemsize > 2:  # a 32-bit bias: its real value is what the graph form wants
         return [r.constant(_real(r, op, payload))]
-    element = _per_channel(r, op) if "per_channel" in op.name else _per_tensor(r, op)
+    element = _element_of(r, op)
     kind = like(result, list(result.shape), element)
     affine = element_types.affine(kind)
     assert affine is not None

@@ -205,11 +205,11 @@ def test_exported_program_and_pt2_file_give_the_same_module(tmp_path: Any) -> No
     model, x = Cnn().eval(), torch.randn(1, 3, 9, 9)
     program = torch.export.export(model, (x,))
     torch.export.save(program, str(tmp_path / "m.pt2"))
-    first, second = graph_form(program), graph_form(str(tmp_path / "m.pt2"))
-    for imported in (first, second):
+    first, second, third = graph_form(program), graph_form(str(tmp_path / "m.pt2")), graph_form(program)
+    for imported in (first, second, third):  # the program itself is not changed by importing it
         (found,) = interpreter.run(imported.module, [x.numpy()])
         np.testing.assert_allclose(found, model(x).detach().numpy(), rtol=2e-5, atol=2e-5)
-    assert ops(first) == ops(second)
+    assert ops(first) == ops(second) == ops(third)
 
 
 def test_weights_never_travel_as_text() -> None:

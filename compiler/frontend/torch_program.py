@@ -1,0 +1,282 @@
+"""What happens to an exported program before the FX importer sees it: functional form, static weights unwrapped, constants computed,
+and quantization that is chosen at run time written out in plain operations.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
+from torch.fx.node import map_arg
+
+_LARGE = 1 << 20  # elements; a constant above this is computed at import only where it does not grow
+
+
+def prepare(program: Any) -> Any:
+    """The same program without in-place operations, tensor subclasses, and expressions of constants."""
+    if _mutates(program) or _has_subclasses(program):
+        program = _decomposed(program, {})  # becomes functional; no operation is taken apart
+    else:
+        program = _copy(program)  # the caller's own stays as it is
+    _group_affine(program)
+    table = _dynamic_table()
+    if any(node.target in table for node in program.graph.nodes):
+        program = _decomposed(program, table)
+    _restore_batch_norm(program.graph)
+    fold_constants(program)
+    return program
+
+
+def _copy(program: Any) -> Any:
+    """A program of its own graph and the same weights."""
+    graph, nodes = torch.fx.Graph(), {}
+    result, _ = graph.graph_copy(program.graph, nodes, return_output_node=True)  # pyright: ignore[reportGeneralTypeIssues]
+    graph.output(result)
+    for old, new in zip(program.graph.nodes, graph.nodes, strict=True):
+        new.meta, new.name = dict(old.meta), old.name  # copying renames a node called `input`
+    return torch.export.ExportedProgram(
+        root=program.graph_module, graph=graph, graph_signature=copy.deepcopy(program.graph_signature), state_dict=program.state_dict,
+        range_constraints=program.range_constraints, module_call_graph=program.module_call_graph,
+        example_inputs=program.example_inputs, constants=dict(program.constants),
+    )  # fmt: skip
+
+
+def _decomposed(program: Any, table: dict[Any, Callable[..., Any]]) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch.export deprecates what it uses itself
+        return program.run_decompositions(table)
+
+
+def _mutates(program: Any) -> bool:
+    """Whether the graph holds in-place operations; torch.export keeps those of the model's source."""
+    schemas = (getattr(node.target, "_schema", None) for node in program.graph.nodes if node.op == "call_function")
+    return any(getattr(schema, "is_mutable", False) for schema in schemas)
+
+
+def _has_subclasses(program: Any) -> bool:
+    """Whether a weight is a tensor subclass, as torchao's `quantize_` makes them."""
+    return any(type(value) not in (torch.Tensor, torch.nn.Parameter) for value in program.state_dict.values())
+
+
+def _restore_batch_norm(graph: Any) -> None:
+    """The functional form of batch normalisation is one the torch dialect has no operation for; this one it has."""
+    for node in graph.nodes:
+        if node.target is torch.ops.aten._native_batch_norm_legit_no_training.default:
+            x, scale, bias, mean, var, momentum, epsilon = node.args
+            node.target = torch.ops.aten.native_batch_norm.default
+            node.args = (x, scale, bias, mean, var, False, momentum, epsilon)
+
+
+# -- constants -------------------------------------------------------------------------------------------------------
+
+
+def weight_values(program: Any) -> dict[str, Any]:
+    """Tensor per placeholder name, for the parameters, buffers and constants of `program`."""
+    signature = program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    stores = (program.state_dict, program.constants)
+    return {name: store[target] for name, target in names.items() for store in stores if target in store}
+
+
+def fold_constants(program: Any) -> None:
+    """Compute now what depends on no input: masks, position indices, transposed or normalised weights.
+
+    Quantization is kept, with the integers it starts from: `quantize`, `dequantize` and the widening of 8-bit integers stay.
+    """
+    graph, stored = program.graph, weight_values(program)
+    values: dict[Any, Any] = {n: stored[n.name] for n in graph.nodes if n.op == "placeholder" and n.name in stored}
+    computed: dict[Any, Any] = {}
+    for node in graph.nodes:
+        if node.op == "call_function" and _is_foldable(node, values):
+            args, kwargs = map_arg((node.args, node.kwargs), lambda a: values[a])
+            with torch.no_grad():
+                values[node] = computed[node] = node.target(*args, **kwargs)
+    first = next(iter(graph.nodes))
+    for node, value in computed.items():
+        users = [user for user in node.users if user not in computed]
+        if users:
+            with graph.inserting_before(first):
+                constant = graph.placeholder(f"qcc_{node.name}")
+            constant.meta = dict(node.meta)
+            argument = TensorArgument(name=constant.name)
+            spec = InputSpec(InputKind.BUFFER, argument, target=_constant_name(node, stored), persistent=False)
+            program.graph_signature.input_specs.append(spec)
+            program.constants[spec.target] = value.detach().clone()
+            for user in users:
+                user.replace_input_with(node, constant)
+    for node in reversed(computed):
+        if not node.users:
+            graph.erase_node(node)
+
+
+def _constant_name(node: Any, stored: dict[str, Any]) -> str:
+    """A name for what `node` computes: that of the one weight it is made from, if there is one."""
+    weights, seen = [node], set[str]()
+    while weights:
+        inputs = weights.pop().all_input_nodes
+        seen |= {a.name for a in inputs if a.name in stored}
+        weights += [a for a in inputs if a.name not in stored]
+    source = f"{next(iter(seen)).removeprefix('p_').removeprefix('b_')}." if len(seen) == 1 else ""
+    return f"{source}{node.name}"
+
+
+def _is_foldable(node: Any, values: dict[Any, Any]) -> bool:
+    target, result, inputs = node.target, node.meta.get("val"), node.all_input_nodes
+    if not isinstance(target, torch._ops.OpOverload) or not isinstance(result, torch.Tensor):
+        return False
+    if any(user.op == "output" for user in node.users):
+        return False
+    if torch.Tag.nondeterministic_seeded in target.tags or "quant" in str(target) or not all(a in values for a in inputs):
+        return False
+    small_integers = any(values[a].dtype in (torch.int8, torch.uint8) for a in inputs)
+    if small_integers and result.is_floating_point():
+        return False
+    return result.numel() <= max(_LARGE, 2 * sum(values[a].numel() for a in inputs))
+
+
+# -- quantization ----------------------------------------------------------------------------------------------------
+
+
+def _group_affine(program: Any) -> None:
+    """`torchao.dequantize_affine` of stored weights becomes the `quantized_decomposed` operation of its granularity."""
+    weights = weight_values(program)
+    graph, ops = program.graph, torch.ops.quantized_decomposed
+    for node in [n for n in graph.nodes if str(n.target) == "torchao.dequantize_affine.default"]:
+        given = _arguments(node)
+        x = given["input"]
+        if x.name not in weights or (given["zero_point"] is not None and given["zero_point"].name not in weights):
+            continue
+        shape, block = list(x.meta["val"].shape), _sizes(given["block_size"], x.meta["val"].shape)
+        counts = [n // b for n, b in zip(shape, block, strict=True)]
+        split = [axis for axis, count in enumerate(counts) if count > 1]
+        limits = [int(given["quant_min"]), int(given["quant_max"])]
+        with graph.inserting_before(node):
+            if len(split) <= 1 and all(block[axis] == 1 for axis in split):
+                scale, zero = (_reshaped(graph, given[key], [-1]) for key in ("scale", "zero_point"))
+                args = (x, scale, zero, split[0] if split else 0, *limits, given["input_dtype"])
+                made = graph.call_function(ops.dequantize_per_channel.default, args) if split else None
+            elif len(shape) == 2 and block[0] == 1:
+                scale, zero = (_reshaped(graph, given[key], counts) for key in ("scale", "zero_point"))
+                args = (x, scale, zero, *limits, given["input_dtype"], block[1], given["output_dtype"])
+                made = graph.call_function(ops.dequantize_per_channel_group.default, args)
+            else:
+                made = None
+        if made is not None:
+            made.meta = dict(node.meta)
+            node.replace_all_uses_with(made)
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+
+
+def _arguments(node: Any) -> dict[str, Any]:
+    """Arguments of an operator's node by name, defaults included."""
+    schema = node.target._schema.arguments
+    given = {a.name: a.default_value for a in schema if a.has_default_value()}
+    return given | {a.name: value for a, value in zip(schema, node.args, strict=False)} | dict(node.kwargs)
+
+
+def _sizes(block: Sequence[int], shape: Sequence[int]) -> list[int]:
+    return [n if b == -1 else b for b, n in zip(block, shape, strict=True)]
+
+
+def _reshaped(graph: Any, node: Any, shape: list[int]) -> Any:
+    if node is None:
+        return None
+    made = graph.call_function(torch.ops.aten.view.default, (node, shape))
+    made.meta = {**node.meta, "val": node.meta["val"].view(shape)}
+    made.meta.pop("tensor_meta", None)
+    return made
+
+
+def _range(low: Any, high: Any, qmin: int, qmax: int, eps: float, *, symmetric: bool) -> tuple[Any, Any]:
+    """Scale and zero point of real values from `low` to `high`, zero included."""
+    low, high = torch.clamp(low, max=0.0), torch.clamp(high, min=0.0)
+    if symmetric:
+        scale = torch.clamp(torch.maximum(-low, high) / ((qmax - qmin) / 2), min=eps)
+        return scale, torch.zeros_like(scale)
+    scale = torch.clamp((high - low) / float(qmax - qmin), min=eps)
+    return scale, torch.clamp(qmin - torch.round(low / scale), qmin, qmax)
+
+
+def _choose(x: Any, qmin: int, qmax: int, eps: float, dtype: Any) -> tuple[Any, Any]:
+    del dtype
+    return _range(x.amin(), x.amax(), qmin, qmax, eps, symmetric=False)
+
+
+def _choose_symmetric(x: Any, qmin: int, qmax: int, eps: float, dtype: Any) -> tuple[Any, Any]:
+    del dtype
+    return _range(x.amin(), x.amax(), qmin, qmax, eps, symmetric=True)
+
+
+def _quantize(x: Any, scale: Any, zero: Any, qmin: int, qmax: int, dtype: Any) -> Any:
+    return torch.clamp(torch.round(x * (1.0 / scale)) + zero, qmin, qmax).to(dtype)
+
+
+def _dequantize(x: Any, scale: Any, zero: Any, qmin: int, qmax: int, dtype: Any, *, out_dtype: Any = None) -> Any:
+    del qmin, qmax, dtype
+    return (x.to(out_dtype or torch.float32) - zero) * scale
+
+
+def _blocked(x: Any, block: Sequence[int]) -> tuple[Any, list[int]]:
+    """`x` with every axis split into blocks and elements, and the shape that broadcasts one value per block."""
+    sizes = _sizes(block, x.shape)
+    split = [n for size, b in zip(x.shape, sizes, strict=True) for n in (size // b, b)]
+    return x.reshape(split), [n for size, b in zip(x.shape, sizes, strict=True) for n in (size // b, 1)]
+
+
+def _choose_affine(
+    x: Any, mapping: str, block: Sequence[int], dtype: Any, qmin: Any = None, qmax: Any = None, eps: Any = None, scale_dtype: Any = None,
+    zero_dtype: Any = None, keepdim: bool = False,
+) -> tuple[Any, Any]:  # fmt: skip
+    del scale_dtype, zero_dtype, keepdim
+    limits = torch.iinfo(dtype)
+    qmin, qmax = limits.min if qmin is None else qmin, limits.max if qmax is None else qmax
+    parts = _blocked(x, block)[0]
+    axes = list(range(1, parts.dim(), 2))
+    eps = torch.finfo(torch.float32).eps if eps is None else eps
+    return _range(parts.amin(axes), parts.amax(axes), int(qmin), int(qmax), eps, symmetric=mapping != "ASYMMETRIC")
+
+
+def _quantize_affine(x: Any, block: Sequence[int], scale: Any, zero: Any, dtype: Any, qmin: Any = None, qmax: Any = None) -> Any:
+    limits = torch.iinfo(dtype)
+    qmin, qmax = limits.min if qmin is None else qmin, limits.max if qmax is None else qmax
+    parts, shape = _blocked(x, block)
+    offset = 0 if zero is None else zero.reshape(shape)
+    return torch.clamp(torch.round(parts * (1.0 / scale.reshape(shape))) + offset, qmin, qmax).to(dtype).reshape(x.shape)
+
+
+def _dequantize_affine(
+    x: Any, block: Sequence[int], scale: Any, zero: Any, dtype: Any, qmin: Any = None, qmax: Any = None, output_dtype: Any = torch.float32
+) -> Any:
+    del dtype, qmin, qmax
+    parts, shape = _blocked(x, block)
+    offset = 0 if zero is None else zero.reshape(shape)
+    return ((parts.to(output_dtype) - offset) * scale.reshape(shape)).reshape(x.shape)
+
+
+def _dynamic_table() -> dict[Any, Callable[..., Any]]:
+    """Operations whose scale is computed at run time, as plain arithmetic; qcc has no word for such a type yet."""
+    import torch.ao.quantization.fx._decomposed as registered
+
+    ops = torch.ops.quantized_decomposed
+    table: dict[Any, Callable[..., Any]] = {
+        ops.choose_qparams.tensor: _choose,
+        ops.choose_qparams_symmetric.tensor: _choose_symmetric,
+        ops.quantize_per_tensor.tensor: _quantize,
+        ops.dequantize_per_tensor.tensor: _dequantize,
+        ops.choose_qparams_per_token.default: registered.choose_qparams_per_token,
+        ops.choose_qparams_per_token_asymmetric.default: registered.choose_qparams_per_token_asymmetric,
+        ops.quantize_per_token.default: registered.quantize_per_token,
+        ops.dequantize_per_token.default: registered.dequantize_per_token,
+    }
+    if "torchao" in sys.modules:
+        affine = torch.ops.torchao
+        table[affine.choose_qparams_affine.default] = _choose_affine
+        table[affine.quantize_affine.default] = _quantize_affine
+        table[affine.dequantize_affine.default] = _dequantize_affine
+    return table
