@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,9 @@ def load_dialects(context: ir.Context) -> None:
 
     assert compressed_types.Qcc is encodings.Qcc is qcc.Qcc  # importing them is what adds their types and attributes to the dialect
     torch_dialect.register_dialect(context)
+    for name in ("qcc", "qtile", "qisa", "torch_c", "tm_tensor"):
+        # the bindings look for a Python module of a dialect at every access to one of its operations until they find one
+        sys.modules.setdefault(f"torch_mlir.dialects.{name}", ModuleType(f"torch_mlir.dialects.{name}"))
     for module in (
         qcc,
         qtile,
