@@ -1,0 +1,24 @@
+"""Real architectures compile, equal the reference layer by layer, and are no further from float than who quantized them.
+
+The test command runs one file of three models; `python -m test.e2e.accuracy` runs all four in all three kinds.
+"""
+
+import pytest
+
+from .accuracy import check
+
+# Rounding ties and the order of binary32 sums differ between systems, and a random network amplifies them: the same figures on other
+# inputs move by this much for either system.
+ERROR_MARGIN = 1.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kind"), [("resnet18", "onnx"), ("mobilenetv2", "pt2"), ("encoder", "onnx")])
+def test_model_equals_the_reference_and_is_as_good_as_its_maker(name: str, kind: str) -> None:
+    found = check(name, kind)
+    assert found["exact"], found["verdict"]
+    assert found["qcc_error"] <= ERROR_MARGIN * found["maker_error"]
+    if found["float_layers"] <= 2:  # the first quantize's input is none of them; the last dequantize is
+        assert found["kept_differs_by"] == 0 and found["since_input_sqnr_db"] == float("inf")
+    else:  # a float layer rounds in its own way and moves a few quantized values by one step
+        assert found["kept_differs_by"] < 0.05 and found["since_input_sqnr_db"] > 25
