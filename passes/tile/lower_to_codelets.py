@@ -118,8 +118,9 @@ def _generic_call(lowering: Lowering, op: Any) -> None:
         lowering.places[value] = place
         results.append(place)
     callee = op_attribute(op, "callee")
-    generic_function.take_buffers(lowering.module, callee, op_attribute(op, "qcc.generic", callee))
-    lowering.call_function(callee, [p.buffer for p in (*operands, *results)])
+    buffers = [p.buffer for p in (*operands, *results)]
+    generic_function.take_buffers(lowering.module, callee, op_attribute(op, "qcc.generic", callee), [b.type for b in buffers])
+    lowering.call_function(callee, buffers)
 
 
 def _native(lowering: Lowering, value: Any) -> Place:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from qcc.dialects import element_types
 from qcc.dialects.mlir import create, ir, op_attribute, to_attribute, walk
 
 
-def take_buffers(module: ir.Module, name: str, reason: str) -> None:
-    """Change the signature of function `name` to memrefs, inputs first, then results; does nothing where it has them already."""
+def take_buffers(module: ir.Module, name: str, reason: str, buffers: Sequence[ir.Type]) -> None:
+    """Change the signature of function `name` to the memref types `buffers`, inputs first, then results.
+
+    Every buffer holds its tensor row-major from its start, but may be typed with another shape, as a reshape leaves it. Does nothing
+    where the function has memrefs already.
+    """
     function = next(f for f in walk(module, "func.func") if op_attribute(f, "sym_name") == name)
     entry = function.regions[0].blocks[0]
     end = list(entry.operations)[-1].operation
@@ -17,16 +23,18 @@ def take_buffers(module: ir.Module, name: str, reason: str) -> None:
     if any(isinstance(a.type, ir.MemRefType) for a in arguments) or (not arguments and not results):
         return
     _use_containers(function)
-    for argument in arguments:
-        memref = entry.add_argument(_memref(argument.type), function.location)
-        with ir.InsertionPoint.at_block_begin(entry):
-            tensor = create("bufferization.to_tensor", [memref], [argument.type], {"restrict": ir.UnitAttr.get()}, loc=function.location)
+    start = ir.InsertionPoint(entry.operations[0])
+    for argument, kind in zip(arguments, buffers[: len(arguments)], strict=True):
+        memref = _typed(entry.add_argument(kind, function.location), argument.type, start, function.location)
+        tensor = create(
+            "bufferization.to_tensor", [memref], [argument.type], {"restrict": ir.UnitAttr.get()}, loc=function.location, ip=start
+        )
         argument.replace_all_uses_with(tensor.results[0])
     for _ in arguments:
         entry.erase_argument(0)
     units = {"restrict": ir.UnitAttr.get(), "writable": ir.UnitAttr.get()}
-    for value in list(end.operands):
-        memref = entry.add_argument(_memref(value.type), function.location)
+    for value, kind in zip(list(end.operands), buffers[len(arguments) :], strict=True):
+        memref = _typed(entry.add_argument(kind, function.location), value.type, start, function.location)
         create("bufferization.materialize_in_destination", [value, memref], [], units, loc=function.location, ip=ir.InsertionPoint(end))
     create("func.return", [], [], loc=function.location, ip=ir.InsertionPoint(end))
     end.erase()
@@ -34,8 +42,17 @@ def take_buffers(module: ir.Module, name: str, reason: str) -> None:
     function.attributes["qcc.generic"] = to_attribute(reason)
 
 
-def _memref(kind: Any) -> ir.Type:
-    return ir.MemRefType.get(ir.RankedTensorType(kind).shape, ir.RankedTensorType(kind).element_type)
+def _typed(memref: Any, kind: Any, ip: ir.InsertionPoint, location: ir.Location) -> Any:
+    """`memref` with the shape of tensor type `kind`."""
+    tensor = ir.RankedTensorType(kind)
+    wanted = ir.MemRefType.get(tensor.shape, tensor.element_type)
+    if memref.type == wanted:
+        return memref
+    shape = list(tensor.shape)
+    strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+    facts = {"static_offsets": [0], "static_sizes": ir.DenseI64ArrayAttr.get(shape), "static_strides": ir.DenseI64ArrayAttr.get(strides)}
+    facts["operandSegmentSizes"] = ir.DenseI32ArrayAttr.get([1, 0, 0, 0])
+    return create("memref.reinterpret_cast", [memref], [wanted], facts, loc=location, ip=ip).results[0]
 
 
 def _use_containers(function: Any) -> None:
