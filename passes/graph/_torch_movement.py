@@ -15,7 +15,7 @@ VIEWS = (
 )  # fmt: skip
 
 
-@rule(*(f"torch.aten.{name}" for name in VIEWS))
+@rule("torch.prims.collapse", *(f"torch.aten.{name}" for name in VIEWS))
 def _view(r: Reader, op: Any) -> Sequence[Any]:
     _movable(r, op)
     x = r.builtin(op.operands[0])
