@@ -190,6 +190,20 @@ def grouped_type(
     )
 
 
+def transposed(a: Affine, order: Sequence[int]) -> ir.Type:
+    """The element type after axis `i` of a tensor of parameters `a` became the old axis `order[i]`."""
+    common: dict[str, Any] = {"bits": a.bits, "signed": a.signed, "qmin": a.qmin, "qmax": a.qmax}
+    if a.block is None:
+        axis = None if a.axis is None else list(order).index(a.axis)
+        return affine_type(a.scales if axis is not None else a.scales[0], a.zero_points if axis is not None else a.zero_points[0],
+                           axis=axis, **common)  # fmt: skip
+    sizes = dict(zip(a.block_axes, a.block, strict=True))
+    kept = [old for old in order if old in sizes]
+    moved = [a.block_axes.index(old) for old in kept]
+    blocks = {list(order).index(old): sizes[old] for old in kept}
+    return grouped_type(a.scales.transpose(moved), a.zero_points.transpose(moved), blocks, **common)
+
+
 def storage_dtype(kind: ir.Type) -> np.dtype[Any]:
     """numpy container of a tensor's stored elements."""
     from qcc.dialects import compressed_types as types

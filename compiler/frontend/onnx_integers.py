@@ -2,7 +2,8 @@
 
 * Data movement and max pooling on stored integers (the QOperator format has them) becomes the same operator on real values between a
   DequantizeLinear and a QuantizeLinear, where later passes find it like any other.
-* Scales and zero points that are computed at run time have no place in a type: those operators become float arithmetic.
+* Scales and zero points that are computed at run time have no place in a type, and integers that other operators read (MatMulInteger) or
+  make are plain numbers: those operators become float arithmetic.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from qcc.compiler.frontend.onnx_graph import OnnxGraph, attributes, error_at_node, label, node
+from qcc.compiler.frontend.onnx_graph import OnnxGraph, attributes, error_at_node, label, node, used_names
 
 MOVEMENT = ("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Identity", "Concat", "Expand", "Split",
             "DepthToSpace", "SpaceToDepth", "Tile", "Gather")  # fmt: skip
@@ -31,20 +32,94 @@ _Parameters = tuple[str, str]  # names of scale and zero point of a per-tensor q
 def connect(graph: OnnxGraph) -> None:
     """Rewrite in place; needs `graph.kinds`, and leaves them inferred."""
     _move_on_real_values(graph)
+    _state_two_bits(graph)
+    whole = _Quantized(graph)
     nodes: list[onnx.NodeProto] = []
     for source in graph.nodes:
-        if source.op_type == "QuantizeLinear" and _parameters_vary(graph, source):
+        if source.op_type == "QuantizeLinear" and not whole.in_type(source):
             nodes += _quantize_arithmetic(graph, source)
-        elif source.op_type == "DequantizeLinear" and _needs_arithmetic(graph, source):
+        elif source.op_type == "DequantizeLinear" and not whole.in_type(source):
             nodes += _dequantize_arithmetic(graph, source)
         else:
-            if source.op_type in ("QuantizeLinear", "DequantizeLinear"):
-                stored = source.output[0] if source.op_type == "QuantizeLinear" else source.input[0]
-                if graph.kinds.get(stored, (0,))[0] in TWO_BITS and "bits" not in attributes(source):
-                    source.attribute.append(helper.make_attribute("bits", 2))
+            if source.op_type == "QuantizeLinear" and (others := whole.other_users(source.output[0])):
+                nodes += _separate_integers(graph, source, others)
             nodes.append(source)
     graph.nodes = nodes
     graph.infer()
+
+
+def _state_two_bits(graph: OnnxGraph) -> None:
+    """Torch types have no 2-bit integers, so they travel in bytes and the operators say `bits`."""
+    for source in graph.nodes:
+        if source.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            kind = graph.kinds.get(_stored(source), (0, ()))
+            if kind[0] in TWO_BITS and "bits" not in attributes(source):
+                source.attribute.append(helper.make_attribute("bits", 2))
+
+
+class _Quantized:
+    """Which quantization operators a type can express: constant parameters, and integers that nothing else looks at."""
+
+    def __init__(self, graph: OnnxGraph) -> None:
+        self.graph = graph
+        self.makers = {n.output[0]: n for n in graph.nodes if n.op_type == "QuantizeLinear"}
+        self.users: dict[str, list[onnx.NodeProto]] = {}
+        for source in graph.nodes:
+            for name in used_names(source):
+                self.users.setdefault(name, []).append(source)
+
+    def in_type(self, source: onnx.NodeProto) -> bool:
+        if _parameters_vary(self.graph, source):
+            return False
+        stored = _stored(source)
+        if source.op_type == "QuantizeLinear" or stored in self.graph.arrays:
+            return True
+        maker = self.makers.get(stored)
+        if maker is not None:
+            return not _parameters_vary(self.graph, maker) and self.agree(maker, source)
+        is_input = any(stored == i.name for i in self.graph.inputs)
+        return is_input and all(n.op_type == "DequantizeLinear" and self.agree(source, n) for n in self.users[stored])
+
+    def other_users(self, stored: str) -> list[onnx.NodeProto]:
+        """Users of quantized integers that are not the dequantize of the same parameters."""
+        maker = self.makers[stored]
+        return [n for n in self.users.get(stored, []) if n.op_type != "DequantizeLinear" or not self.agree(maker, n)]
+
+    def agree(self, a: onnx.NodeProto, b: onnx.NodeProto) -> bool:
+        """Whether two quantization operators have the same parameters."""
+        if _parameters_vary(self.graph, a) or _parameters_vary(self.graph, b):
+            return False
+        left, right = _trimmed(a), _trimmed(b)
+        rank = self.graph.rank(_stored(a)) or 1
+        axes = [int(attributes(n).get("axis", 1)) % rank for n in (a, b)]
+        others = [[attributes(n).get(key, 0) for key in ("bits", "narrow", "block_size")] for n in (a, b)]
+        if len(left) != len(right) or others[0] != others[1]:
+            return False
+        if any(x != y and not np.array_equal(self.graph.arrays[x], self.graph.arrays[y]) for x, y in zip(left, right, strict=True)):
+            return False
+        return axes[0] == axes[1] or self.graph.arrays[left[0]].size == 1
+
+
+def _stored(source: onnx.NodeProto) -> str:
+    """The value of a quantization operator that holds integers."""
+    return source.output[0] if source.op_type == "QuantizeLinear" else source.input[0]
+
+
+def _trimmed(source: onnx.NodeProto) -> list[str]:
+    return [name for name in source.input[1:] if name]
+
+
+def _separate_integers(graph: OnnxGraph, source: onnx.NodeProto, others: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """The integers once more, by arithmetic, for the users that are not dequantize operators."""
+    plain = onnx.NodeProto()
+    plain.CopyFrom(source)
+    plain.output[0] = graph.fresh(source.output[0])
+    graph.kinds[plain.output[0]] = graph.kinds[source.output[0]]
+    for user in others:
+        for index, name in enumerate(user.input):
+            if name == source.output[0]:
+                user.input[index] = plain.output[0]
+    return _quantize_arithmetic(graph, plain)
 
 
 def _move_on_real_values(graph: OnnxGraph) -> None:
@@ -101,13 +176,7 @@ def _parameters_vary(graph: OnnxGraph, source: onnx.NodeProto) -> bool:
 
 
 def _is_float(graph: OnnxGraph, source: onnx.NodeProto) -> bool:
-    stored = source.output[0] if source.op_type == "QuantizeLinear" else source.input[0]
-    return "FLOAT" in TensorProto.DataType.Name(graph.kinds.get(stored, (TensorProto.INT8,))[0])
-
-
-def _needs_arithmetic(graph: OnnxGraph, source: onnx.NodeProto) -> bool:
-    run_time_accumulator = source.input[0] not in graph.arrays and graph.kinds[source.input[0]][0] == TensorProto.INT32
-    return _parameters_vary(graph, source) or run_time_accumulator
+    return "FLOAT" in TensorProto.DataType.Name(graph.kinds.get(_stored(source), (TensorProto.INT8,))[0])
 
 
 def _quantize_arithmetic(graph: OnnxGraph, source: onnx.NodeProto) -> list[onnx.NodeProto]:

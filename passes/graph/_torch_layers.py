@@ -157,10 +157,7 @@ def transposed_constant(r: Reader, value: Any, order: list[int]) -> Any:
 
 def _moved_axis(kind: ir.RankedTensorType, order: list[int]) -> ir.Type:
     a = element_types.affine(kind)
-    if a is None or a.axis is None:
-        return kind.element_type
-    return element_types.affine_type(a.scales, a.zero_points, bits=a.bits, signed=a.signed, qmin=a.qmin, qmax=a.qmax,
-                                     axis=order.index(a.axis))  # fmt: skip
+    return kind.element_type if a is None else element_types.transposed(a, order)
 
 
 @rule("torch.aten.embedding")

@@ -62,11 +62,12 @@ class ConvertOnnxQuantizationPass(Pass):
     name = "convert-onnx-quantization"
 
     def run(self, module: ir.Module, context: PassContext) -> None:
-        for op in walk(module, "torch.operator"):
-            name = op_attribute(op, "name")
-            if name in (QUANTIZE, DEQUANTIZE):
-                with op.location, ir.InsertionPoint(op):
-                    (_convert_quantize if name == QUANTIZE else _convert_dequantize)(op)
+        for op in [op for op in walk(module, "torch.operator") if op_attribute(op, "name") == QUANTIZE]:
+            with op.location, ir.InsertionPoint(op):
+                _convert_quantize(op)
+        for op in [op for op in walk(module, "torch.operator") if op_attribute(op, "name") == DEQUANTIZE]:
+            with op.location, ir.InsertionPoint(op):
+                _convert_dequantize(op, _quantized(op, op.operands[0]))
         for op in reversed(list(walk(module))):
             if op.name in _UNUSED and not any(list(r.uses) for r in op.results) and _is_dead(op):
                 op.erase()
@@ -81,7 +82,7 @@ def _is_dead(op: Any) -> bool:
 
 def _convert_quantize(op: Any) -> None:
     x, y = _tensor_of(op, op.operands[0]), _tensor_of(op, op.results[0])
-    kind = ir.RankedTensorType.get(list(x.shape), _element_type(op, x.shape, y))
+    kind = _quantized(op, op.results[0])
     constant = _constant(op.operands[0])
     if constant is None:
         real = _as_builtin(op.operands[0], x)
@@ -90,13 +91,27 @@ def _convert_quantize(op: Any) -> None:
         stored = create("qcc.quantize", [real], [kind]).result
     else:
         stored = _quantized_constant(constant, kind)
+    for use in list(op.results[0].uses):
+        user = use.owner.operation
+        if user.name == "torch.operator" and op_attribute(user, "name") == DEQUANTIZE and _quantized(user, user.operands[0]) == kind:
+            with user.location, ir.InsertionPoint(user):
+                _replace_dequantize(user, stored)
+    if not list(op.results[0].uses):
+        op.erase()
+        return
+    if kind.element_type.storage_type_integral_width != y.builtin.element_type.width:
+        raise error_at(op, f"the integers of {kind.element_type} are used outside dequantize operators, expected a width that ONNX has")
     integers = create("quant.scast", [stored], [y.builtin]).result
     replace_op(op, [create("torch_c.from_builtin_tensor", [integers], [y.torch]).result])
 
 
-def _convert_dequantize(op: Any) -> None:
-    x, y = _tensor_of(op, op.operands[0]), _tensor_of(op, op.results[0])
-    kind = ir.RankedTensorType.get(list(x.shape), _element_type(op, x.shape, x))
+def _quantized(op: Any, value: ir.Value) -> ir.RankedTensorType:
+    """The quantized type that the parameters of `op` give to the integers `value`."""
+    x = _tensor_of(op, value)
+    return ir.RankedTensorType.get(list(x.shape), _element_type(op, x.shape, x))
+
+
+def _convert_dequantize(op: Any, kind: ir.RankedTensorType) -> None:
     constant = _constant(op.operands[0])
     if constant is not None:
         payload = constant.astype(element_types.storage_dtype(kind), copy=False)
@@ -106,22 +121,16 @@ def _convert_dequantize(op: Any) -> None:
             raise error_at(op, str(problem)) from None
         stored = create("qcc.constant", [], [kind], {"value": weights.constant_attribute(payload, _resource_name(op))}).result
     else:
-        stored = _stored_behind(op.operands[0], kind) or create("quant.scast", [_as_builtin(op.operands[0], x)], [kind]).result
-    real = create("qcc.dequantize", [stored], [ir.RankedTensorType.get(list(x.shape), ir.F32Type.get())]).result
+        stored = create("quant.scast", [_as_builtin(op.operands[0], _tensor_of(op, op.operands[0]))], [kind]).result
+    _replace_dequantize(op, stored)
+
+
+def _replace_dequantize(op: Any, stored: ir.Value) -> None:
+    y = _tensor_of(op, op.results[0])
+    real = create("qcc.dequantize", [stored], [ir.RankedTensorType.get(list(y.shape), ir.F32Type.get())]).result
     if y.element != "f32":
         real = _cast(real, _Tensor(y.shape, "f32"), y.element)
     replace_op(op, [create("torch_c.from_builtin_tensor", [real], [y.torch]).result])
-
-
-def _stored_behind(value: ir.Value, kind: ir.RankedTensorType) -> ir.Value | None:
-    """The quantized tensor of type `kind` whose integers `value` holds, where a quantize just made it."""
-    producer = value.owner
-    for name in ("torch_c.from_builtin_tensor", "quant.scast"):
-        if not isinstance(producer, ir.Operation | ir.OpView) or producer.operation.name != name:
-            return None
-        value = producer.operation.operands[0]
-        producer = value.owner
-    return value if value.type == kind else None
 
 
 def _element_type(op: Any, shape: tuple[int, ...], stored: _Tensor) -> ir.Type:

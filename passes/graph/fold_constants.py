@@ -96,11 +96,11 @@ def _fold_movement(op: Any) -> None:
     array = constant_array(stored)
     if array is None:
         return
-    kind = affine_of(stored)
+    kind = element_types.affine(stored.type)
     element = element_of(stored)
     if str(element).startswith("!") and kind is None:
         return
-    if kind is not None and kind.axis is not None:
+    if kind is not None and (kind.axis is not None or kind.block is not None):
         element = _moved_element(op, kind, array.shape)
         if element is None:
             return
@@ -126,12 +126,13 @@ def _slices(op: Any) -> tuple[slice, ...]:
 
 
 def _moved_element(op: Any, kind: Affine, shape: tuple[int, ...]) -> Any:
-    """The element type after `op` moved a tensor quantized per axis, or None where the axis does not survive as an axis."""
-    axis, scales, zeros = kind.axis, kind.scales, kind.zero_points
-    assert axis is not None
+    """The element type after `op` moved a tensor quantized per axis or block, or None where that does not survive."""
     if op.name == "qcc.transpose":
-        axis = op_attribute(op, "permutation").index(axis)
-    elif op.name == "qcc.slice":
+        return element_types.transposed(kind, op_attribute(op, "permutation"))
+    axis, scales, zeros = kind.axis, kind.scales, kind.zero_points
+    if axis is None:
+        return None
+    if op.name == "qcc.slice":
         chosen = _slices(op)[axis]
         scales, zeros = scales[chosen], zeros[chosen]
     else:
@@ -148,7 +149,7 @@ def _fold_broadcast(op: Any, max_elements: int) -> None:
     array, kind = constant_array(source), affine_of(source)
     if array is None or int(np.prod(shape)) > max_elements:
         return
-    if array.dtype == np.float32 or (kind is not None and kind.axis is None):
+    if array.dtype == np.float32 or (kind is not None and kind.axis is None and kind.block is None):
         replace_op(op, [make_constant(np.broadcast_to(array, shape), element_of(source), op)])
 
 

@@ -62,3 +62,13 @@ func.func @keep_weight() -> tensor<2xf32> {
   %f = "qcc.dequantize"(%w) : (tensor<2x!quant.uniform<i8:f32, 5.000000e-01>>) -> tensor<2xf32>
   return %f : tensor<2xf32>
 }
+
+// Blocks of a group-wise type move with their axes.
+// CHECK-LABEL: @transpose_of_blocks
+// CHECK: value = dense<{{\[\[}}1, 2, 3, 4], [5, 6, 7, 8]]>
+// CHECK-SAME: tensor<2x4x!quant.uniform<i8:f32:{0:1, 1:2}, {{[{][{]}}1.000000e+00, 3.000000e+00}, {2.000000e+00, 4.000000e+00{{[}][}]}}>>
+func.func @transpose_of_blocks() -> tensor<2x4x!quant.uniform<i8:f32:{0:1, 1:2}, {{1.0, 3.0}, {2.0, 4.0}}>> {
+  %w = "qcc.constant"() {value = dense<[[1, 5], [2, 6], [3, 7], [4, 8]]> : tensor<4x2xi8>} : () -> tensor<4x2x!quant.uniform<i8:f32:{0:2, 1:1}, {{1.0, 2.0}, {3.0, 4.0}}>>
+  %t = "qcc.transpose"(%w) {permutation = array<i64: 1, 0>} : (tensor<4x2x!quant.uniform<i8:f32:{0:2, 1:1}, {{1.0, 2.0}, {3.0, 4.0}}>>) -> tensor<2x4x!quant.uniform<i8:f32:{0:1, 1:2}, {{1.0, 3.0}, {2.0, 4.0}}>>
+  return %t : tensor<2x4x!quant.uniform<i8:f32:{0:1, 1:2}, {{1.0, 3.0}, {2.0, 4.0}}>>
+}
