@@ -32,6 +32,7 @@ __all__ = [
     "python_value",
     "replace_op",
     "rewrite",
+    "run_upstream",
     "to_attribute",
     "walk",
 ]
@@ -52,6 +53,10 @@ def load_dialects(context: ir.Context) -> None:
     from qcc.dialects import compressed_types, encodings, qcc, qisa, qtile
 
     assert compressed_types.Qcc is encodings.Qcc is qcc.Qcc  # importing them is what adds their types and attributes to the dialect
+    # For every operation it wraps the binding imports `torch_mlir.dialects.<namespace>`, and searches the disk each time for one that
+    # is not there: half of the time to import ResNet-50.
+    for name, module in {"qcc": qcc, "qtile": qtile, "qisa": qisa, "torch_c": None, "tm_tensor": None}.items():
+        sys.modules.setdefault(f"torch_mlir.dialects.{name}", module or ModuleType(name))
     torch_dialect.register_dialect(context)
     for name in ("qcc", "qtile", "qisa", "torch_c", "tm_tensor"):
         # the bindings look for a Python module of a dialect at every access to one of its operations until they find one
@@ -73,7 +78,18 @@ def load_dialects(context: ir.Context) -> None:
 def _load_conversion_dialects() -> None:
     """Load `torch_c` and `tm_tensor`, which the bindings register only as dependents of the passes that make them."""
     passes = "func.func(convert-torch-to-tmtensor,torch-finalizing-backend-type-conversion)"
-    passmanager.PassManager.parse(f"builtin.module({passes})").run(ir.Module.create().operation)
+    run_upstream(f"builtin.module({passes})", ir.Module.create().operation)
+
+
+def run_upstream(pipeline: str, operation: Any) -> None:
+    """Run upstream passes, `builtin.module(...)`, and verify once behind them rather than behind each.
+
+    Raises ValueError for a pipeline that cannot be parsed and MLIRError where a pass or the verifier fails.
+    """
+    manager = passmanager.PassManager.parse(pipeline, operation.context)
+    manager.enable_verifier(False)
+    manager.run(operation)
+    operation.verify()
 
 
 def parse_module(text: str, context: ir.Context, *, name: str = "-") -> ir.Module:

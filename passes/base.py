@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from qcc.dialects.errors import QccError
-from qcc.dialects.mlir import diagnosed, ir, passmanager
+from qcc.dialects.mlir import diagnosed, ir, run_upstream
 
 ROOMS = ("graph", "integer", "tile", "llvm", "isa")
 
@@ -149,11 +149,9 @@ def run_stage(stage: Stage, module: ir.Module, context: PassContext) -> None:
         _verify(stage, module)
         return
     try:
-        manager = passmanager.PassManager.parse(f"builtin.module({stage.text})", module.context)
+        run_upstream(f"builtin.module({stage.text})", module.operation)
     except ValueError as error:
         raise QccError(f"no pass or pipeline '{stage.name}': {str(error).strip()}; `qcc-opt --list-passes` prints qcc's own") from None
-    try:
-        manager.run(module.operation)
     except ir.MLIRError as error:
         raise diagnosed(f"pass '{stage.name}' failed", error) from None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from qcc.dialects.mlir import ir, passmanager, walk
+from qcc.dialects.mlir import ir, run_upstream, walk
 from qcc.passes.graph.lower_torch_to_linalg import unsupported
 
 # Names without the leading `torch.`. `convert-torch-to-qcc` has a rule for each; where the rule declines (a dynamic padding, a
@@ -40,7 +40,7 @@ def to_backend_contract(module: ir.Module) -> None:
     options = f"{{backend-legal-ops={','.join(KEPT_OPS)}}}"
     pipeline = f"builtin.module({_upstream_pipeline(module)}{options})"
     try:
-        passmanager.PassManager.parse(pipeline, module.context).run(module.operation)
+        run_upstream(pipeline, module.operation)
     except ir.MLIRError as error:
         raise unsupported(error) from None
 

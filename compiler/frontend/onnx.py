@@ -22,7 +22,7 @@ from qcc.compiler import pipeline
 from qcc.compiler.frontend import onnx_graph, onnx_import, onnx_integers, onnx_quantization, onnx_shapes
 from qcc.compiler.frontend.contract import KEPT_OPS
 from qcc.compiler.frontend.model import ImportedModel, imported
-from qcc.dialects.mlir import create_context, ir, passmanager
+from qcc.dialects.mlir import create_context, ir, run_upstream
 from qcc.passes.base import PassContext, run_stage
 from qcc.passes.graph.lower_torch_to_linalg import unsupported
 
@@ -56,6 +56,6 @@ def _to_backend_contract(module: ir.Module) -> None:
         run_stage(stage, module, PassContext())
     upstream = f"builtin.module(torch-onnx-to-torch-backend-pipeline{{backend-legal-ops={','.join(KEPT_OPS)}}})"
     try:
-        passmanager.PassManager.parse(upstream, module.context).run(module.operation)
+        run_upstream(upstream, module.operation)
     except ir.MLIRError as error:
         raise unsupported(error) from None

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qcc.dialects.mlir import error_at, ir, op_attribute, passmanager, walk
+from qcc.dialects.mlir import error_at, ir, op_attribute, run_upstream, walk
 from qcc.passes.base import Pass, PassContext
 
 LOOPS = (
@@ -88,7 +88,7 @@ def _lower(module: ir.Module, function: Any, declaration: Any, name: str) -> Non
 
 
 def _run(module: ir.Module, pipeline: str) -> None:
-    passmanager.PassManager.parse(f"builtin.module({pipeline})", module.context).run(module.operation)
+    run_upstream(f"builtin.module({pipeline})", module.operation)
 
 
 def _round_every_result(module: ir.Module) -> None:

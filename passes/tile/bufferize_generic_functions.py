@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qcc.dialects import weights
-from qcc.dialects.mlir import create, error_at, ir, op_attribute, passmanager, python_value, walk
+from qcc.dialects.mlir import create, error_at, ir, op_attribute, python_value, run_upstream, walk
 from qcc.passes.base import Pass, PassContext
 from qcc.passes.tile._loop_order import vectorizable_loops_innermost
 from qcc.passes.tile._placement import Life, place, round_up
@@ -95,7 +95,7 @@ def _function(module: ir.Module, name: str) -> Any:
 
 
 def _run(module: ir.Module, pipeline: str) -> None:
-    passmanager.PassManager.parse(f"builtin.module({pipeline})", module.context).run(module.operation)
+    run_upstream(f"builtin.module({pipeline})", module.operation)
 
 
 def _extract(module: ir.Module, function: Any) -> ir.Module:

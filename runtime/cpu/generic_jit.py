@@ -14,7 +14,7 @@ import numpy as np
 
 from qcc.dialects import weights
 from qcc.dialects.errors import QccError
-from qcc.dialects.mlir import ir, passmanager
+from qcc.dialects.mlir import ir, run_upstream
 
 Array = np.ndarray[Any, Any]
 
@@ -40,7 +40,7 @@ def run(module: ir.Module, name: str, inputs: Sequence[Array]) -> list[Array]:
     with module.context, ir.Location.unknown():
         single, kind = _extract(module, name)
         try:
-            passmanager.PassManager.parse(f"builtin.module({PIPELINE})").run(single.operation)
+            run_upstream(f"builtin.module({PIPELINE})", single.operation)
             engine = ExecutionEngine(single, opt_level=2)
         except (ir.MLIRError, RuntimeError) as problem:
             raise QccError(f"the generic path cannot compile function '{name}': {problem}") from None
