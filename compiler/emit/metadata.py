@@ -53,9 +53,14 @@ def _plain(value: Any) -> Any:
 
 def _tensor(entry: Any) -> dict[str, Any]:
     """`{name, type}` of a `qcc.inputs` or `qcc.outputs` attribute as plain data."""
-    kind = ir.RankedTensorType(entry["type"].value)
+    return tensor_entry(entry["name"].value, entry["type"].value)
+
+
+def tensor_entry(name: str, tensor: ir.Type) -> dict[str, Any]:
+    """Name, shape, container and quantization of a tensor as plain data."""
+    kind = ir.RankedTensorType(tensor)
     found: dict[str, Any] = {
-        "name": entry["name"].value,
+        "name": name,
         "shape": list(kind.shape),
         "dtype": element_types.storage_dtype(kind).name,
         "quantization": None,

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from qcc.dialects.errors import QccError
 from qcc.runtime.fpga.encoder import Word
-from qcc.runtime.fpga.isa import UNITS
+from qcc.runtime.fpga.isa import INSTRUCTION_BYTES, UNITS
 from qcc.runtime.fpga.machine import Machine
 
 
@@ -21,10 +22,26 @@ class Chooser(Protocol):
     def choice(self, seq: Sequence[int], /) -> int: ...
 
 
-def run(machine: Machine, words: Sequence[Word]) -> None:
+@dataclass
+class Moved:
+    """Bytes between the accelerator and DRAM."""
+
+    read_bytes: int = 0
+    write_bytes: int = 0
+    instruction_bytes: int = 0
+
+
+def run(machine: Machine, words: Sequence[Word]) -> Moved:
     """Execute a program in stream order. Raises QccError for a program that leaves its buffers or DRAM."""
+    moved = Moved(instruction_bytes=len(words) * INSTRUCTION_BYTES)
     for word in words:
         machine.run(word)
+        size = (machine.moved_words(word) or 0) * machine.configuration.word_bytes
+        if word.name == "store":
+            moved.write_bytes += size
+        else:
+            moved.read_bytes += size
+    return moved
 
 
 def run_in_token_order(machine: Machine, words: Sequence[Word], chooser: Chooser) -> None:

@@ -76,6 +76,19 @@ class Machine:
         else:
             handler(word)
 
+    def moved_words(self, word: Word) -> int | None:
+        """Words that a load or store moves from or to DRAM; None for the other instructions."""
+        if word.name == "load_activations":
+            g = self._mode("load_geometry")
+            return word["count"] * g["kernel_y"] * g["kernel_x"] * g["run_words"]
+        if word.name == "load_weights":
+            return word["size_words"]
+        if word.name == "load_parameters":
+            return -(-word["count"] * PARAMETER_BYTES // self.configuration.word_bytes)
+        if word.name in ("load_residual", "store"):
+            return word["count"] * word["run_words"]
+        return None
+
     def ready(self, word: Word) -> bool:
         """Whether the accumulator tiles that a `post` takes have been emitted; True for every other instruction."""
         return word.name != "post" or self.pending_tiles >= word["tiles"] * word["groups"]
