@@ -12,7 +12,6 @@ import numpy as np
 
 import qcc
 from qcc.compiler.emit.metadata import tensor_entry
-from qcc.compiler.targets.fpga import FpgaTarget
 from qcc.dialects import element_types, weights
 from qcc.dialects.accelerator import Configuration
 from qcc.dialects.errors import QccError
@@ -64,8 +63,8 @@ def word_of(op: Any) -> Word:
     return Word(row.name, fields, *masks)
 
 
-def executable(compilation: Compilation, module: ir.Module, target: FpgaTarget, *, threads: int | None = None) -> Any:
-    """The executable of a compilation whose `module` is in isa form."""
+def executable(compilation: Compilation, module: ir.Module, *, clock_mhz: float, threads: int | None = None) -> Any:
+    """The executable of a compilation whose `module` is in isa form; `clock_mhz` turns its cycles into seconds."""
     from qcc.compiler import driver
     from qcc.runtime.fpga.executable import FpgaExecutable
 
@@ -73,11 +72,11 @@ def executable(compilation: Compilation, module: ir.Module, target: FpgaTarget, 
         emitted = emit(module)
         hosts = {name: _host(module, function, compilation) for name, function in _host_functions(module).items()}
         steps, results = _steps(module)
-        info = {
+        info: dict[str, Any] = {
             "producer": f"qcc {qcc.__version__}",
             "target": "fpga",
-            "device": target.device,
-            "clock_mhz": target.megahertz,
+            "device": compilation.options.device,
+            "clock_mhz": clock_mhz,
             "fingerprint": compilation.options.fingerprint,
             "inputs": _specs(compilation, "inputs"),
             "outputs": _specs(compilation, "outputs"),

@@ -107,4 +107,4 @@ def build(compilation: Compilation, **run: Any) -> Any:
 
     module = compilation.run_to("isa")
     target = FpgaTarget(compilation.options.device)
-    return accelerator.executable(compilation, module, target, **run)
+    return accelerator.executable(compilation, module, clock_mhz=target.megahertz, **run)

@@ -84,9 +84,11 @@ def _program(module: ir.Module, function: Any, c: Configuration, arena_bytes: in
         elif "index" in op.attributes:
             places[space, op_attribute(op, "index")] = base // c.word_bytes
     nest = _Nest(emit, c)
+    location = function.location
     for op in walk(function, "qtile.matmul_tiles"):
         nest.layer(op, address)
-    emit("finish", {}, function.location)
+        location = op.location
+    emit("finish", {}, location)
     ir.Operation.create("func.return", operands=[], loc=function.location, ip=emit.at)
     declaration = next(f for f in walk(module, "func.func") if f.attributes["sym_name"].value == segment)
     for old, new in (("qtile.inputs", "qisa.inputs"), ("qtile.outputs", "qisa.outputs")):

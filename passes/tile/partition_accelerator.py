@@ -33,6 +33,7 @@ from typing import Any
 from qcc.dialects.mlir import create, ir, layer_name, walk
 from qcc.passes.base import Pass, PassContext
 from qcc.passes.tile._accelerator import rules
+from qcc.passes.values import users
 
 _WORTH_A_SEGMENT = (*rules.PRODUCTS, "qcc.max_pool2d", "qcc.avg_pool2d")
 _HOST_OPERATIONS = ("qcc.quantize", "qcc.dequantize", *rules.VIEWS)  # not worth a remark
@@ -54,7 +55,7 @@ def _partition(module: ir.Module, function: Any, context: PassContext) -> None:
     work = [op for op in operations if op.name not in ("qcc.constant", "arith.constant", "func.return")]
     decision = rules.decide(work)
     stages = _stages(work, decision.reasons)
-    while poor := _stages_not_worth_it(stages, decision.reasons):
+    while poor := _stages_not_worth_it(stages) or _stranded_views(stages, decision.axes):
         for op in poor:
             decision.reasons[op] = "no product or pooling stands beside it"
         stages = _stages(work, decision.reasons)
@@ -81,7 +82,17 @@ def _stages(work: list[Any], reasons: dict[Any, str | None]) -> dict[Any, int]:
     return stages
 
 
-def _stages_not_worth_it(stages: dict[Any, int], reasons: dict[Any, str | None]) -> list[Any]:
+def _stranded_views(stages: dict[Any, int], axes: dict[Any, int]) -> list[Any]:
+    """Views on the accelerator that only later segments read; of a flattened tensor, that any later segment reads."""
+    for op, stage in stages.items():
+        if op.name in rules.VIEWS and stage % 2:
+            beside = [stages.get(user) == stage for user in users(op.results[0])]
+            if not (all(beside) if axes[op.results[0]] == rules.FLAT else any(beside)):
+                return [op]
+    return []
+
+
+def _stages_not_worth_it(stages: dict[Any, int]) -> list[Any]:
     for stage in sorted({s for s in stages.values() if s % 2}):
         members = [op for op, s in stages.items() if s == stage]
         if not any(op.name in _WORTH_A_SEGMENT for op in members):

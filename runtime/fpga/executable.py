@@ -45,6 +45,7 @@ class FpgaExecutable:
         self.threads = threads
         self._hosts: dict[str, Callable[[list[Array]], list[Array]]] = {}
         self._lock = threading.Lock()
+        self._matrices: dict[Any, Any] = {}
         self._weights = np.frombuffer(package.weights, np.uint8).reshape(-1, package.configuration.word_bytes)
 
     def __call__(self, *values: Any) -> Any:
@@ -76,7 +77,7 @@ class FpgaExecutable:
         dram[package.dram_words - len(self._weights) :] = self._weights
         for port in segment.inputs:
             port.write(dram, inputs[port.value])
-        machine = Machine(package.configuration, dram)
+        machine = Machine(package.configuration, dram, self._matrices)
         trace.instructions += len(segment.words)
         if level == "functional":
             moved = functional.run(machine, segment.words)

@@ -7,6 +7,7 @@ that leaves its buffers or DRAM is an error.
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,18 @@ def shift_right(values: np.ndarray, shift: Any, rounding: str) -> np.ndarray:
     return floor + (up & (shift > 0))
 
 
+KEPT_MATRICES = 64  # decoded weight blocks that machines of one program share
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Weights as the simulator multiplies: `matrix` [kept input positions, tiles * R], of vectors of `words` words."""
+
+    matrix: np.ndarray
+    kept: np.ndarray
+    words: int
+
+
 @dataclass
 class Tiles:
     """Accumulators that execute hands to post: values [groups * tiles, R, C] i64."""
@@ -50,7 +63,8 @@ class Tiles:
 class Machine:
     """One accelerator of `configuration` with `dram` [words, K/8] u8; `run` executes one instruction to its end."""
 
-    def __init__(self, configuration: Configuration, dram: np.ndarray) -> None:
+    def __init__(self, configuration: Configuration, dram: np.ndarray, matrices: dict[Any, Matrix] | None = None) -> None:
+        """`matrices` is a cache that machines may share."""
         c = self.configuration = configuration
         self.dram = dram
         word = c.word_bytes
@@ -66,7 +80,7 @@ class Machine:
         self.pending: deque[Tiles] = deque()
         self.pending_tiles = 0
         self.modes: dict[str, Word] = {}
-        self._matrices: dict[tuple[int, ...], np.ndarray] = {}
+        self._matrices: dict[Any, Matrix] = {} if matrices is None else matrices
 
     def run(self, word: Word) -> None:
         """Execute `word`. Raises QccError where it addresses what does not exist."""
@@ -149,7 +163,6 @@ class Machine:
             )
         where = slice(first, first + count)
         self.lines[where], self.line_plane[where], self.line_index[where], self.line_last[where] = payload, plane, index, last
-        self._matrices.clear()
 
     # execute
 
@@ -160,10 +173,9 @@ class Machine:
             raise QccError(f"execute keeps accumulators over {tiles} tiles and {groups} groups, expected one of each")
         if not tiles or not groups:
             raise QccError("execute has no tiles or no groups, expected at least one of each")
-        matrix = self._weight_matrix(word, mode)  # [tiles * R, words * K] f64
-        x = self._vectors(word, mode, matrix.shape[1] // c.word_bits)  # [groups * C, words * K] f64
-        # Exact: every partial sum stays below 2^53 (at most 8192 words of 128 products of 33 bits).
-        sums = (x @ matrix.T).reshape(groups, c.columns, tiles, c.rows).transpose(0, 2, 3, 1)
+        weights = self._weight_matrix(word, mode)
+        x = self._vectors(word, mode, weights)  # [groups * C, columns kept]
+        sums = (x @ weights.matrix).reshape(groups, c.columns, tiles, c.rows).transpose(0, 2, 3, 1)
         values = wrap32(sums.astype(np.int64)).reshape(groups * tiles, c.rows, c.columns)
         if word["accumulate"]:
             values = wrap32(values + self.accumulators)
@@ -180,33 +192,56 @@ class Machine:
             raise QccError(f"execute runs {word['tiles']} weight tiles from line {word['line']}, the buffer holds {len(ends)}")
         return word["line"] + ends + 1
 
-    def _weight_matrix(self, word: Word, mode: Word) -> np.ndarray:
-        key = (word["line"], word["tiles"], mode["weight_planes"], mode["weight_signed"], mode["bipolar"])
+    def _weight_matrix(self, word: Word, mode: Word) -> Matrix:
+        """The tiles that `word` runs as one matrix, kept for as long as the same lines come again."""
+        ends = self.tile_ends(word)
+        where = slice(word["line"], int(ends[-1]))
+        digest = hashlib.blake2b(self.lines[where].tobytes(), digest_size=16)
+        digest.update(self.line_plane[where].tobytes() + self.line_index[where].tobytes() + ends.tobytes())
+        key = (digest.digest(), word["line"], *(mode[k] for k in ("planes", "weight_planes", "weight_signed", "bipolar")))
         if key not in self._matrices:
-            c, ends = self.configuration, self.tile_ends(word)
-            where = slice(word["line"], int(ends[-1]))
-            index, plane = self.line_index[where], self.line_plane[where]
-            if plane.max() >= mode["weight_planes"]:
-                raise QccError(f"execute runs weight plane {plane.max()}, execute_mode announces {mode['weight_planes']}")
-            words = int(index.max()) + 1
-            tile = np.searchsorted(ends, np.arange(where.start, where.stop), side="right")
-            bits = np.unpackbits(self.lines[where], axis=-1, bitorder="little").astype(np.float64)  # [lines, R, K]
-            if mode["bipolar"]:
-                bits = 2 * bits - 1
-            bits *= bitplanes.plane_weights(mode["weight_planes"], bool(mode["weight_signed"]))[plane][:, None, None]
-            matrix = np.zeros((word["tiles"], words, c.rows, c.word_bits))
-            np.add.at(matrix, (tile, index), bits)
-            self._matrices[key] = matrix.transpose(0, 2, 1, 3).reshape(word["tiles"] * c.rows, words * c.word_bits)
+            while len(self._matrices) >= KEPT_MATRICES:
+                self._matrices.pop(next(iter(self._matrices), key), None)
+            self._matrices[key] = self._decode_matrix(word, mode, ends, where)
         return self._matrices[key]
 
-    def _vectors(self, word: Word, mode: Word, words: int) -> np.ndarray:
-        planes, c = mode["planes"], self.configuration
+    def _decode_matrix(self, word: Word, mode: Word, ends: np.ndarray, where: slice) -> Matrix:
+        c, planes = self.configuration, mode["weight_planes"]
+        index, plane = self.line_index[where], self.line_plane[where]
+        if plane.max() >= planes:
+            raise QccError(f"execute runs weight plane {plane.max()}, execute_mode announces {planes}")
+        words = int(index.max()) + 1
+        tile = np.searchsorted(ends, np.arange(where.start, where.stop), side="right")
+        bits = np.unpackbits(self.lines[where], axis=-1, bitorder="little").astype(np.float64)  # [lines, R, K]
+        if mode["bipolar"]:
+            bits = 2 * bits - 1
+        matrix = np.zeros((word["tiles"], words, c.rows, c.word_bits))
+        scale = bitplanes.plane_weights(planes, bool(mode["weight_signed"]))
+        for p in np.unique(plane):  # a damaged program may repeat a line within a tile, so this adds one by one there
+            of = plane == p
+            places = tile[of] * words + index[of]
+            if len(np.unique(places)) == len(places):
+                matrix[tile[of], index[of]] += bits[of] * scale[p]
+            else:
+                np.add.at(matrix, (tile[of], index[of]), bits[of] * scale[p])
+        flat = matrix.transpose(1, 3, 0, 2).reshape(words * c.word_bits, word["tiles"] * c.rows)
+        kept = np.flatnonzero(flat.any(axis=1))
+        # Exact: with the bound below no partial sum leaves the 24 or 53 bits of the float's significand.
+        bound = float(np.abs(flat).sum(axis=0).max()) * 2.0 ** mode["planes"]
+        return Matrix(np.ascontiguousarray(flat[kept], np.float32 if bound < 1 << 24 else np.float64), kept, words)
+
+    def _vectors(self, word: Word, mode: Word, weights: Matrix) -> np.ndarray:
+        planes, c, words = mode["planes"], self.configuration, weights.words
         base = word["activation"] + np.arange(word["groups"]) * mode["vector_words"]
         self._check_buffer("activation", base, words * planes, c.activation_words)
         held = self.activations[:, base[:, None] + np.arange(words * planes)]  # [C, groups, words * planes, K/8]
         held = held.reshape(c.columns, word["groups"], words, planes, c.word_bytes)
-        values = bitplanes.unpack(held, bool(mode["signed"])) if planes else np.zeros((c.columns, word["groups"], words * c.word_bits))
-        return values.transpose(1, 0, 2).reshape(word["groups"] * c.columns, -1).astype(np.float64)
+        bits = np.unpackbits(held, axis=-1, bitorder="little").transpose(3, 1, 0, 2, 4)  # [planes, groups, C, words, K]
+        bits = bits.reshape(planes, word["groups"] * c.columns, words * c.word_bits)[:, :, weights.kept]
+        values = np.zeros(bits.shape[1:], weights.matrix.dtype)
+        for plane, scale in zip(bits, bitplanes.plane_weights(planes, bool(mode["signed"])) if planes else (), strict=True):
+            values += plane * values.dtype.type(scale)
+        return values
 
     # post
 

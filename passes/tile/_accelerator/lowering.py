@@ -194,8 +194,8 @@ class Lowering:
             self._requantize(op, name)
         elif op.name in ("qcc.add", "qcc.sub"):
             if op in self.waiting:
-                name, source, window, weights, post, pad, index = self.waiting.pop(op)
-                self._add(op, result, name, source, window, weights, post, pad=pad, residual=self._residual(op, index, name))
+                product, name, source, window, weights, post, pad, index = self.waiting.pop(op)
+                self._add(product, result, name, source, window, weights, post, pad=pad, residual=self._residual(op, index, name))
             else:
                 source = self._placed(op.operands[0], self.axes[result])
                 weights = self._identity(source, 1)
@@ -280,9 +280,9 @@ class Lowering:
         total = self.fused.get(op)
         if total is not None:
             # The layer waits for the sum's other operand, so it is emitted where the sum stands.
-            self.waiting[total] = name, source, window, weights, post, pad, list(total.operands).index(op.results[0])
+            self.waiting[total] = product or op, name, source, window, weights, post, pad, list(total.operands).index(op.results[0])
             return
-        self._add(op, op.results[0], name, source, window, weights, post, pad=pad)
+        self._add(product or op, op.results[0], name, source, window, weights, post, pad=pad)
 
     def _residual(self, total: Any, index: int, name: str) -> Residual:
         """The addition of operand 1 - `index` of `total` to what the post unit has from operand `index`."""

@@ -121,11 +121,9 @@ def element_name(kind: ir.Type, *, native: bool = False) -> str | None:
             return {8: "u8", 16: "u16"}.get(element.width)
         if element.width == 1:
             return "i1"
-        return (
-            "i32"
-            if element.width <= 32 and not native
-            else {8: "s8", 16: "s16", 32: "i32"}.get(element.width, "i64" if element.width <= 64 else None)
-        )
+        if element.width <= 32 and not native:
+            return "i32"
+        return next((name for bits, name in ((8, "s8"), (16, "s16"), (32, "i32"), (64, "i64")) if element.width <= bits), None)
     return {"f32": "f32"}.get(str(element))
 
 
