@@ -58,15 +58,6 @@ def load_dialects(context: ir.Context) -> None:
     for name, module in {"qcc": qcc, "qtile": qtile, "qisa": qisa, "torch_c": None, "tm_tensor": None}.items():
         sys.modules.setdefault(f"torch_mlir.dialects.{name}", module or ModuleType(name))
     torch_dialect.register_dialect(context)
-    for name in ("qcc", "qtile", "qisa", "torch_c", "tm_tensor"):
-        # the bindings look for a Python module of a dialect at every access to one of its operations until they find one
-        sys.modules.setdefault(f"torch_mlir.dialects.{name}", ModuleType(f"torch_mlir.dialects.{name}"))
-    for module in (
-        qcc,
-        qtile,
-        qisa,
-    ):  # the bindings import a module of this name for every operation they meet, and would search anew each time
-        sys.modules.setdefault(f"torch_mlir.dialects.{module.__name__.rpartition('.')[2]}", module)
     with context, ir.Location.unknown():
         for dialect in (qcc.Qcc, qtile.Qtile, qisa.Qisa):
             if not context.is_dialect_loaded(dialect.DIALECT_NAMESPACE):
