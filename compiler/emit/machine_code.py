@@ -31,16 +31,22 @@ class MachineCode:
     def program_address(self) -> int:
         """Address of the `qcc_program` in this process; valid as long as this object lives."""
         # The engine finds functions by wrappers that take an array of pointers to arguments, the last to the result.
+        result = ctypes.c_size_t()
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._wrapper())((ctypes.c_void_p * 1)(ctypes.addressof(result)))
+        return result.value
+
+    def _wrapper(self) -> int:
         wrapper = self._compiled().raw_lookup(PROGRAM_ADDRESS)
         if not wrapper:
             raise RuntimeError("the code generator made no program: the just-in-time linker found an undefined symbol")
-        result = ctypes.c_size_t()
-        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(wrapper)((ctypes.c_void_p * 1)(ctypes.addressof(result)))
-        return result.value
+        return wrapper
 
     def write_object(self, path: Path) -> None:
         """Write the relocatable object file."""
+        self._wrapper()  # compiles; without code the engine would look up every function first, and give up at an internal one
         self._compiled().dump_to_object_file(str(path))
+        if not path.is_file():
+            raise RuntimeError("the code generator wrote no object file")
 
 
 def llvm_ir(module: ir.Module) -> str:

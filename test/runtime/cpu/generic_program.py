@@ -21,13 +21,19 @@ def compile_text(text: str, *, threads: int = 1) -> tuple[Any, PassContext]:
 
 def compile_module(module: ir.Module, name: str, *, threads: int = 1) -> tuple[Any, PassContext]:
     """The executable of function `name` of `module`, which is changed."""
+    made, context = llvm_form(module, name)
+    return program.executable(made, CpuTarget(), threads=threads), context
+
+
+def llvm_form(module: ir.Module, name: str) -> tuple[ir.Module, PassContext]:
+    """`module` in llvm form, with a call of function `name` as its program."""
     context = PassContext()
     with module.context, ir.Location.unknown():
         function = next(f for f in walk(module, "func.func") if op_attribute(f, "sym_name") == name)
         _call_on_buffers(module, function)
     for stage in STAGES:
         run_stage(Stage(stage), module, context)
-    return program.executable(module, CpuTarget(), threads=threads), context
+    return module, context
 
 
 def _call_on_buffers(module: ir.Module, function: Any) -> None:

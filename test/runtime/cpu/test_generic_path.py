@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from test.runtime.cpu.generic_program import compile_text
+from qcc.compiler.emit.machine_code import MachineCode
+from qcc.dialects.mlir import create_context, parse_module
+from test.runtime.cpu.generic_program import compile_text, llvm_form
 
 RNG = np.random.default_rng(7)
 
@@ -192,6 +195,14 @@ func.func @f(%x: tensor<3xf32>) -> tensor<3xf32> {
     assert exe.info["weights_bytes"] == 0
     x = normal(3)
     assert np.array_equal(exe(x), x + np.array([1, 2, 4], np.float32))
+
+
+def test_an_object_file_of_a_generic_function(tmp_path: Path) -> None:
+    """Before anything has run, as when compiling for another CPU: its internal functions are in it."""
+    text = "func.func @f(%x: tensor<5xf32>) -> tensor<5xf32> { %y = math.sqrt %x : tensor<5xf32> return %y : tensor<5xf32> }"
+    module, _ = llvm_form(parse_module(text, create_context()), "f")
+    MachineCode(module).write_object(tmp_path / "f.o")
+    assert b"qcc_model_program" in (tmp_path / "f.o").read_bytes()
 
 
 def test_an_input_may_be_a_result() -> None:
