@@ -52,6 +52,13 @@ class Steps:
         scaled = self.b.binary("fmul", self._to_float(v), arg(0, "f32"))
         return self._round(scaled, arg, 1)
 
+    def _requantize_real(self, step: Step, v: Value, arg: Any) -> Value:
+        """As requantize, but f32 and without the zero point; args: multiplier, low, high."""
+        scaled = self.b.binary("fmul", self._to_float(v), arg(0, "f32"))
+        bounded = self._bounded(scaled, arg, 1)
+        lanes = lanes_of(bounded)
+        return self.b.call(f"llvm.rint.v{lanes}f32", [bounded], f"{lanes}xf32")
+
     def _shift(self, step: Step, v: Value, arg: Any) -> Value:
         """Mode fixed; args: multiplier, shift, low, high (absolute), zero point (i32); kind: the rounding."""
         b = self.b
@@ -79,12 +86,20 @@ class Steps:
         return b.cast("trunc", b.select(b.compare("sgt", moved, high), high, moved), "i32")
 
     def _add_quantized(self, step: Step, v: Value, arg: Any) -> Value:
-        """args: other, za, m0, zb, m1, low, high, zy; kind: add or sub. `swapped`: the value is b."""
+        """args: other, za, m0, zb, m1, low, high, zy; kind: add or sub. `swapped`: the value is b.
+
+        add_real, sub_real: the value is f32 and its zero point is subtracted already.
+        """
         b = self.b
-        first, second = (arg(0, "i32"), v) if step.swapped else (v, arg(0, "i32"))
-        a = b.binary("fmul", self._to_float(b.binary("sub", first, arg(1, "i32"))), arg(2, "f32"))
-        c = b.binary("fmul", self._to_float(b.binary("sub", second, arg(3, "i32"))), arg(4, "f32"))
-        return self._round(b.binary("fsub" if step.kind == "sub" else "fadd", a, c), arg, 5)
+        kind, _, real = step.kind.partition("_")
+
+        def scaled(stored: Value, zero: int, multiplier: int) -> Value:
+            centred = stored if real and stored is v else self._to_float(b.binary("sub", stored, arg(zero, "i32")))
+            return b.binary("fmul", centred, arg(multiplier, "f32"))
+
+        other = arg(0, "i32")
+        first, second = (other, v) if step.swapped else (v, other)
+        return self._round(b.binary("f" + kind, scaled(first, 1, 2), scaled(second, 3, 4)), arg, 5)
 
     def _mul_quantized(self, step: Step, v: Value, arg: Any) -> Value:
         """args: other, za, zb, m0, low, high, zy."""
@@ -143,7 +158,11 @@ class Steps:
 
     def _round(self, v: Value, arg: Any, first: int) -> Value:
         """clamp(rint(v), low, high) + zero point with args[first:]; clamping first gives the same and cannot overflow. NaN gives low."""
+        bounded = self._bounded(v, arg, first)
+        return self.b.binary("add", self.instructions.to_integer(self.b, bounded), arg(first + 2, "i32"))
+
+    def _bounded(self, v: Value, arg: Any, first: int) -> Value:
+        """min(max(v, args[first]), args[first + 1]); NaN gives the lower bound."""
         b, low, high = self.b, arg(first, "f32"), arg(first + 1, "f32")
         raised = b.select(b.compare("ogt", v, low), v, low)
-        bounded = b.select(b.compare("olt", raised, high), raised, high)
-        return b.binary("add", self.instructions.to_integer(b, bounded), arg(first + 2, "i32"))
+        return b.select(b.compare("olt", raised, high), raised, high)

@@ -47,7 +47,7 @@ def multiply(lowering: Lowering, a: Place, b: Place, program: Program, y: Place,
     """y [..., m, n] = steps(a [..., m, k] times b [..., k, n]); batch dimensions broadcast."""
     batch, (m, n), k = y.shape[:-2], y.shape[-2:], a.shape[-1]
     facts = ISAS[lowering.isa]
-    tile = choose_tile(lowering.isa, compute, 1, m, n, one_row=True, summed=False)
+    tile = choose_tile(lowering.isa, compute, 1, m, n, k, one_row=True, summed=False)
     if (a.strides[-1] != 1 and k > 1) or a.buffer.owner.attributes["space"].value == "input":
         copied = lowering.temporary(a.element, a.shape)
         elementwise.copy(lowering, a, copied)

@@ -190,8 +190,9 @@ def _constant_weights(
     compute, element, packed, zero = _compute(lowering, op, weights.values, reading.place)
     groups, channels, taps, run = packed.shape
     facts = ISAS[lowering.isa]
-    tile = choose_tile(lowering.isa, compute, sizes[2], sizes[3], channels, one_row=False, summed=zero is not None)
     depth = 4 if compute == "dot4_u8s8" else 1
+    steps = taps * -(-run // depth)
+    tile = choose_tile(lowering.isa, compute, sizes[2], sizes[3], channels, steps, one_row=False, summed=zero is not None)
     block = packing.block_stride(taps=taps, run=run, lanes=facts.lanes, depth=depth, vectors=tile[2])
     flat, group_stride = packing.pack(packed, lanes=facts.lanes, depth=depth, vectors=tile[2])
     bias = weights.bias

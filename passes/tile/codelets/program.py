@@ -155,6 +155,10 @@ class Program:
             ordered = zeros if not swapped else zeros[::-1]
             self.steps.append(Step("mul_quantized", (place, *ordered, self.real(multipliers[0]), *self._bounds(op, y))))
             return
+        if self.steps and self.steps[-1].op == "requantize":  # its rounded f32 value is the stored one minus the zero point already
+            before = self.steps.pop()
+            self.steps.append(Step("requantize_real", before.args[:3]))
+            name += "_real"
         args = (place, zeros[0], self.real(multipliers[0]), zeros[1], self.real(multipliers[1]), *self._bounds(op, y))
         self.steps.append(Step("add_quantized", args, kind=name, swapped=swapped))
 

@@ -10,33 +10,48 @@ TASK_MACS = 2_000_000  # below this, waking another thread costs more than it br
 MOST_TASKS = 32
 
 
-def choose_tile(isa: str, compute: str, height: int, width: int, channels: int, *, one_row: bool, summed: bool) -> tuple[int, int, int]:
-    """(rows, columns, vectors): the fewest wasted multiplications first, then the most accumulators, then the fewest loads per product.
+CYCLES = {"dot4_u8s8": (0.5, 5.0), "lane_f32": (0.5, 4.0), "lane_i32": (1.5, 5.0), "lane_i64": (3.0, 5.0)}
+"""Cycles of one vector multiply-add at full rate, and least cycles between two of them on one accumulator."""
 
-    `one_row`: weights differ between rows, so a tile may not span them. `summed`: one more accumulator per pixel.
+
+def choose_tile(
+    isa: str, compute: str, height: int, width: int, channels: int, steps: int, *, one_row: bool, summed: bool
+) -> tuple[int, int, int]:
+    """(rows, columns, vectors) with the fewest predicted cycles for height x width pixels, `channels` and a reduction of `steps` steps.
+
+    All accumulators, a vector of weights each and one broadcast of x stay in registers. `one_row`: weights differ between rows, so a
+    tile may not span them. `summed`: one more accumulator per pixel.
     """
     facts = ISAS[isa]
     wide = 2 if compute == "lane_i64" else 1
-    available = max(facts.registers // wide - 3, 2)  # the rest: weights and the broadcast input
     needed = -(-channels // facts.lanes)
-    best: tuple[tuple[float, float, float], tuple[int, int, int]] | None = None
+    found: list[tuple[float, tuple[int, int, int]]] = []
     for vectors in range(1, min(4, needed) + 1):
         for rows in range(1, (1 if one_row else min(4, height)) + 1):
             for columns in range(1, min(width, 28) + 1):
-                pixels = rows * columns
-                if pixels * (vectors + summed) > available or (rows > 1 and columns < width):
+                registers = (rows * columns * (vectors + summed) + vectors + 1) * wide
+                if registers > facts.registers or (rows > 1 and columns < width):
                     continue
-                tiles = math.ceil(height / rows) * math.ceil(width / columns) * math.ceil(needed / vectors)
-                used = math.ceil(needed / vectors) * vectors if needed % vectors else needed
-                loads = (pixels + vectors) / (pixels * vectors)
-                latency = max(1.0, 10 / (pixels * vectors))  # few accumulators wait for each other
-                cost = used * height * width / channels * latency * (1 + loads) + tiles * 0.5 / channels
-                tail = (width % columns != 0) + (height % rows != 0)
-                key = (cost * (1 + 0.03 * tail), -pixels * vectors, loads)
-                if best is None or key < best[0]:
-                    best = key, (rows, columns, vectors)
-    assert best is not None
-    return best[1]
+                cycles = sum(
+                    across * down * count * _cycles(compute, r * q, deep, steps)
+                    for r, down in _parts(height, rows)
+                    for q, across in _parts(width, columns)
+                    for deep, count in _parts(needed, vectors)
+                )
+                variants = len(_parts(height, rows)) * len(_parts(width, columns)) * len(_parts(needed, vectors))
+                found.append((cycles * (1 + 0.01 * (variants - 1)), (rows, columns, vectors)))
+    return min(found, default=(0.0, (1, 1, 1)))[1]
+
+
+def _parts(size: int, tile: int) -> list[tuple[int, int]]:
+    """(tile size, how many) for the whole tiles and for the rest."""
+    return [(t, n) for t, n in ((tile, size // tile), (size % tile, 1)) if t and n]
+
+
+def _cycles(compute: str, pixels: int, vectors: int, steps: int) -> float:
+    """Cycles of one register tile: its reduction, then about 6 per result vector and 20 to begin and end."""
+    rate, latency = CYCLES[compute]
+    return steps * (max(pixels * vectors * rate, (pixels + vectors) / 2, latency) + 0.5) + 6 * pixels * vectors + 20
 
 
 def choose_chunks(tile: tuple[int, int, int], outer: int, blocks: int, height: int, macs: int) -> tuple[int, int]:
