@@ -43,6 +43,7 @@ INTEGER: tuple[Stage, ...] = (
     Stage("cse", reason="integer biases and weights that layers share"),
     Stage("lower-requantize-to-fixed", "enabled={fixed_point}", "the accelerator's post unit has no floats; the CPU keeps the f32 mode"),
     Stage("propagate-bitwidth", reason="accumulators get the width that the actual weights and activation ranges prove"),
+    Stage("select-sparse-format", "optimize={optimize}", "zeros are counted before layouts hide them; no target has sparse code yet"),
     Stage("keep-layer-outputs", "enabled={keep_layers}", "qcc-run --compare looks at every layer's output; off unless asked for"),
 )
 
