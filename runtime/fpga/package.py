@@ -79,5 +79,5 @@ class Package:
             raise QccError("the accelerator file returns values that no segment makes; compile the model again")
         for name, segment in self.segments.items():
             for port in (*segment.inputs, *segment.outputs):
-                if port.address < 0 or port.address + port.pixels * port.pixel_words > self.dram_words:
+                if port.address < 0 or port.address + port.pixels * port.pixel_words > self.arena_bytes // word:
                     raise QccError(f"a tensor of segment '{name}' lies outside the accelerator file's memory map; compile the model again")
