@@ -53,9 +53,11 @@ def summary(report: dict[str, Any], model: Path, output: Path) -> str:
     """The few lines that `qcc` prints: size, what was generic and why, predicted time."""
     total = report.get("totals") or totals(report["layers"])
     size = output.stat().st_size if output.exists() else 0
+    cpu = report.get("options", {}).get("target", "cpu") == "cpu"
+    predicted = f", predicted {total['predicted_us'] / 1000:.2f} ms on one core" if cpu else ""
     lines = [
         f"{model.name} -> {output.name}: {_size(size)}, weights {_size(total['weight_bytes'])} (fp32: {_size(total['fp32_bytes'])}), "
-        f"{total['macs'] / 1e6:.1f} M multiply-accumulates, predicted {total['predicted_us'] / 1000:.2f} ms on one core"
+        f"{total['macs'] / 1e6:.1f} M multiply-accumulates{predicted}"
     ]
     generic = [row for row in report["layers"] if row["generic"]]
     if generic:

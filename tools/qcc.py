@@ -29,6 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     except QccError as error:
         print(f"qcc: error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever read our output has enough
+        sys.stderr.close()
+        return 0
     except KeyboardInterrupt:
         print("qcc: interrupted, nothing was written", file=sys.stderr)
         return 130

@@ -31,6 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     except QccError as error:
         print(f"qcc-run: error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever read our output has enough
+        sys.stderr.close()
+        return 0
     except KeyboardInterrupt:
         return 130
     except Exception as error:
