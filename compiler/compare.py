@@ -7,6 +7,9 @@ Each layer is judged twice:
   Quantized results must be equal; float results may differ by `FLOAT_TOLERANCE` of the layer's largest value, because the order of sums
   and the polynomials of exponentials are the target's own;
 * since the input: against the reference run from the model's input, which shows how errors of float layers travel.
+
+`artefact` adds a third figure, against the source model: its graph form, before any integer pass, computed in float. It shows what the
+passes themselves changed: ties that round to the other side, and biases rounded to the accumulator's step.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from qcc.compiler import driver
 from qcc.compiler.options import CompileOptions
 from qcc.dialects import element_types
 from qcc.dialects.errors import QccError
-from qcc.dialects.mlir import ir, op_attribute, walk
+from qcc.dialects.mlir import ir, layer_name, op_attribute, walk
 from qcc.runtime.reference import formats, interpreter
 
 Array = np.ndarray[Any, Any]
@@ -68,6 +71,7 @@ class Layer:
     since_input: Error
     steps: int | None
     largest: float
+    source: Error | None = None
 
     @property
     def leaves(self) -> bool:
@@ -96,15 +100,14 @@ class Comparison:
     def text(self) -> str:
         """A table, and one sentence that names the first layer that leaves the reference."""
         width = max([len(layer.name) for layer in self.layers] + [5])
-        lines = [
-            f"{'layer':{width}}  {'differing':>13} {'max abs':>10} {'mean abs':>10} {'cosine':>9} {'SQNR dB':>8} {'since input dB':>15}"
-        ]
+        heads = f"{'differing':>13} {'max abs':>10} {'mean abs':>10} {'cosine':>9} {'SQNR dB':>8} {'since input':>12} {'source':>8}"
+        lines = [f"{'layer':{width}}  {heads}"]
         for layer in self.layers:
-            e = layer.own
+            e, source = layer.own, "" if layer.source is None else _decibel(layer.source.sqnr_db)
             lines.append(
                 f"{layer.name:{width}}  {f'{e.differing}/{e.count}':>13} {e.max_abs:10.3g} {e.mean_abs:10.3g} {e.cosine:9.6f} "
-                f"{_decibel(e.sqnr_db):>8} {_decibel(layer.since_input.sqnr_db):>15}"
-                + ("  <- leaves the reference" if layer.leaves else "")
+                f"{_decibel(e.sqnr_db):>8} {_decibel(layer.since_input.sqnr_db):>12} {source:>8}"
+                f"{'  <- leaves the reference' if layer.leaves else ''}"
             )
         return "\n".join([*lines, self.verdict])
 
@@ -127,20 +130,42 @@ def _decibel(value: float) -> str:
     return "exact" if value == math.inf else f"{value:.1f}"
 
 
-def artefact(executable: Any, model: Any, inputs: Sequence[Array]) -> Comparison:
-    """Compare `executable`, compiled from `model` with `keep_layers`, on `inputs`.
+def artefact(executable: Any, model: Any, inputs: Sequence[Array], *, source: bool = True) -> Comparison:
+    """Compare `executable`, compiled from `model` with `keep_layers`, on `inputs`; with the `source` graph in float as well.
 
     Raises QccError where it was compiled without, or from another model.
     """
     options = CompileOptions(**executable.info.get("report", {}).get("options", {}))
     if not options.keep_layers:
         raise QccError("the artefact does not keep its layers' outputs; compile it with --keep-layers to compare it")
-    module = driver.start(model, options, example_inputs=inputs).run_to("integer")
+    compilation = driver.start(model, options, example_inputs=inputs)
+    values = _source_values(compilation.run_to("graph"), inputs) if source else {}
+    module = compilation.run_to("integer")
     outputs = executable(*inputs)
-    return module_outputs(module, inputs, list(outputs) if isinstance(outputs, tuple | list) else [outputs])
+    return module_outputs(module, inputs, list(outputs) if isinstance(outputs, tuple | list) else [outputs], values)
 
 
-def module_outputs(module: ir.Module, inputs: Sequence[Array], outputs: Sequence[Array]) -> Comparison:
+Source = dict[tuple[str, str], Array]  # (layer name, type) -> what the source graph computes there
+
+
+def _source_values(module: ir.Module, inputs: Sequence[Array]) -> Source:
+    """Every quantized value of a graph-form module, under the names of the layers between it and the previous quantized value."""
+    found: Source = {}
+
+    def collect(op: Any, results: Sequence[Array]) -> None:
+        if op.name != "qcc.quantize":
+            return
+        kind = op.results[0].type
+        maker = op
+        while maker is not None and maker.name != "qcc.dequantize":
+            found.setdefault((layer_name(maker.location), str(kind)), results[0])
+            maker = None if not maker.operands or isinstance(maker.operands[0].owner, ir.Block) else maker.operands[0].owner.operation
+
+    interpreter.run(module, list(inputs), on_op=collect)
+    return found
+
+
+def module_outputs(module: ir.Module, inputs: Sequence[Array], outputs: Sequence[Array], source: Source | None = None) -> Comparison:
     """Compare `outputs`, all results of a compiled integer-form `module` whose layers are kept, with the reference on `inputs`."""
     main = next(op for op in walk(module, "func.func") if op_attribute(op, "sym_name") == "main")
     block = main.regions[0].blocks[0]
@@ -154,7 +179,7 @@ def module_outputs(module: ir.Module, inputs: Sequence[Array], outputs: Sequence
                 f"the artefact gives {list(found.shape)}, the model {list(value.type.shape)}; expected the model it was compiled from",
                 layer=name,
             )
-    judge = _Judge(dict(zip(returned, zip(names, outputs, strict=True), strict=True)))
+    judge = _Judge(dict(zip(returned, zip(names, outputs, strict=True), strict=True)), source or {})
     interpreter.run(module, list(inputs), on_op=judge.remember)
     interpreter.run(module, list(inputs), on_op=judge.judge)
     return Comparison(judge.layers)
@@ -165,6 +190,7 @@ class _Judge:
     """`kept`: value -> (name, what the compiled model gave)."""
 
     kept: dict[Any, tuple[str, Array]]
+    source: Source
     expected: dict[str, Array] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
 
@@ -186,7 +212,9 @@ class _Judge:
             reals = [_real(v, value.type) if quantized else v for v in (found, array, self.expected[name])]
             steps = int(np.abs(found.astype(np.int64) - array.astype(np.int64)).max(initial=0)) if quantized else None
             largest = float(np.abs(reals[1]).max(initial=0.0))
-            self.layers.append(Layer(name, op.name, Error.of(reals[0], reals[1]), Error.of(reals[0], reals[2]), steps, largest))
+            origin = self.source.get((name.partition("#")[0], str(value.type)))
+            against = None if origin is None else Error.of(reals[0], _real(origin, value.type))
+            self.layers.append(Layer(name, op.name, Error.of(reals[0], reals[1]), Error.of(reals[0], reals[2]), steps, largest, against))
             replaced[i] = found
         return replaced
 
