@@ -67,6 +67,33 @@ def _expect_shape(found: Sequence[int], expected: Sequence[int] | None, what: st
         raise Invalid(f"result has shape {list(found)}, expected {expected and list(expected)} from {what}")
 
 
+def _expect_float(kind: ir.RankedTensorType, name: str) -> None:
+    if not is_float(kind):
+        raise Invalid(f"'{name}' has elements {kind.element_type}, expected float; insert qcc.dequantize")
+
+
+def _expect_same_elements(x: ir.RankedTensorType, y: ir.RankedTensorType) -> None:
+    """Data movement keeps the element type; per-axis types may move their axis."""
+    if x.element_type == y.element_type:
+        return
+    a, b = element_types.affine(x), element_types.affine(y)
+    moved = a is not None and b is not None and (a.axis is not None or a.block is not None) and (a.bits, a.signed) == (b.bits, b.signed)
+    if not moved:
+        raise Invalid(f"elements are {x.element_type} before and {y.element_type} after, expected the same; insert qcc.requantize")
+
+
+def _check_same(self: Any) -> None:
+    """Result of the operand's shape and elements."""
+    x, y = tensor(self.x, "x"), tensor(self.y, "result")
+    _expect_shape(y.shape, x.shape, "the operand")
+    _expect_same_elements(x, y)
+
+
+def _expect_axes(axes: Sequence[int], rank: int) -> None:
+    if len(set(axes)) != len(axes) or any(a >= rank for a in axes):
+        raise Invalid(f"axes are {list(axes)}, expected distinct ones below {rank}")
+
+
 def _expect_compute_types(x: ir.RankedTensorType, w: ir.RankedTensorType, y: ir.RankedTensorType) -> None:
     """Float times float gives float; quantized times quantized gives an integer accumulator."""
     if is_quantized(x) and is_quantized(w):
@@ -279,9 +306,18 @@ class Div(Base, name="div", operands=("a", "b")):
 class Clamp(Base, name="clamp", operands=("x",), attributes={"min": number(), "max": number()}):
     """min(max(x, min), max); ReLU is min 0 and max infinity."""
 
+    def check(self) -> None:
+        _check_same(self)
+        if not self.attr("min") <= self.attr("max"):
+            raise Invalid(f"min is {self.attr('min')} and max {self.attr('max')}, expected min <= max")
+
 
 class Unary(Base, name="unary", operands=("x",), attributes={"kind": one_of(*UNARY_KINDS), "alpha?": number()}):
     """An element-wise function of one float operand."""
+
+    def check(self) -> None:
+        _expect_float(tensor(self.x, "x"), "x")
+        _check_same(self)
 
 
 class Lut(Base, name="lut", operands=("x",), attributes={"table": elements()}):
@@ -293,9 +329,19 @@ class Lut(Base, name="lut", operands=("x",), attributes={"table": elements()}):
             raise Invalid(f"x is {self.x.type}, expected a quantized tensor of at most 8 bits")
         if self.attr("table").size != x.qmax - x.qmin + 1:
             raise Invalid(f"'table' has {self.attr('table').size} entries, expected {x.qmax - x.qmin + 1} for {x.qmin}..{x.qmax}")
+        _expect_shape(tensor(self.y, "result").shape, tensor(self.x, "x").shape, "the operand")
 
 
 _WINDOW = {"kernel": ints(2, 1), "strides": ints(2, 1), "padding": ints(4, 0)}
+
+
+def _check_window(self: Any, x: ir.RankedTensorType, y: ir.RankedTensorType, dilations: Sequence[int]) -> None:
+    if len(x.shape) != 4:
+        raise Invalid(f"x has shape {x.shape}, expected [n, c, h, w]")
+    spatial = shapes.window2d(x.shape[2:], self.attr("kernel"), self.attr("strides"), self.attr("padding"), dilations)
+    if min(spatial) < 1:
+        raise Invalid(f"the window does not fit: input {x.shape}, kernel {self.attr('kernel')}, padding {self.attr('padding')}")
+    _expect_shape(y.shape, [*x.shape[:2], *spatial], "input and window")
 
 
 class MaxPool2d(Base, name="max_pool2d", operands=("x",), attributes=_WINDOW | {"dilations": ints(2, 1)}):
@@ -303,8 +349,8 @@ class MaxPool2d(Base, name="max_pool2d", operands=("x",), attributes=_WINDOW | {
 
     def check(self) -> None:
         x, y = tensor(self.x, "x"), tensor(self.y, "result")
-        spatial = shapes.window2d(x.shape[2:], self.attr("kernel"), self.attr("strides"), self.attr("padding"), self.attr("dilations"))
-        _expect_shape(y.shape, [*x.shape[:2], *spatial], "input and window")
+        _check_window(self, x, y, self.attr("dilations"))
+        _expect_same_elements(x, y)
 
 
 class AvgPool2d(
@@ -317,9 +363,10 @@ class AvgPool2d(
 
     def check(self) -> None:
         x, y = tensor(self.x, "x"), tensor(self.y, "result")
-        spatial = shapes.window2d(x.shape[2:], self.attr("kernel"), self.attr("strides"), self.attr("padding"), [1, 1])
-        _expect_shape(y.shape, [*x.shape[:2], *spatial], "input and window")
+        _check_window(self, x, y, [1, 1])
         _check_fixed(self)
+        if is_quantized(x) and "multipliers" not in self.attributes:
+            raise Invalid("attribute 'multipliers' is missing, expected one because the operand is quantized")
 
 
 class Reduce(
@@ -330,21 +377,63 @@ class Reduce(
 ):
     """Reduction of float axes."""
 
+    def check(self) -> None:
+        x, y, axes = tensor(self.x, "x"), tensor(self.y, "result"), self.attr("axes")
+        _expect_float(x, "x")
+        _expect_axes(axes, len(x.shape))
+        if self.attr("keepdims"):
+            _expect_shape(y.shape, [1 if i in axes else s for i, s in enumerate(x.shape)], "axes and keepdims")
+        else:
+            _expect_shape(y.shape, [s for i, s in enumerate(x.shape) if i not in axes], "axes without keepdims")
+
 
 class Softmax(Base, name="softmax", operands=("x",), attributes={"axis": integer(0)}):
     """exp(x - max) / sum(exp(x - max)) along `axis`, float."""
+
+    def check(self) -> None:
+        x = tensor(self.x, "x")
+        _expect_float(x, "x")
+        _expect_axes([self.attr("axis")], len(x.shape))
+        _check_same(self)
 
 
 class LayerNorm(Base, name="layer_norm", operands=("x", "gamma", "beta"), attributes={"axes": integer(1), "epsilon": number()}):
     """Normalisation over the last `axes` axes, then * gamma + beta."""
 
+    def check(self) -> None:
+        x, count = tensor(self.x, "x"), self.attr("axes")
+        _expect_float(x, "x")
+        _check_same(self)
+        if count > len(x.shape):
+            raise Invalid(f"'axes' is {count}, expected at most {len(x.shape)} for x {x.shape}")
+        for name in ("gamma", "beta"):
+            found = list(tensor(getattr(self, name), name).shape)
+            if shapes.broadcast(found, x.shape[-count:]) != list(x.shape[-count:]):
+                raise Invalid(f"'{name}' has shape {found}, expected {list(x.shape[-count:])}")
+
 
 class Attention(Base, name="attention", operands=("q", "k", "v", "mask?"), attributes={"scale": number(), "causal": boolean()}):
     """softmax(q k^T * scale + mask) v, with q [..., t, d], k [..., s, d], v [..., s, e]."""
 
+    def check(self) -> None:
+        q, k, v, y = (tensor(getattr(self, name), name) for name in ("q", "k", "v", "y"))
+        for name, kind in zip(("q", "k", "v"), (q, k, v), strict=True):
+            _expect_float(kind, name)
+        if min(len(kind.shape) for kind in (q, k, v)) < 2 or q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
+            raise Invalid(f"q, k and v have shapes {q.shape}, {k.shape} and {v.shape}, expected [..., t, d], [..., s, d], [..., s, e]")
+        batch = shapes.broadcast(q.shape[:-2], k.shape[:-2], v.shape[:-2])
+        _expect_shape(y.shape, batch if batch is None else [*batch, q.shape[-2], v.shape[-1]], "q, k and v")
+
 
 class Embedding(Base, name="embedding", operands=("table", "ids")):
     """Rows of `table` [vocabulary, width] selected by integer `ids`."""
+
+    def check(self) -> None:
+        table, ids, y = tensor(self.table, "table"), tensor(self.ids, "ids"), tensor(self.y, "result")
+        if not is_integer(ids):
+            raise Invalid(f"'ids' has elements {ids.element_type}, expected integers")
+        _expect_shape(y.shape, [*ids.shape, *table.shape[1:]], "ids and table")
+        _expect_same_elements(table, y)
 
 
 class Reshape(Base, name="reshape", operands=("x",)):
@@ -358,6 +447,7 @@ class Reshape(Base, name="reshape", operands=("x",)):
                 count[i] *= size
         if count[0] != count[1]:
             raise Invalid(f"shapes {x.shape} and {y.shape} have {count[0]} and {count[1]} elements")
+        _expect_same_elements(x, y)
 
 
 class Transpose(Base, name="transpose", operands=("x",), attributes={"permutation": ints(None, 0)}):
@@ -368,10 +458,21 @@ class Transpose(Base, name="transpose", operands=("x",), attributes={"permutatio
         if sorted(order) != list(range(len(x.shape))):
             raise Invalid(f"'permutation' is {order}, expected an order of {len(x.shape)} axes")
         _expect_shape(y.shape, [x.shape[i] for i in order], "the permutation")
+        _expect_same_elements(x, y)
 
 
 class Slice(Base, name="slice", operands=("x",), attributes={"offsets": ints(None, 0), "strides": ints(None, 1)}):
     """x[offset : offset + stride * size : stride] per axis; sizes are the result's shape."""
+
+    def check(self) -> None:
+        x, y = tensor(self.x, "x"), tensor(self.y, "result")
+        offsets, strides = self.attr("offsets"), self.attr("strides")
+        if not len(x.shape) == len(y.shape) == len(offsets) == len(strides):
+            raise Invalid(f"'offsets' is {offsets} and 'strides' {strides}, expected one entry per axis of {x.shape}")
+        for axis, (o, s, size) in enumerate(zip(offsets, strides, y.shape, strict=True)):
+            if size and o + s * (size - 1) >= x.shape[axis]:
+                raise Invalid(f"axis {axis} reads up to index {o + s * (size - 1)}, expected below {x.shape[axis]}")
+        _expect_same_elements(x, y)
 
 
 class Pad(Base, name="pad", operands=("x",), attributes={"low": ints(None, 0), "high": ints(None, 0), "value?": number()}):
@@ -388,6 +489,12 @@ class Pad(Base, name="pad", operands=("x",), attributes={"low": ints(None, 0), "
 
 class Broadcast(Base, name="broadcast", operands=("x",)):
     """numpy.broadcast_to the result's shape."""
+
+    def check(self) -> None:
+        x, y = tensor(self.x, "x"), tensor(self.y, "result")
+        if shapes.broadcast(x.shape, y.shape) != list(y.shape):
+            raise Invalid(f"shape {x.shape} does not broadcast to {y.shape}")
+        _expect_same_elements(x, y)
 
 
 OPERATIONS: dict[str, Any] = {f"qcc.{cls._op_name}": cls for cls in Qcc.operations}

@@ -40,7 +40,7 @@ _FUNCTIONS: dict[str, Function] = {
     "neg": lambda x, a: -x,
     "abs": lambda x, a: np.abs(x),
     "hardswish": lambda x, a: x * np.clip(x + 3, 0, 6) / 6,
-    "hardsigmoid": lambda x, a: np.clip(x + 3, 0, 6) / 6,
+    "hardsigmoid": lambda x, a: np.clip(x * (1 / 6 if a is None else a) + 0.5, 0, 1),
     "leaky_relu": lambda x, a: np.where(x >= 0, x, x * (0.01 if a is None else a)),
     "elu": lambda x, a: np.where(x >= 0, x, (1.0 if a is None else a) * np.expm1(x)),
     "softplus": lambda x, a: _softplus(x),

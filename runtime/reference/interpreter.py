@@ -290,8 +290,11 @@ def _clamp(op: Any, x: Array) -> Array:
     if element_types.affine(_tensor(op.operands[0])) is None:
         return meaning.clamp(x, min=low, max=high)
     a = _affine(op, op.operands[0])  # of a quantized tensor: between the stored values of the two bounds
-    stored = {"scale": a.expand(a.scales, x.shape), "zero_point": a.expand(a.zero_points, x.shape), "qmin": a.qmin, "qmax": a.qmax}
-    return np.clip(x.astype(np.int64), meaning.quantize(np.float32(low), **stored), meaning.quantize(np.float32(high), **stored))
+    scale, zero_point = a.expand(a.scales, x.shape), a.expand(a.zero_points, x.shape)
+    bounds = [
+        meaning.quantize(np.asarray(v, np.float32), scale=scale, zero_point=zero_point, qmin=a.qmin, qmax=a.qmax) for v in (low, high)
+    ]
+    return np.clip(x.astype(np.int64), *bounds)
 
 
 def _avg_pool2d(op: Any, x: Array) -> Array:

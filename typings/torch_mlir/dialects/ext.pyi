@@ -2,12 +2,25 @@
 
 from typing import Any
 
+class _Parametric:
+    type_name: str
+    _fields: list[Any]
+    def __init_subclass__(cls, *, name: str = "", **kwargs: Any) -> None: ...
+    @classmethod
+    def get(cls, *args: Any, context: Any = None) -> Any: ...
+
+class Type(_Parametric): ...
+
 class Dialect:
     DIALECT_NAMESPACE: str
     operations: list[Any]
+    types: list[Any]
+    attributes: list[Any]
     Operation: Any
-    Type: Any
-    Attribute: Any
+
+    class Type(_Parametric): ...
+    class Attribute(_Parametric): ...
+
     def __init_subclass__(cls, **kwargs: Any) -> None: ...
     @classmethod
     def load(cls) -> None: ...
