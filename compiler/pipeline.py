@@ -64,6 +64,7 @@ LLVM: tuple[Stage, ...] = (
     Stage("convert-arith-to-llvm", reason="index arithmetic of codelets"),
     Stage("convert-cf-to-llvm", reason="branches of codelets"),
     Stage("reconcile-unrealized-casts", reason="casts between index and i64 that met in the middle"),
+    Stage("internalize-functions", reason="only the step table reaches codelets; no wrappers of them are generated"),
     Stage("attach-target", "cpu={cpu} features={cpu_features}", "functions for another CPU than this one must say so"),
 )
 

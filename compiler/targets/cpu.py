@@ -120,6 +120,6 @@ def build(compilation: Compilation, *, threads: int | None = None) -> Any:
     from qcc.compiler.emit import program
 
     module = compilation.run_to("llvm")
-    target = CpuTarget(compilation.options.cpu)
+    target: Any = CpuTarget(compilation.options.cpu)
     report = driver.report_base(compilation, target.isa)
     return program.executable(module, target, fingerprint=compilation.options.fingerprint, report=report, threads=threads)

@@ -236,8 +236,9 @@ def _spec(entry: Mapping[str, Any]) -> TensorSpec:
 def _address(array: Array) -> int:
     """Address of a contiguous array's first element; the buffer protocol is the quick way, where the dtype has it."""
     if array.flags.writeable:
+        buffer: Any = array
         try:
-            return ctypes.addressof(ctypes.c_char.from_buffer(array))
+            return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
         except (ValueError, TypeError, BufferError):
             pass  # empty, or a dtype of ml_dtypes
     return array.__array_interface__["data"][0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
 import subprocess
 import sys
 import threading
@@ -319,3 +320,19 @@ def test_loading_needs_neither_torch_nor_the_mlir_bindings(artefact: Path) -> No
     code = f"import sys, qcc, numpy as np; e = qcc.load({str(artefact)!r}); e(np.zeros((4, 16), np.float32)); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "onnx", "torch_mlir"} & set(done.stdout.split())
+
+
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="needs binutils")
+def test_a_whole_artefact_for_a_lesser_cpu_has_no_wider_registers(tmp_path: Path) -> None:
+    """Through the whole pipeline: codelets, generic functions, wrappers and the runtime."""
+    (tmp_path / "model.mlir").write_text("""
+func.func @main(%x: tensor<4x64xf32>) -> tensor<4x64xf32> {
+  %y = math.atan %x : tensor<4x64xf32>
+  return %y : tensor<4x64xf32>
+}""")
+    exe = qcc.compile(tmp_path / "model.mlir", target=CpuTarget("x86-64-v2"), threads=1)
+    exe.save(tmp_path / "model.so")
+    text = subprocess.run(["objdump", "-d", tmp_path / "model.so"], capture_output=True, text=True, check=True).stdout
+    assert "%xmm" in text and "%ymm" not in text and "%zmm" not in text
+    x = np.linspace(-3, 3, 256, dtype=np.float32).reshape(4, 64)
+    np.testing.assert_allclose(qcc.load(tmp_path / "model.so")(x), np.arctan(x), rtol=1e-6)
