@@ -27,6 +27,7 @@ IMPORT: tuple[Stage, ...] = (
 
 # graph form -> integer form
 INTEGER: tuple[Stage, ...] = (
+    Stage("convert-levels-to-affine", reason="binary, ternary and power-of-two weights multiply as integers like all others"),
     Stage("fold-constants", reason="weights must stand next to their layers before anything looks at them"),
     Stage("convert-matmul-to-linear", reason="one layout of weights, output channel first; leaves a transpose of the constant"),
     Stage("fold-constants", reason="performs the transposes of weights"),

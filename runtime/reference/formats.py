@@ -14,48 +14,15 @@ import numpy as np
 from qcc.dialects import compressed_types as types
 from qcc.dialects import element_types, weights
 from qcc.dialects.errors import QccError
+from qcc.dialects.integer_values import expand_blocks, integer_scale, integers, levels
 from qcc.dialects.mlir import ir
 from qcc.runtime.reference import minifloat
 from qcc.runtime.reference import qcc as meaning
 
 Array = np.ndarray[Any, Any]
 F32 = np.float32
+__all__ = ["decode", "encode", "expand_blocks", "integer_scale", "integers", "microscale", "zero"]
 MXINT8_UNIT = F32(2.0**-6)  # an i8 element of a microscaling block counts in sixty-fourths (OCP MX v1.0, 5.3.4)
-
-
-def integers(stored: Array, kind: ir.RankedTensorType) -> Array:
-    """The integers that integer compute multiplies, i64: real = integers * `integer_scale`. Raises QccError for types without any."""
-    element = kind.element_type
-    if isinstance(element, ir.IntegerType):
-        return stored.astype(np.int64)
-    if (a := element_types.affine(kind)) is not None:
-        return stored.astype(np.int64) - a.expand(a.zero_points, kind.shape)
-    d = types.describe(kind)
-    if d is None or not element_types.has_integers(kind):
-        raise QccError(f"{element} has no integer values to compute with; insert qcc.dequantize")
-    match d:
-        case types.Log2():
-            magnitude = np.abs(stored.astype(np.int64))
-            return np.sign(stored.astype(np.int64)) * np.where(magnitude > 0, np.int64(1) << np.maximum(magnitude - 1, 0), 0)
-        case types.Codebook():
-            return _levels(stored, d).astype(np.int64)
-        case _:  # binary and symmetric ternary are stored as the integers they are
-            return stored.astype(np.int64)
-
-
-def integer_scale(kind: ir.RankedTensorType) -> Array:
-    """f32 array that broadcasts against the tensor: what one unit of `integers` is worth."""
-    if (a := element_types.affine(kind)) is not None:
-        return a.expand(a.scales, kind.shape)
-    match types.describe(kind):
-        case types.Ternary(positive=scales):
-            return expand_blocks(scales, kind.shape)
-        case types.Log2() as d:
-            return np.ldexp(expand_blocks(d.scales, kind.shape), d.least).astype(F32)
-        case types.Binary(scales=scales) | types.Codebook(scales=scales):
-            return expand_blocks(scales, kind.shape)
-        case _:
-            raise QccError(f"{kind.element_type} has no integer values to compute with; insert qcc.dequantize")
 
 
 def decode(stored: Array, kind: ir.RankedTensorType) -> Array:
@@ -73,7 +40,7 @@ def decode(stored: Array, kind: ir.RankedTensorType) -> Array:
             power = np.ldexp(np.sign(code).astype(F32), d.least + np.abs(code) - 1)
             return power * expand_blocks(d.scales, shape)
         case types.Codebook() as d:
-            return _levels(stored, d).astype(F32) * expand_blocks(d.scales, shape)
+            return levels(stored, d).astype(F32) * expand_blocks(d.scales, shape)
         case types.Scaled(scales=scales):
             return stored.astype(F32) * expand_blocks(scales, shape)
         case types.Blockscaled() as d:
@@ -137,16 +104,6 @@ def zero(kind: ir.RankedTensorType) -> Array:
             return np.zeros((), dtype)
 
 
-def expand_blocks(values: Array, shape: Sequence[int]) -> Array:
-    """Scales (one entry, or sizes that divide `shape`) as an array that broadcasts against a tensor of `shape`."""
-    if values.size == 1:
-        return values.reshape([1] * len(shape))
-    for axis, (count, size) in enumerate(zip(values.shape, shape, strict=True)):
-        if count not in (1, size):
-            values = np.repeat(values, size // count, axis=axis)
-    return values
-
-
 def microscale(real: Array, element: ir.Type, block: Sequence[int]) -> types.Blockscaled:
     """The MX block format of `real`: per block 2^(floor(log2(max |x|)) - greatest exponent of `element`) (OCP MX v1.0, 6.3)."""
     blocks = [n for s, b in zip(real.shape, block, strict=True) for n in (s // b, b)]
@@ -159,15 +116,6 @@ def microscale(real: Array, element: ir.Type, block: Sequence[int]) -> types.Blo
 
 def _unit(d: types.Blockscaled) -> np.float32:
     return MXINT8_UNIT if str(d.element) == "i8" else F32(1)
-
-
-def _levels(stored: Array, d: types.Codebook) -> Array:
-    if d.levels.ndim == 1:
-        return d.levels[stored]
-    table = d.levels
-    for axis, size in enumerate(stored.shape):
-        table = np.repeat(table, size // table.shape[axis], axis=axis)
-    return np.take_along_axis(table, stored[..., None].astype(np.int64), axis=-1)[..., 0]
 
 
 def _nearest_level(x: Array, d: types.Codebook) -> Array:
