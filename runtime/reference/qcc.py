@@ -126,14 +126,25 @@ def conv2d(
     x_pad = x_pad.reshape(n, groups, x.shape[1] // groups, *x_pad.shape[2:])  # [n, g, c/g, h, w]
     taps = w.astype(compute).reshape(groups, o // groups, *w.shape[1:])  # [g, o/g, c/g, kh, kw]
     y = np.zeros((n, groups, o // groups, height * width), compute)
-    for p, q in np.ndindex(*w.shape[2:]):
-        rows = slice(p * dilations[0], p * dilations[0] + (height - 1) * strides[0] + 1, strides[0])
-        columns = slice(q * dilations[1], q * dilations[1] + (width - 1) * strides[1] + 1, strides[1])
-        seen = x_pad[..., rows, columns].reshape(n, groups, -1, height * width)
-        tap = taps[..., p, q]  # [g, o/g, c/g]
-        y += tap * seen if tap.shape[1:] == (1, 1) else tap @ seen  # the first is depthwise, where @ would be slow
+    positions = list(np.ndindex(*w.shape[2:]))
+    together = max(1, 128 // taps.shape[2])  # taps per matrix product: long sums are what BLAS is good at
+    for first in range(0, len(positions), together):
+        some = positions[first : first + together]
+        seen = np.stack([_seen(x_pad, p, q, (height, width), strides, dilations) for p, q in some], axis=2)  # [n, g, taps, c/g, h*w]
+        tap = np.stack([taps[..., p, q] for p, q in some], axis=2)  # [g, o/g, taps, c/g]
+        if tap.shape[1] == tap.shape[3] == 1:  # depthwise, where a matrix product per channel would be slow
+            y += (tap.reshape(groups, -1, 1) * seen.reshape(n, groups, len(some), -1)).sum(axis=2, keepdims=True)
+        else:
+            y += tap.reshape(groups, o // groups, -1) @ seen.reshape(n, groups, -1, height * width)
     y = y.reshape(n, o, height, width)
     return _finish(y, x, bias if bias is None else bias.reshape(-1, 1, 1))
+
+
+def _seen(x_pad: Array, p: int, q: int, size: tuple[int, int], strides: Sequence[int], dilations: Sequence[int]) -> Array:
+    """What tap (p, q) sees of x_pad [n, g, c/g, h, w] at every position: [n, g, c/g, oh * ow]."""
+    begin = (p * dilations[0], q * dilations[1])
+    rows, columns = (slice(b, b + (n - 1) * s + 1, s) for b, n, s in zip(begin, size, strides, strict=True))
+    return x_pad[..., rows, columns].reshape(*x_pad.shape[:3], -1)
 
 
 def linear(x: Array, w: Array, bias: Array | None = None) -> Array:
