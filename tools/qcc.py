@@ -9,6 +9,7 @@ from typing import Any
 
 from qcc.compiler.options import FORMS, OPTIMIZE, TARGETS, CompileOptions
 from qcc.dialects.errors import QccError
+from qcc.tools.entry import guarded
 
 EPILOG = """\
 examples:
@@ -24,21 +25,7 @@ exit status: 0 done, 1 the model or an option is not acceptable, 2 a bug in qcc 
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    try:
-        return _compile(args)
-    except QccError as error:
-        print(f"qcc: error: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # whoever read our output has enough
-        sys.stderr.close()
-        return 0
-    except KeyboardInterrupt:
-        print("qcc: interrupted, nothing was written", file=sys.stderr)
-        return 130
-    except Exception as error:
-        from qcc.tools.bug import report_bug
-
-        return report_bug("qcc", error)
+    return guarded("qcc", lambda: _compile(args))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,6 +11,8 @@ from pathlib import Path
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import create_context, ir, parse_module
 from qcc.passes.base import PassContext, Stage, parse_pipeline, pass_files, run_pipeline
+from qcc.runtime.atomic_file import atomic_write
+from qcc.tools.entry import guarded
 
 EPILOG = """\
 examples:
@@ -26,22 +28,23 @@ def main(argv: list[str] | None = None) -> int:
         for name, path in sorted(pass_files().items()):
             print(f"{name:34} {path.parent.name}")
         return 0
+    return guarded("qcc-opt", lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         text = sys.stdin.read() if args.input == "-" else Path(args.input).read_text()
-        stages = parse_pipeline(args.pass_pipeline) if args.pass_pipeline else []
     except (OSError, UnicodeDecodeError) as error:
-        print(f"qcc-opt: error: cannot read {args.input}: {error}", file=sys.stderr)
-        return 1
-    except QccError as error:
-        print(f"qcc-opt: error: {error}", file=sys.stderr)
-        return 1
+        raise QccError(f"cannot read {args.input}: {error}") from None
+    stages = parse_pipeline(args.pass_pipeline) if args.pass_pipeline else []
     chunks = re.split(r"^// -----.*\n", text, flags=re.MULTILINE) if args.split_input_file else [text]
     results = [_process(chunk, stages, args) for chunk in chunks]
     output = "// -----\n".join(r.printed for r in results if r.printed)
     if args.output == "-":
         sys.stdout.write(output)
     else:
-        Path(args.output).write_text(output)
+        with atomic_write(args.output) as stream:
+            stream.write(output.encode())
     return max(r.status for r in results)
 
 

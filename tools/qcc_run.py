@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects.errors import QccError
+from qcc.tools.entry import guarded
 
 LEVELS = ("functional", "cycle", "rtl")
 EPILOG = """\
@@ -26,20 +27,7 @@ Several inputs or outputs: repeat --input / --output in order, or name a .npz fi
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    try:
-        return _run(args)
-    except QccError as error:
-        print(f"qcc-run: error: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # whoever read our output has enough
-        sys.stderr.close()
-        return 0
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        from qcc.tools.bug import report_bug
-
-        return report_bug("qcc-run", error)
+    return guarded("qcc-run", lambda: _run(args))
 
 
 def parser() -> argparse.ArgumentParser:

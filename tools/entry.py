@@ -1,0 +1,41 @@
+"""How every tool ends: the exit status and what it says of errors, bugs and interruptions."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from qcc.dialects.errors import QccError
+
+
+def guarded(tool: str, work: Callable[[], int]) -> int:
+    """The exit status of `work`: its own, 1 for a QccError (printed), 2 for a bug in qcc (saved and named), 130 for an interruption."""
+    try:
+        return work()
+    except QccError as error:
+        print(f"{tool}: error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever read our output has enough
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        print(f"{tool}: interrupted, nothing was written", file=sys.stderr)
+        return 130
+    except Exception as error:  # the one broad handler: what gets here is a bug, and the user must be able to report it
+        return _report_bug(tool, error)
+
+
+def _report_bug(tool: str, error: Exception) -> int:
+    """Save the traceback and the command beside the driver's reproducer (or alone), say where, and return exit status 2."""
+    folder: Path | None = getattr(error, "reproducer", None)
+    if folder is None:
+        folder = Path(tempfile.mkdtemp(prefix="qcc-reproducer-"))
+        (folder / "command.sh").write_text(shlex.join([tool, *sys.argv[1:]]) + "\n")
+    (folder / "traceback.txt").write_text("".join(traceback.format_exception(error)))
+    print(f"{tool}: internal error: {error}", file=sys.stderr)
+    print(f"{tool}: this is a bug in qcc; what repeats it is in {folder}; run: sh {folder}/command.sh", file=sys.stderr)
+    return 2
