@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 
+from qcc.compiler import pipeline
 from qcc.dialects.mlir import ir, run_upstream, walk
+from qcc.passes.base import PassContext, run_stage
 from qcc.passes.graph.lower_torch_to_linalg import unsupported
 
 # Names without the leading `torch.`. `convert-torch-to-qcc` has a rule for each; where the rule declines (a dynamic padding, a
@@ -38,9 +40,19 @@ def to_backend_contract(module: ir.Module) -> None:
     Raises QccError that names the operation and its layer where upstream's pipeline cannot.
     """
     options = f"{{backend-legal-ops={','.join(KEPT_OPS)}}}"
-    pipeline = f"builtin.module({_upstream_pipeline(module)}{options})"
     try:
-        run_upstream(pipeline, module.operation)
+        run_upstream(f"builtin.module({_upstream_pipeline(module)}{options})", module.operation)
+    except ir.MLIRError as error:
+        raise unsupported(error) from None
+
+
+def onnx_to_backend_contract(module: ir.Module) -> None:
+    """The same for ONNX operators as torch-mlir imports them: run `pipeline.ONNX`, then upstream's conversion to torch's operations."""
+    for stage in pipeline.ONNX:
+        run_stage(stage, module, PassContext())
+    upstream = f"builtin.module(torch-onnx-to-torch-backend-pipeline{{backend-legal-ops={','.join(KEPT_OPS)}}})"
+    try:
+        run_upstream(upstream, module.operation)
     except ir.MLIRError as error:
         raise unsupported(error) from None
 

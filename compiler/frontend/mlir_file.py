@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from qcc.compiler.frontend.contract import to_backend_contract
+from qcc.compiler.frontend.contract import onnx_to_backend_contract, to_backend_contract
 from qcc.compiler.frontend.model import ImportedModel, imported, main_function
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import create, create_context, ir, parse_module, walk
@@ -30,9 +30,7 @@ def import_file(path: Path, batch: int = 1) -> ImportedModel:
 
 def import_text(text: str, name: str = "-", batch: int = 1) -> ImportedModel:
     """Import module text, with the weights of its `dialect_resources`."""
-    context = create_context()
-    module = parse_module(text, context, name=name)
-    return import_module(module, batch)
+    return import_module(parse_module(text, create_context(), name=name), batch)
 
 
 def import_module(module: ir.Module, batch: int = 1) -> ImportedModel:
@@ -40,7 +38,11 @@ def import_module(module: ir.Module, batch: int = 1) -> ImportedModel:
 
     A first axis that `@main` leaves open gets size `batch` in the torch dialect, whose shapes upstream infers again.
     """
-    if any(op.name.startswith("torch.") for op in walk(module)):
+    ops = list(walk(module))
+    if any(op.name == "torch.operator" and str(op.attributes["name"].value).startswith("onnx.") for op in ops):
+        _fix_first_axes(main_function(module), batch)
+        onnx_to_backend_contract(module)
+    elif any(op.name.startswith("torch.") for op in ops):
         _fix_first_axes(main_function(module), batch)
         to_backend_contract(module)
     model = imported(module)

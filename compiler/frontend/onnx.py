@@ -18,13 +18,10 @@ from typing import Any
 
 import onnx
 
-from qcc.compiler import pipeline
 from qcc.compiler.frontend import onnx_graph, onnx_import, onnx_integers, onnx_quantization, onnx_shapes
-from qcc.compiler.frontend.contract import KEPT_OPS
+from qcc.compiler.frontend.contract import onnx_to_backend_contract
 from qcc.compiler.frontend.model import ImportedModel, imported
-from qcc.dialects.mlir import create_context, ir, run_upstream
-from qcc.passes.base import PassContext, run_stage
-from qcc.passes.graph.lower_torch_to_linalg import unsupported
+from qcc.dialects.mlir import create_context
 
 
 def import_model(source: str | Path | onnx.ModelProto, example_inputs: Sequence[Any] | None = None, batch: int = 1) -> ImportedModel:
@@ -46,16 +43,5 @@ def import_model(source: str | Path | onnx.ModelProto, example_inputs: Sequence[
     inputs, outputs = [i.name for i in graph.inputs], [o.name for o in graph.outputs]
     module = onnx_import.import_graph(graph, create_context())
     del graph
-    _to_backend_contract(module)
+    onnx_to_backend_contract(module)
     return imported(module, inputs, outputs)
-
-
-def _to_backend_contract(module: ir.Module) -> None:
-    """Run `pipeline.ONNX`, then upstream's conversion of ONNX operators to torch's. Raises QccError that names what has none."""
-    for stage in pipeline.ONNX:
-        run_stage(stage, module, PassContext())
-    upstream = f"builtin.module(torch-onnx-to-torch-backend-pipeline{{backend-legal-ops={','.join(KEPT_OPS)}}})"
-    try:
-        run_upstream(upstream, module.operation)
-    except ir.MLIRError as error:
-        raise unsupported(error) from None

@@ -10,6 +10,7 @@ import pytest
 
 from qcc.compiler.frontend import load
 from qcc.compiler.pipeline import IMPORT
+from qcc.dialects import forms
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import layer_name, walk
 from qcc.passes.base import run_pipeline
@@ -24,6 +25,7 @@ def read(folder: Path, text: str, **options: Any) -> Any:
 def graph_form(folder: Path, text: str, **options: Any) -> Any:
     imported = read(folder, text, **options)
     run_pipeline(imported.module, IMPORT)
+    forms.check("graph", imported.module)
     return imported
 
 
@@ -62,6 +64,22 @@ def test_open_first_axis_gets_the_batch(tmp_path: Path) -> None:
 def test_layers_without_a_name_get_one(tmp_path: Path) -> None:
     imported = graph_form(tmp_path, OPEN)
     assert [layer_name(op.location) for op in walk(imported.module, "qcc.clamp")] == ["relu_0"]
+
+
+ONNX = """
+func.func @main_graph(%x: !torch.vtensor<[?,3],f32>) -> !torch.vtensor<[?,3],f32>
+    attributes {torch.onnx_meta.ir_version = 8 : si64, torch.onnx_meta.opset_version = 17 : si64} {
+  %0 = torch.operator "onnx.Relu"(%x) : (!torch.vtensor<[?,3],f32>) -> !torch.vtensor<[?,3],f32> loc("act")
+  return %0 : !torch.vtensor<[?,3],f32>
+}
+"""
+
+
+def test_onnx_operators_as_torch_mlir_imports_them(tmp_path: Path) -> None:
+    imported = graph_form(tmp_path, ONNX, batch=2)
+    (clamp,) = walk(imported.module, "qcc.clamp")
+    assert layer_name(clamp.location) == "act"
+    assert str(clamp.results[0].type) == "tensor<2x3xf32>"
 
 
 LINALG = """

@@ -13,6 +13,7 @@ from torch import nn
 
 from qcc.compiler.frontend import load
 from qcc.compiler.pipeline import IMPORT
+from qcc.dialects import forms
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import layer_name, walk
 from qcc.passes.base import run_pipeline
@@ -27,6 +28,7 @@ def graph_form(model: Any, *inputs: Any) -> Any:
         warnings.simplefilter("ignore")  # torch's own deprecations
         imported = load(model.eval() if isinstance(model, nn.Module) else model, inputs)
     run_pipeline(imported.module, IMPORT)
+    forms.check("graph", imported.module)
     return imported
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from qcc.compiler.frontend import load
 from qcc.compiler.pipeline import IMPORT
-from qcc.dialects import element_types
+from qcc.dialects import element_types, forms
 from qcc.dialects.mlir import ir, layer_name, walk
 from qcc.passes.base import run_pipeline
 from qcc.runtime.reference import interpreter
@@ -25,6 +25,7 @@ def graph_form(model: Any, *inputs: Any) -> Any:
         warnings.simplefilter("ignore")  # torch's own deprecations
         imported = load(model, inputs)
     run_pipeline(imported.module, IMPORT)
+    forms.check("graph", imported.module)
     return imported
 
 
