@@ -159,7 +159,7 @@ class _Accesses:
         return reads, [self._groups("activation", f["activation"], at["vector_words"], f["first"], f["count"], size)]
 
     def _load_weights(self, op: Any, f: dict[str, Any]) -> tuple[list[Span], list[Span]]:
-        return [_dram(f["address"], f["address"] + f["size_words"])], [self._lines(op, f["line"])]
+        return [], [self._lines(op, f["line"])]  # no store writes weights or parameters
 
     def _load_parameters(self, op: Any, f: dict[str, Any]) -> tuple[list[Span], list[Span]]:
         return [], [("parameter", f["parameter"], f["parameter"] + f["count"])]
