@@ -7,6 +7,7 @@ layer (the path of its `nn.Module`, such as `body.0.c1`) as an MLIR name locatio
 from __future__ import annotations
 
 import importlib.util
+import logging
 import re
 import sys
 import warnings
@@ -58,6 +59,9 @@ def _load(path: Path) -> Any:
     import torch.ao.quantization.fx._decomposed as registered
 
     del registered
+    # A first attempt that fails is no news to the user, but torch logs it with its traceback and torchao every library it cannot load.
+    for noisy in ("torch.export", "torchao"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         return torch.export.load(str(path))
     except Exception:
