@@ -108,6 +108,15 @@ def kibibytes(count: float) -> str:
     return f"{count / 1024:.1f} KiB"
 
 
+def grouped(notes: list[str]) -> list[str]:
+    """Notes of the form `layer: what`, one line for each different `what`."""
+    counts: dict[str, list[str]] = {}
+    for note in notes:
+        layer, _, what = note.partition(": ")
+        counts.setdefault(what, []).append(layer)
+    return [f"{what} ({layers[0]}" + (f" and {len(layers) - 1} more)" if len(layers) > 1 else ")") for what, layers in counts.items()]
+
+
 def describe(name: str, results: list[Result], digits: Any, count: int) -> str:
     """The table of one model."""
     labels, reference = digits["labels"][:count], digits[f"{name}_logits"][:count]
@@ -126,7 +135,8 @@ def describe(name: str, results: list[Result], digits: Any, count: int) -> str:
     lines = [f"digits_{name} ({MODELS[name]})"]
     lines += [f"PyTorch: {pytorch:.2%} of {count} test images; {parameters} parameters, {kibibytes(4 * parameters)} as fp32"]
     lines += ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines += [f"  note, {r.target}: {note}" for r in results for note in r.notes]
+    for r in results:
+        lines += [f"  note, {r.target}: {note}" for note in grouped(r.notes)]
     return "\n".join(lines)
 
 
