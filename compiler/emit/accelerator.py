@@ -113,7 +113,7 @@ def _main(module: ir.Module) -> Any:
 def _specs(compilation: Compilation, which: str) -> list[dict[str, Any]]:
     main = _main(compilation.module)
     kind = ir.FunctionType(main.attributes["function_type"].value)
-    names = getattr(compilation.imported, which)
+    names = op_attribute(main, f"qcc.{which}", getattr(compilation.imported, which))  # kept layers are outputs too
     return [tensor_entry(name, t) for name, t in zip(names, kind.inputs if which == "inputs" else kind.results, strict=True)]
 
 
