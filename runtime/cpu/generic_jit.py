@@ -39,6 +39,12 @@ def run(module: ir.Module, name: str, inputs: Sequence[Array]) -> list[Array]:
 
     with module.context, ir.Location.unknown():
         single, kind = _extract(module, name)
+        for i, (array, expected) in enumerate(zip(inputs, kind.inputs, strict=True)):
+            dtype = weights.numpy_dtype(expected.element_type)
+            if array.shape != tuple(expected.shape) or array.dtype != dtype:
+                raise QccError(
+                    f"input {i} of function '{name}' is {array.dtype} {list(array.shape)}, expected {dtype} {list(expected.shape)}"
+                )
         try:
             run_upstream(f"builtin.module({PIPELINE})", single.operation)
             engine = ExecutionEngine(single, opt_level=2)

@@ -14,7 +14,7 @@ import numpy as np
 from qcc.dialects import element_types, weights
 from qcc.dialects.element_types import Affine
 from qcc.dialects.errors import QccError
-from qcc.dialects.mlir import error_at, ir, op_attribute, walk
+from qcc.dialects.mlir import create, error_at, ir, op_attribute, walk
 from qcc.runtime.reference import formats
 from qcc.runtime.reference import qcc as meaning
 
@@ -60,7 +60,7 @@ class _Interpreter:
             operands = [values[v] for v in op.operands]
             if op.name == "func.return":
                 return operands
-            results = self.execute(op, operands)
+            results = self.execute(op, operands, values)
             for value, array in zip(op.results, results, strict=True):
                 values[value] = _stored(op, array, value.type)
             if self.on_op is not None and (replaced := self.on_op(op, [values[v] for v in op.results])) is not None:
@@ -72,7 +72,7 @@ class _Interpreter:
                         del values[value], uses[value]
         raise QccError(f"function '{name}' does not end in func.return")
 
-    def execute(self, op: Any, operands: list[Array]) -> list[Array]:
+    def execute(self, op: Any, operands: list[Array], values: dict[Any, Array]) -> list[Array]:
         if op.name == "func.call":
             callee = op_attribute(op, "callee")
             if callee not in self.functions or not self.functions[callee].regions[0].blocks:
@@ -82,7 +82,8 @@ class _Interpreter:
             return self.generic(self.module, callee, operands)
         handler = HANDLERS.get(op.name)
         if handler is None:
-            return self.generic(*_outline(op), operands)
+            used = _values_used(op)
+            return self.generic(*_outline(op, used), [np.asarray(values[v]) for v in used])
         try:
             return [handler(op, *operands)]
         except (OverflowError, IndexError) as problem:
@@ -106,9 +107,9 @@ def _check_inputs(name: str, arguments: Any, inputs: Sequence[Array]) -> None:
 
 def _stored(op: Any, array: Array, kind: ir.Type) -> Array:
     """`array` in the storage dtype of `kind`; raises QccError where it has the wrong shape or does not fit."""
-    if not isinstance(kind, ir.RankedTensorType):
-        return array
     array = np.asarray(array)
+    if not isinstance(kind, ir.RankedTensorType):
+        return array.astype(weights.numpy_dtype(kind))
     if list(array.shape) != list(kind.shape):
         raise error_at(op, f"'{op.name}' computed shape {list(array.shape)}, its type says {list(kind.shape)}")
     dtype = element_types.storage_dtype(kind)
@@ -122,32 +123,44 @@ def _stored(op: Any, array: Array, kind: ir.Type) -> Array:
     return array if array.dtype == dtype else array.astype(dtype)
 
 
-def _outline(op: Any) -> tuple[ir.Module, str]:
-    """A module whose one function does what the single upstream operation `op` does."""
-    for value in [*op.operands, *op.results]:
-        if not isinstance(value.type, ir.RankedTensorType) or not isinstance(
-            value.type.element_type, ir.FloatType | ir.IntegerType | ir.IndexType
-        ):
+def _values_used(op: Any) -> list[Any]:
+    """What `op` and the operations in its regions take from outside, each once."""
+    inside = {value for inner in walk(op) for value in inner.results}
+    inside |= {a for inner in walk(op) for region in inner.regions for block in region.blocks for a in block.arguments}
+    return list(dict.fromkeys(v for inner in walk(op) for v in inner.operands if v not in inside))
+
+
+def _outline(op: Any, used: Sequence[Any]) -> tuple[ir.Module, str]:
+    """A module whose one function of `used` does what the single upstream operation `op` does; scalars become tensors without axes."""
+    for value in [*used, *op.results]:
+        element = value.type.element_type if isinstance(value.type, ir.RankedTensorType) else value.type
+        if not isinstance(element, ir.FloatType | ir.IntegerType | ir.IndexType):
             raise error_at(
-                op,
-                f"the reference has no meaning for '{op.name}' on {value.type}, expected operations of the graph or "
-                "integer form; outline upstream operations on scalars into a function",
+                op, f"the reference has no meaning for '{op.name}' on {value.type}, expected operations of the graph or integer form"
             )
     module = ir.Module.create(op.location)
+    inputs = [v.type if isinstance(v.type, ir.RankedTensorType) else ir.RankedTensorType.get([], v.type) for v in used]
+    outputs = [v.type if isinstance(v.type, ir.RankedTensorType) else ir.RankedTensorType.get([], v.type) for v in op.results]
     with ir.InsertionPoint(module.body):
-        kind = ir.FunctionType.get([v.type for v in op.operands], [v.type for v in op.results])
-        function = ir.Operation.create(
-            "func.func",
-            attributes={"sym_name": ir.StringAttr.get("island"), "function_type": ir.TypeAttr.get(kind)},
-            regions=1,
-            loc=op.location,
-        )
-        block = function.regions[0].blocks.append(*kind.inputs, arg_locs=[op.location] * len(kind.inputs))
-        with ir.InsertionPoint(block):
-            clone = op.clone()
-            for i, argument in enumerate(block.arguments):
-                clone.operands[i] = argument
-            ir.Operation.create("func.return", operands=list(clone.results), loc=op.location)
+        kind = ir.TypeAttr.get(ir.FunctionType.get(inputs, outputs))
+        attributes = {"sym_name": ir.StringAttr.get("island"), "function_type": kind}
+        function = ir.Operation.create("func.func", attributes=attributes, regions=1, loc=op.location)
+    block = function.regions[0].blocks.append(*inputs, arg_locs=[op.location] * len(inputs))
+    with ir.InsertionPoint(block):
+        inner: dict[Any, Any] = {}
+        for value, argument in zip(used, block.arguments, strict=True):
+            scalar = not isinstance(value.type, ir.RankedTensorType)
+            inner[value] = create("tensor.extract", [argument], [value.type], loc=op.location).result if scalar else argument
+        clone = op.clone()
+        for part in walk(clone):
+            for i, operand in enumerate(part.operands):
+                if operand in inner:
+                    part.operands[i] = inner[operand]
+        results = [
+            v if isinstance(v.type, ir.RankedTensorType) else create("tensor.from_elements", [v], [k], loc=op.location).result
+            for v, k in zip(clone.results, outputs, strict=True)
+        ]
+        ir.Operation.create("func.return", operands=results, loc=op.location)
     return module, "island"
 
 

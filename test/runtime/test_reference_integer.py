@@ -120,3 +120,28 @@ def test_upstream_operations_and_functions_run_through_the_generic_path() -> Non
     flat, joined = interpreter.run(module, [x])
     assert np.array_equal(flat, 2 * x.reshape(-1))
     assert np.array_equal(joined, np.concatenate([x, 2 * x], axis=1))
+
+
+def test_upstream_operations_on_scalars_and_with_captured_values() -> None:
+    module = parse_module(
+        """
+        #map = affine_map<(i) -> (i)>
+        func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
+          %c = arith.constant 2.5 : f32
+          %d = arith.addf %c, %c : f32
+          %e = tensor.empty() : tensor<4xf32>
+          %f = linalg.fill ins(%d : f32) outs(%e : tensor<4xf32>) -> tensor<4xf32>
+          %0 = linalg.generic {indexing_maps = [#map, #map], iterator_types = ["parallel"]}
+               ins(%x : tensor<4xf32>) outs(%f : tensor<4xf32>) {
+          ^bb0(%a: f32, %o: f32):
+            %1 = arith.mulf %a, %c : f32
+            %2 = arith.addf %1, %o : f32
+            linalg.yield %2 : f32
+          } -> tensor<4xf32>
+          return %0 : tensor<4xf32>
+        }
+        """,
+        create_context(),
+    )
+    (y,) = interpreter.run(module, [np.float32([0, 1, 2, 3])])
+    assert y.tolist() == [5, 7.5, 10, 12.5]
