@@ -25,16 +25,17 @@ def take_buffers(module: ir.Module, name: str, reason: str, buffers: Sequence[ir
     _use_containers(function)
     start = ir.InsertionPoint(entry.operations[0])
     for argument, kind in zip(arguments, buffers[: len(arguments)], strict=True):
-        memref = _typed(entry.add_argument(kind, function.location), argument.type, start, function.location)
-        tensor = create(
-            "bufferization.to_tensor", [memref], [argument.type], {"restrict": ir.UnitAttr.get()}, loc=function.location, ip=start
-        )
-        argument.replace_all_uses_with(tensor.results[0])
+        moved = _with_element(argument.type, kind)
+        memref = _typed(entry.add_argument(kind, function.location), moved, start, function.location)
+        tensor = create("bufferization.to_tensor", [memref], [moved], {"restrict": ir.UnitAttr.get()}, loc=function.location, ip=start)
+        argument.replace_all_uses_with(_bitcast(tensor.results[0], argument.type, start, function.location))
     for _ in arguments:
         entry.erase_argument(0)
     units = {"restrict": ir.UnitAttr.get(), "writable": ir.UnitAttr.get()}
     for value, kind in zip(list(end.operands), buffers[len(arguments) :], strict=True):
-        memref = _typed(entry.add_argument(kind, function.location), value.type, start, function.location)
+        moved = _with_element(value.type, kind)
+        memref = _typed(entry.add_argument(kind, function.location), moved, start, function.location)
+        value = _bitcast(value, moved, ir.InsertionPoint(end), function.location)
         create("bufferization.materialize_in_destination", [value, memref], [], units, loc=function.location, ip=ir.InsertionPoint(end))
     create("func.return", [], [], loc=function.location, ip=ir.InsertionPoint(end))
     end.erase()
@@ -53,6 +54,15 @@ def _typed(memref: Any, kind: Any, ip: ir.InsertionPoint, location: ir.Location)
     facts = {"static_offsets": [0], "static_sizes": ir.DenseI64ArrayAttr.get(shape), "static_strides": ir.DenseI64ArrayAttr.get(strides)}
     facts["operandSegmentSizes"] = ir.DenseI32ArrayAttr.get([1, 0, 0, 0])
     return create("memref.reinterpret_cast", [memref], [wanted], facts, loc=location, ip=ip).results[0]
+
+
+def _with_element(tensor: Any, memref: Any) -> ir.Type:
+    """`tensor` with the element type of the buffer: an integer of the same size for floats that codelets only move."""
+    return ir.RankedTensorType.get(ir.RankedTensorType(tensor).shape, ir.MemRefType(memref).element_type, loc=ir.Location.unknown())
+
+
+def _bitcast(value: Any, kind: ir.Type, ip: ir.InsertionPoint, location: ir.Location) -> Any:
+    return value if value.type == kind else create("arith.bitcast", [value], [kind], loc=location, ip=ip).results[0]
 
 
 def _use_containers(function: Any) -> None:

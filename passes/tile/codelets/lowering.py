@@ -14,6 +14,7 @@ from qcc.dialects import element_types, weights
 from qcc.dialects.codelet import ELEMENT_BYTES
 from qcc.dialects.mlir import create, error_at, ir, layer_name, op_attribute, to_attribute
 from qcc.passes.tile.codelets.place import (
+    MOVED_AS,
     SLACK_BYTES,
     Place,
     element_name,
@@ -135,6 +136,8 @@ class Lowering:
             element = element_name(value.type)
             if element is None:
                 raise error_at(self.current, f"found a constant of {value.type}, which no codelet reads")
+            if str(ir.RankedTensorType(value.type).element_type) in MOVED_AS:
+                array = array.view(f"int{8 * array.itemsize}")
             self.places[value] = self.weights(
                 array.astype(np.int64) + stored_offset(value.type) if element not in ("f32", "i1") else array, element
             )

@@ -106,7 +106,7 @@ def reshape_strides(shape: Sequence[int], strides: Sequence[int], target: Sequen
 def element_name(kind: ir.Type, *, native: bool = False) -> str | None:
     """How elements of tensor type `kind` are stored between codelets (decision 0002), or, with `native`, in the model's own container.
 
-    None for types that no codelet stores.
+    None for types that no codelet stores. Floats other than f32 are moved as integers (MOVED_AS).
     """
     tensor = ir.RankedTensorType(kind)
     if (a := element_types.affine(tensor)) is not None:
@@ -124,7 +124,11 @@ def element_name(kind: ir.Type, *, native: bool = False) -> str | None:
         if element.width <= 32 and not native:
             return "i32"
         return next((name for bits, name in ((8, "s8"), (16, "s16"), (32, "i32"), (64, "i64")) if element.width <= bits), None)
-    return {"f32": "f32"}.get(str(element))
+    return {"f32": "f32", **MOVED_AS}.get(str(element))
+
+
+MOVED_AS = {"f64": "i64", "f16": "s16", "bf16": "s16", "f8E4M3FN": "s8", "f8E5M2": "s8"}
+"""Floats that only generic functions compute with; codelets move their bits as integers of the same size."""
 
 
 def stored_offset(kind: ir.Type) -> int:
