@@ -204,6 +204,16 @@ def transposed(a: Affine, order: Sequence[int]) -> ir.Type:
     return grouped_type(a.scales.transpose(moved), a.zero_points.transpose(moved), blocks, **common)
 
 
+def is_float(kind: ir.Type) -> bool:
+    """Whether tensor type `kind` has a builtin float element type."""
+    return isinstance(ir.RankedTensorType(kind).element_type, ir.FloatType)
+
+
+def is_integer(kind: ir.Type) -> bool:
+    """Whether tensor type `kind` has a builtin integer element type (an accumulator or index)."""
+    return isinstance(ir.RankedTensorType(kind).element_type, ir.IntegerType)
+
+
 def storage_dtype(kind: ir.Type) -> np.dtype[Any]:
     """numpy container of a tensor's stored elements."""
     from qcc.dialects import compressed_types as types

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qcc.dialects import element_types, shapes
-from qcc.dialects.element_types import is_quantized
+from qcc.dialects.element_types import is_float, is_integer, is_quantized
 from qcc.dialects.mlir import ext, ir
 from qcc.dialects.operation import Invalid, base_of, boolean, elements, integer, ints, number, one_of, tensor
 
@@ -50,16 +50,6 @@ UNARY_KINDS = (
     "cos",
 )
 REDUCE_KINDS = ("mean", "sum", "max", "min")
-
-
-def is_float(kind: ir.Type) -> bool:
-    """Whether tensor type `kind` has a builtin float element type."""
-    return isinstance(ir.RankedTensorType(kind).element_type, ir.FloatType)
-
-
-def is_integer(kind: ir.Type) -> bool:
-    """Whether tensor type `kind` has a builtin integer element type (an accumulator or index)."""
-    return isinstance(ir.RankedTensorType(kind).element_type, ir.IntegerType)
 
 
 def _expect_shape(found: Sequence[int], expected: Sequence[int] | None, what: str) -> None:
@@ -177,6 +167,8 @@ class Requantize(
         if multiplier.size != 1 and ("axis" not in self.attributes or multiplier.size != x.shape[self.attr("axis")]):
             raise Invalid(f"'multiplier' has {multiplier.size} entries, expected 1 or one per index of 'axis'")
         fixed = self.attr("mode") == "fixed"
+        if fixed and element_types.affine(y) is None:
+            raise Invalid(f"mode is fixed for {y.element_type}, expected an affine type or mode 'f32'")
         if fixed and "shift" not in self.attributes:
             raise Invalid("mode is fixed but attribute 'shift' is missing")
         if fixed != (multiplier.dtype.kind == "i"):

@@ -260,8 +260,11 @@ def _requantize(op: Any, x: Array, bias: Array | None = None) -> Array:
     acc = x.astype(np.int64) - _zero_point(op, op.operands[0])
     if bias is not None:
         acc = acc + (bias.reshape([-1 if i == op_attribute(op, "axis") else 1 for i in range(x.ndim)]) if bias.ndim == 1 else bias)
-    zero_point = _zero_point(op, op.results[0])
     multiplier = _per_channel(op, "multiplier", x.ndim)
+    kind = _tensor(op.results[0])
+    if element_types.affine(kind) is None:  # levels, powers of two and floats have no zero point to add: round the real value
+        return formats.encode(acc.astype(np.float32) * multiplier, kind)
+    zero_point = _zero_point(op, op.results[0])
     if op_attribute(op, "mode") == "f32":
         return meaning.requantize(acc, multiplier=multiplier, zero_point=zero_point, **_output_range(op))
     return meaning.requantize_fixed(

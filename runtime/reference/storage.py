@@ -79,8 +79,10 @@ class _Reader:
     def __init__(self, streams: dict[str, bytes], codec: str) -> None:
         self.streams, self.codec = streams, codec
 
-    def read(self, name: str, bits: int, count: int) -> Array:
-        """The first `count` codes of stream `name`, u64."""
+    def read(self, name: str, bits: int, count: int, most: int | None = None) -> Array:
+        """The `count` codes of stream `name`, u64. Raises ValueError where a count read from a stream is beyond `most`."""
+        if most is not None and not 0 <= count <= most:
+            raise ValueError(f"{count} codes of stream '{name}', expected at most {most}")
         return codecs.decode(self.streams[name], bits, count, self.codec)
 
 
@@ -188,7 +190,7 @@ def _unpack_pattern(reader: _Reader, zeros: Array, bits: int, encoding: Encoding
     taps = zeros.shape[2] * zeros.shape[3]
     codes = zeros.reshape(-1, taps).copy()
     count = int(reader.read("count", 16, 1)[0])
-    patterns = reader.read("patterns", 1, count * taps).reshape(count, taps) > 0
+    patterns = reader.read("patterns", 1, count * taps, 256 * taps).reshape(count, taps) > 0
     kept = patterns[reader.read("index", max(1, (count - 1).bit_length()), len(codes)).astype(np.int64)]
     codes[kept] = reader.read("values", bits, int(kept.sum()))
     return codes.reshape(zeros.shape)
@@ -268,7 +270,9 @@ def _pack_rows(codes: Array, zeros: Array, bits: int, encoding: Encoding) -> Str
 def _unpack_rows(reader: _Reader, zeros: Array, bits: int, encoding: Encoding) -> Array:
     matrix = _matrix(zeros, encoding).copy()
     pointers = reader.read("pointers", 32, len(matrix) + 1).astype(np.int64)
-    index = reader.read("index", encoding.parameters["index_bits"], int(pointers[-1])).astype(np.int64)
+    if (np.diff(pointers, prepend=0) < 0).any():
+        raise ValueError("pointers descend")
+    index = reader.read("index", encoding.parameters["index_bits"], int(pointers[-1]), zeros.size).astype(np.int64)
     values = reader.read("values", bits, int(pointers[-1]))
     for i, row in enumerate(matrix):
         here = slice(pointers[i], pointers[i + 1])
@@ -289,7 +293,7 @@ def _pack_runs(codes: Array, zeros: Array, bits: int, encoding: Encoding) -> Str
 def _unpack_runs(reader: _Reader, zeros: Array, bits: int, encoding: Encoding) -> Array:
     codes = zeros.reshape(-1).copy()
     count = int(reader.read("count", 32, 1)[0])
-    runs = reader.read("runs", encoding.parameters["run_bits"], count).astype(np.int64)
+    runs = reader.read("runs", encoding.parameters["run_bits"], count, zeros.size).astype(np.int64)
     codes[np.cumsum(runs + 1) - 1] = reader.read("values", bits, count)
     return codes.reshape(zeros.shape)
 

@@ -130,3 +130,28 @@ def test_damaged_streams_raise_or_differ_but_never_crash(codec: str, seed: int, 
         assert codecs.decode(bytes(good), 8, 500, codec).shape == (500,)
     except ValueError:
         pass
+
+
+@settings(max_examples=150, deadline=None)
+@given(sparse_tensors(), st.data())
+def test_damaged_tensors_give_an_error_or_a_tensor_of_the_right_type(
+    case: tuple[np.ndarray, Encoding, int, bool, int], data: st.DataObject
+) -> None:
+    stored, encoding, bits, signed, zero = case
+    with CONTEXT, ir.Location.unknown():
+        element = element_types.affine_type(0.5, zero, bits=bits, signed=signed)
+        kind = ir.RankedTensorType.get(list(stored.shape), element, encoding=make_encoding(encoding))
+        streams = storage.pack(stored.astype(element_types.storage_dtype(kind)), kind)
+        name = data.draw(st.sampled_from(sorted(streams)))
+        bytes_ = bytearray(streams[name])
+        if bytes_:
+            position = data.draw(st.integers(0, len(bytes_) - 1))
+            bytes_[position] ^= 1 << data.draw(st.integers(0, 7))
+            del bytes_[data.draw(st.integers(position + 1, len(bytes_))) :]
+        streams[name] = bytes(bytes_)
+        try:
+            found = storage.unpack(streams, kind)
+        except QccError as problem:
+            assert "are damaged" in str(problem)
+        else:
+            assert found.shape == stored.shape and found.dtype == element_types.storage_dtype(kind)

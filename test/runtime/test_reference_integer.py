@@ -145,3 +145,23 @@ def test_upstream_operations_on_scalars_and_with_captured_values() -> None:
     )
     (y,) = interpreter.run(module, [np.float32([0, 1, 2, 3])])
     assert y.tolist() == [5, 7.5, 10, 12.5]
+
+
+def test_requantize_to_levels_takes_the_nearest_of_the_real_value() -> None:
+    module = parse_module(
+        """
+        func.func @main(%acc: tensor<2x3xi32>) -> (tensor<2x3x!qcc.binary<dense<1.0> : tensor<1xf32>>>,
+                                                   tensor<2x3x!qcc.log2<3, true, -1, dense<1.0> : tensor<1xf32>>>) {
+          %0 = "qcc.requantize"(%acc) {multiplier = dense<0.25> : tensor<1xf32>, mode = "f32"}
+             : (tensor<2x3xi32>) -> tensor<2x3x!qcc.binary<dense<1.0> : tensor<1xf32>>>
+          %1 = "qcc.requantize"(%acc) {multiplier = dense<[0.25, 0.5]> : tensor<2xf32>, axis = 0 : i64, mode = "f32"}
+             : (tensor<2x3xi32>) -> tensor<2x3x!qcc.log2<3, true, -1, dense<1.0> : tensor<1xf32>>>
+          return %0, %1 : tensor<2x3x!qcc.binary<dense<1.0> : tensor<1xf32>>>,
+                          tensor<2x3x!qcc.log2<3, true, -1, dense<1.0> : tensor<1xf32>>>
+        }
+        """,
+        create_context(),
+    )
+    binary, power = interpreter.run(module, [np.array([[4, -2, 0], [4, -2, 0]], np.int32)])
+    assert binary.tolist() == [[1, -1, 1], [1, -1, 1]]
+    assert power.tolist() == [[2, -1, 0], [3, -2, 0]]  # 1, -1/2, 0 and 2, -1, 0
