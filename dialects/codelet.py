@@ -270,9 +270,10 @@ class IsaFacts:
     lanes: int  # 32-bit lanes of a vector
     registers: int
     dot4: bool  # has u8 x s8 products of depth 4
+    byte_tables: bool  # looks up 256 bytes in registers
 
 
 ISAS: dict[str, IsaFacts] = {
-    "avx512_vnni": IsaFacts(16, 32, dot4=True),
-    "generic": IsaFacts(8, 16, dot4=False),
+    "avx512_vnni": IsaFacts(16, 32, dot4=True, byte_tables=True),
+    "generic": IsaFacts(8, 16, dot4=False, byte_tables=False),
 }

@@ -85,7 +85,7 @@ class _Nest:
         channel = b.mul(block, c.tile[2] * self.lanes)
         start = [self._initial(c.bias, place, channel, v) for v in range(len(vectors))]
         accumulators = self._reduce(place, block, len(vectors), pixels, [v for _ in pixels for v in start])
-        fetch = Fetch(b, c.operands, self.buffers, c.params)
+        fetch = Fetch(b, c.operands, self.buffers, c.params, self.steps.instructions)
         bases = [b.at(self.buffers[o.buffer], bytes_of(o, (*place, channel), b)) for o in c.operands]
         y = b.at(self.buffers[c.y.buffer], bytes_of(c.y, (*place, channel), b))
         for p, (r, q) in enumerate(pixels):

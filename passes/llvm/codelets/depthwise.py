@@ -32,6 +32,8 @@ def emit(b: Builder, codelet: Depthwise, buffers: Sequence[Value], task: Value, 
     def multiply_add(acc: Value, x: Value, w: Value) -> Value:
         if accumulator == "f32":
             return b.call(f"llvm.fma.v{x.type.shape[0]}f32", [x, w, acc], f"{x.type.shape[0]}xf32")
+        if accumulator == "i32" and c.x.element == "u8" and c.w.element in ("s8", "s16"):
+            return instructions.multiply_add_u8(b, acc, x, w)
         return b.binary("add", acc, b.binary("mul", wide(x), wide(w)))
 
     def kernel(n: Index, h: Index, w: Index, channel: Index, columns: int, lanes: int) -> None:
@@ -49,7 +51,7 @@ def emit(b: Builder, codelet: Depthwise, buffers: Sequence[Value], task: Value, 
                 for q in range(columns):
                     moved = (i * c.tap_strides[0] + j * c.tap_strides[1] + q * c.x.strides[2]) * x_bytes
                     acc[q] = multiply_add(acc[q], load(b, c.x.element, x + moved, 1, lanes), tap)
-        fetch = Fetch(b, c.operands, buffers, c.params)
+        fetch = Fetch(b, c.operands, buffers, c.params, instructions)
         bases = [b.at(buffers[o.buffer], bytes_of(o, place, b)) for o in c.operands]
         y = b.at(buffers[c.y.buffer], bytes_of(c.y, place, b))
         for q in range(columns):

@@ -13,8 +13,9 @@ from qcc.passes.llvm.codelets.builder import Address, Builder, Value, kind_of
 class Fetch:
     """`fetch(arg, element, lanes)` for `Steps.run`; `place(operand)` gives the address of an operand at the current element."""
 
-    def __init__(self, b: Builder, operands: Sequence[Operand], buffers: Sequence[Value], params: int) -> None:
+    def __init__(self, b: Builder, operands: Sequence[Operand], buffers: Sequence[Value], params: int, instructions: Any) -> None:
         self.b, self.operands, self.buffers, self.params = b, operands, buffers, params
+        self.instructions = instructions
         self.place: Callable[[int], Address] = lambda number: Address(buffers[0])
         self.cache: dict[Any, Value] = {}  # what does not change between vectors of one tile; emptied by the loop nest
         self.key: Any = None  # of the current channel vector
@@ -22,6 +23,8 @@ class Fetch:
     def __call__(self, arg: int, element: Any, lanes: int) -> Value:
         if not isinstance(element, str):  # an index vector: look up in a table
             table = self.operands[-1 - arg]
+            if table.element == "u8":
+                return self.instructions.look_up_bytes(self.b, Address(self.buffers[table.buffer]), element)
             return self.b.gather(self.buffers[table.buffer], element, table.element)
         if arg >= 0:
             key: Any = (arg, element, lanes)

@@ -22,7 +22,7 @@ def emit(b: Builder, codelet: Map, buffers: Sequence[Value], task: Value, instru
         b.when(b.equal(task, 0), lambda: halo.fill(b, c.halo, c.y.element, buffers[c.y.buffer], buffers[c.params]))
     copies = not c.steps and STORAGE[c.operands[0].element] == STORAGE[c.y.element]
     lanes = 64 // ELEMENT_BYTES[c.y.element] if copies else LANES
-    fetch = Fetch(b, c.operands, buffers, c.params)
+    fetch = Fetch(b, c.operands, buffers, c.params, instructions)
     steps = Steps(b, instructions)
     low = b.mul(task, c.chunk)
     high = b.minimum(b.add(low, c.chunk), c.sizes[c.split])

@@ -41,7 +41,7 @@ class _Row:
         self.length = c.sizes[-1]
         self.whole = self.length // LANES * LANES
         self.steps = Steps(b, instructions)
-        self.fetch = Fetch(b, c.operands, buffers, c.params)
+        self.fetch = Fetch(b, c.operands, buffers, c.params, instructions)
 
     def emit(self, place: tuple[Index, ...]) -> None:
         b, c = self.b, self.c

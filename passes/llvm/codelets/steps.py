@@ -108,7 +108,7 @@ class Steps:
         return self._round(b.binary("fmul", self._to_float(product), arg(3, "f32")), arg, 4)
 
     def _lut(self, step: Step, v: Value, arg: Any) -> Value:
-        """Table look-up; args: the table (an i32 operand, gathered by `fetch`'s index), the value of entry 0."""
+        """Table look-up; args: the table (an i32 operand, or one of 256 u8), the value of entry 0."""
         return arg(0, self.b.binary("sub", v, arg(1, "i32")))
 
     # --- between integers and floats ------------------------------------------------------------------------------------------------

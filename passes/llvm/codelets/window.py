@@ -25,7 +25,7 @@ def emit(b: Builder, codelet: Window, buffers: Sequence[Value], task: Value, ins
     _, height, width, channels = c.sizes
     steps = Steps(b, instructions)
     size = ELEMENT_BYTES[c.x.element]
-    fetch = Fetch(b, c.operands, buffers, c.params)
+    fetch = Fetch(b, c.operands, buffers, c.params, instructions)
 
     def taps(index: Index, axis: int) -> tuple[Index, Index, Index]:
         """Position of tap 0 in the image, and the first and last + 1 tap inside of it."""

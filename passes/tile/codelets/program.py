@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects.codelet import Step
+from qcc.dialects.codelet import ISAS, Step
 from qcc.dialects.element_types import Affine
 from qcc.dialects.mlir import error_at, ir, op_attribute
 from qcc.passes.tile.codelets.place import Place, stored_offset
@@ -198,8 +198,11 @@ class Program:
     def _lut(self, op: Any, value: Any) -> None:
         kind = self._affine(op, value)
         table = op_attribute(op, "table").reshape(-1).astype(np.int32) + stored_offset(op.results[0].type)
-        place = self.lowering.constant_place(table)
-        number = self.operand(Place(place.buffer, "i32", tuple(shape_of(value)), (0,) * len(shape_of(value))))
+        if ISAS[self.lowering.isa].byte_tables and table.min() >= 0 and table.max() <= 255:
+            place = self.lowering.weights(np.pad(table, (0, 256 - table.size)), "u8")
+        else:
+            place = self.lowering.constant_place(table)
+        number = self.operand(Place(place.buffer, place.element, tuple(shape_of(value)), (0,) * len(shape_of(value))))
         self.steps.append(Step("lut", (number, self.integer(kind.qmin + stored_offset(value.type)))))
 
     # --- types ----------------------------------------------------------------------------------------------------------------------

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
-from qcc.passes.llvm.codelets.builder import Builder, Value
+from qcc.passes.llvm.codelets.builder import Address, Builder, Value, lanes_of
 from qcc.passes.llvm.codelets.isa.generic import to_integer
 
-__all__ = ["dot4_u8s8", "to_integer"]
+__all__ = ["dot4_u8s8", "look_up_bytes", "multiply_add_u8", "to_integer"]
 
 
 def dot4_u8s8(b: Builder, acc: Value, x: Value, w: Value) -> Value:
     """acc[i] + sum of the four products x[4i+j] * w[4i+j]; acc 16xi32, x 64 unsigned and w 64 signed bytes. Wraps, does not saturate."""
     return b.call("llvm.x86.avx512.vpdpbusd.512", [acc, x, w], "16xi32")
+
+
+def multiply_add_u8(b: Builder, acc: Value, x: Value, w: Value) -> Value:
+    """acc + x * w in i32 lanes, x in 0..255 and w of 16 bits: one vpdpwssd, whose upper products are 0 because x has no upper half."""
+    if lanes_of(acc) != 16:
+        return b.binary("add", acc, b.binary("mul", x, w))
+    halves = [b.op("llvm.bitcast", [v], "32xi16") for v in (x, w)]
+    return b.call("llvm.x86.avx512.vpdpwssd.512", [acc, *halves], "16xi32")
+
+
+def look_up_bytes(b: Builder, table: Address, index: Value) -> Value:
+    """table[index] for i32 lanes of 0..255 and a table of 256 bytes, which stays in four registers as 64 words of four entries."""
+    lanes = lanes_of(index)
+    if lanes < 16:
+        index = b.shuffle(index, index, [min(i, lanes - 1) for i in range(16)])
+    words = [b.load("16xi32", table + 64 * i, invariant=True) for i in range(4)]
+    quarter = b.binary("lshr", index, b.like(2, index))  # vpermi2d uses the low 5 bits
+    low, high = (b.call("llvm.x86.avx512.vpermi2var.d.512", [words[i], quarter, words[i + 1]], "16xi32") for i in (0, 2))
+    word = b.select(b.compare("slt", index, b.like(128, index)), low, high)
+    byte = b.binary("shl", b.binary("and", index, b.like(3, index)), b.like(3, index))
+    found = b.binary("and", b.binary("lshr", word, byte), b.like(255, index))
+    return b.shuffle(found, found, list(range(lanes))) if lanes < 16 else found
