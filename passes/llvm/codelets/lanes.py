@@ -100,11 +100,11 @@ class Lanes:
         return self.intrinsic("copysign", sign)
 
     def to_int(self) -> Lanes:
-        """i32 lanes, cut towards zero; the value must fit or its result must not be used."""
+        """i32 lanes of values that are whole numbers already; those that do not fit give something that must not be used."""
         lanes = lanes_of(self.value)
         kind = f"{lanes}xi32" if lanes else "i32"
         name = f"v{lanes}i32.v{lanes}f32" if lanes else "i32.f32"
-        return Lanes(self.b, self.b.call(f"llvm.fptosi.sat.{name}", [self.value], kind))
+        return Lanes(self.b, self.b.call(f"llvm.lrint.{name}", [self.value], kind))
 
     def to_float(self) -> Lanes:
         return Lanes(self.b, self.b.cast("sitofp", self.value, "f32"))
