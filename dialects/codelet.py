@@ -196,7 +196,27 @@ class Embedding:
     kind: str = "embedding"
 
 
-KINDS: dict[str, Any] = {cls.kind: cls for cls in (Map, Contraction, Depthwise, Window, Rows, Embedding)}
+@dataclass(frozen=True)
+class Pack:
+    """The computed right operand of a matmul, x[b0, b1, k, n] u8, packed for dot4: [b0][b1][block][step][vector][lane][4] s8, stored - 128.
+
+    `bias`[b0, b1, n padded to whole blocks] i32 becomes word `args[1]` - word `args[0]` * the sum over k of the packed column. A task is
+    `chunk` of the b0 * b1 matrices.
+    """
+
+    isa: str
+    sizes: tuple[int, int, int, int]
+    vectors: int
+    x: Operand
+    bias: Operand
+    y: Operand
+    args: tuple[int, int]
+    params: int
+    chunk: int
+    kind: str = "pack"
+
+
+KINDS: dict[str, Any] = {cls.kind: cls for cls in (Map, Contraction, Depthwise, Window, Rows, Embedding, Pack)}
 
 
 def to_config(codelet: Any) -> dict[str, Any]:
@@ -253,7 +273,7 @@ def tasks(codelet: Any) -> int:
     if isinstance(codelet, Contraction):
         n, g, h, _, _ = codelet.sizes
         return n * g * -(-blocks(codelet) // codelet.chunks[0]) * -(-h // codelet.chunks[1])
-    if isinstance(codelet, Depthwise | Window):
+    if isinstance(codelet, Depthwise | Window | Pack):
         return -(-codelet.sizes[0] * codelet.sizes[1] // codelet.chunk)
     return -(-codelet.sizes[0] // codelet.chunk)
 

@@ -151,7 +151,7 @@ class Lowering:
 
     # --- calls ----------------------------------------------------------------------------------------------------------------------
 
-    def call(self, codelet: Any, places: Sequence[Place], *, scratch_bytes: int = 0) -> None:
+    def call(self, codelet: Any, places: Sequence[Place], *, scratch_bytes: int = 0, writes: int = 1) -> None:
         """Call a codelet on the buffers of `places`, declaring it at its first use."""
         operands = [p.buffer for p in places]
         name = configuration.symbol(codelet)
@@ -165,6 +165,7 @@ class Lowering:
                 "function_type": ir.FunctionType.get([v.type for v in operands], []),
                 "qtile.codelet": configuration.to_config(codelet),
                 "qtile.scratch_bytes": scratch_bytes or None,
+                "qtile.writes": writes if writes != 1 else None,
             }
             _function(attributes, ir.Location.unknown(), ir.InsertionPoint(self.module.body))
         name = self._declared[key]

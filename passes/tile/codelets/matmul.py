@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from qcc.dialects.codelet import ISAS
-from qcc.dialects.mlir import ir
+import numpy as np
+
+from qcc.dialects.codelet import ISAS, Pack
+from qcc.dialects.mlir import error_at, ir
 from qcc.passes.tile.codelets import elementwise
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, row_major, stored_offset
 from qcc.passes.tile.codelets.products import Contracting, Reading, emit
 from qcc.passes.tile.codelets.program import Program
-from qcc.passes.tile.codelets.register_tile import choose_tile
+from qcc.passes.tile.codelets.register_tile import MOST_TASKS, choose_tile
 from qcc.passes.values import affine_of
+
+
+@dataclass(frozen=True)
+class Packed:
+    """b in the order in which a contraction reads it, with the strides of its own batch dimensions, of a block, and of the bias's batch."""
+
+    place: Place
+    batch: tuple[int, ...]
+    strides: tuple[int, ...]
+    block: int
+    tile: tuple[int, int, int]
+    bias: Place | None = None
+    bias_strides: tuple[int, ...] = ()
+    zero: Place | None = None
 
 
 def matmul(lowering: Lowering, op: Any) -> set[Any]:
@@ -22,8 +38,14 @@ def matmul(lowering: Lowering, op: Any) -> set[Any]:
     program = Program(lowering)
     absorbed = elementwise.absorb(lowering, program, op.results[0])
     y = lowering.result(absorbed[-1].results[0] if absorbed else op.results[0])
-    a, b = (_multiplicand(lowering, op, v) for v in op.operands)
-    multiply(lowering, a, b, program, y, _compute(op))
+    compute, bytes_only = _compute(op), all((kind := affine_of(v)) is not None and kind.bits <= 8 for v in op.operands)
+    if compute == "lane_i32" and bytes_only and ISAS[lowering.isa].dot4:
+        a, b = (lowering.place(v) for v in op.operands)
+        za, zb = (int(affine_of(v).zero_points[0]) + stored_offset(v.type) for v in op.operands)  # type: ignore[union-attr]
+        _contract(lowering, a, _pack_bytes(lowering, b, y.shape[-2], za, zb), program, y, "dot4_u8s8")
+    else:
+        a, b = (_multiplicand(lowering, op, v) for v in op.operands)
+        multiply(lowering, a, b, program, y, compute)
     return {op, *absorbed}
 
 
@@ -45,31 +67,82 @@ def _multiplicand(lowering: Lowering, op: Any, value: Any) -> Place:
 
 def multiply(lowering: Lowering, a: Place, b: Place, program: Program, y: Place, compute: str) -> None:
     """y [..., m, n] = steps(a [..., m, k] times b [..., k, n]); batch dimensions broadcast."""
-    batch, (m, n), k = y.shape[:-2], y.shape[-2:], a.shape[-1]
-    facts = ISAS[lowering.isa]
+    (m, n), k = y.shape[-2:], a.shape[-1]
     tile = choose_tile(lowering.isa, compute, 1, m, n, k, one_row=True, summed=False)
+    place, strides = _pack(lowering, b, tile[2], ISAS[lowering.isa].lanes)
+    block = k * tile[2] * ISAS[lowering.isa].lanes
+    _contract(lowering, a, Packed(place, b.shape[:-2], tuple(strides), block, tile), program, y, compute)
+
+
+def _contract(lowering: Lowering, a: Place, b: Packed, program: Program, y: Place, compute: str) -> None:
+    batch, (m, n), k = y.shape[:-2], y.shape[-2:], a.shape[-1]
     if (a.strides[-1] != 1 and k > 1) or a.buffer.owner.attributes["space"].value == "input":
         copied = lowering.temporary(a.element, a.shape)
         elementwise.copy(lowering, a, copied)
         a = copied
-    packed, strides = _pack(lowering, b, tile[2], facts.lanes)
     a = a.broadcast([*batch, m, k])
-    extra = len(batch) - len(strides)
-    w_batch = [0] * extra + [0 if s == 1 else stride for s, stride in zip(b.shape[:-2], strides, strict=True)]
     others = [*program.operands, y]
-    sizes, merged = elementwise.collapse(batch, [a.strides[:-2], w_batch, *[p.strides[:-2] for p in others]])
+    spreads = [a.strides[:-2], _over(batch, b.batch, b.strides), _over(batch, b.batch, b.bias_strides or (0,) * len(b.batch))]
+    sizes, merged = elementwise.collapse(batch, [*spreads, *[p.strides[:-2] for p in others]])
     if len(sizes) > 2:
-        raise AssertionError(f"batch dimensions {batch} of a matmul do not merge into two")
+        raise error_at(lowering.current, f"batch dimensions {list(batch)} of a matmul do not merge into two; reshape its operands")
     outer = [1] * (2 - len(sizes)) + sizes
     if not batch:
-        outer, merged = [1, 1], [(0, 0)] * (2 + len(others))
-    merged = [(*[0] * (2 - len(s)), *s) for s in merged]
-    (an, ah), (wn, wh), *rest = merged
-    block = k * tile[2] * facts.lanes
+        outer, merged = [1, 1], [(0, 0)] * (3 + len(others))
+    (an, ah), (wn, wh), (bn, bh), *rest = [(*[0] * (2 - len(s)), *s) for s in merged]
     reading = Reading(a, (an, 0, ah, a.strides[-2], 0), (1, 1), (0, 0), k)
     spread = [(sn, 0, sh, p.strides[-2], p.strides[-1]) for (sn, sh), p in zip(rest, others, strict=True)]
-    contracting = Contracting(compute, (outer[0], 1, outer[1], m, n), reading, packed, (wn, 0, wh, 0, block), None, None, tile)
-    emit(lowering, contracting, program, y, 0, spread)
+    bias_strides = (bn, 0, bh, 0, 1) if b.bias is not None else None
+    shape = (outer[0], 1, outer[1], m, n)
+    emit(
+        lowering,
+        Contracting(compute, shape, reading, b.place, (wn, 0, wh, 0, b.block), b.bias, b.zero, b.tile, bias_strides),
+        program,
+        y,
+        0,
+        spread,
+    )
+
+
+def _over(batch: Sequence[int], own: Sequence[int], strides: Sequence[int]) -> list[int]:
+    """Strides of batch dimensions `own`, broadcast to `batch`."""
+    return [0] * (len(batch) - len(own)) + [0 if s == 1 else stride for s, stride in zip(own, strides, strict=True)]
+
+
+def _pack_bytes(lowering: Lowering, b: Place, m: int, za: int, zb: int) -> Packed:
+    """b [..., k, n] u8 for dot4. sum (a - za)(b - zb) = sum a b' - za sum b' - zb' sum a + k za zb' with b' = b - 128, zb' = zb - 128."""
+    *batch, k, n = b.shape
+    lanes, zero = ISAS[lowering.isa].lanes, zb - 128
+    tile = choose_tile(lowering.isa, "dot4_u8s8", 1, m, n, -(-k // 4), one_row=True, summed=zero != 0)
+    width = tile[2] * lanes
+    padded, steps = -(-n // width) * width, -(-k // 4)
+    size = steps * 4 * -(-n // lanes) * lanes
+    packed, bias = lowering.temporary("s8", [*batch, size]), lowering.temporary("i32", [*batch, padded])
+    sizes, strides = elementwise.collapse(batch or [1], [s or (0,) for s in (b.strides[:-2], packed.strides[:-1], bias.strides[:-1])])
+    if len(sizes) > 2:
+        copied = lowering.temporary(b.element, b.shape)
+        elementwise.copy(lowering, b, copied)
+        return _pack_bytes(lowering, copied, m, za, zb)
+    sizes = [1] * (2 - len(sizes)) + sizes
+    x, y, sums = ((*[0] * (2 - len(s)), *s) for s in strides)
+    program = Program(lowering)
+    args = (program.integer(za), program.integer(k * za * zero))
+    params = lowering.params(program.words)
+    codelet = Pack(
+        isa=lowering.isa,
+        sizes=(sizes[0], sizes[1], k, n),
+        vectors=tile[2],
+        x=b.operand(0, (*x, *b.strides[-2:])),
+        bias=bias.operand(2, (*sums, 0, 1)),
+        y=packed.operand(3, (*y, 0, 0)),
+        args=args,
+        params=1,
+        chunk=max(1, sizes[0] * sizes[1] // MOST_TASKS),
+    )
+    lowering.call(codelet, [b, params, bias, packed], writes=2)
+    zeros = lowering.weights(np.full(padded, zero), "i32") if zero else None
+    block = steps * width * 4
+    return Packed(packed, tuple(batch), packed.strides[:-1], block, tile, bias, bias.strides[:-1], zeros)
 
 
 def _pack(lowering: Lowering, b: Place, vectors: int, lanes: int) -> tuple[Place, Sequence[int]]:

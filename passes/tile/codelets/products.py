@@ -268,9 +268,9 @@ def emit(lowering: Lowering, c: Contracting, program: Program, y: Place, halo_wo
     places: list[Place] = [reading.place, c.w]
     bias = zero = None
     sums = params = -1
-    per_channel = c.bias_strides or (0, -(-channels // width) * width, 0, 0, 1)
+    per_channel = (0, -(-channels // width) * width, 0, 0, 1)
     if c.bias is not None:
-        bias = Operand(len(places), c.bias.element, per_channel)
+        bias = Operand(len(places), c.bias.element, c.bias_strides or per_channel)
         places.append(c.bias)
     if c.zero is not None:
         zero = Operand(len(places), "i32", per_channel)
