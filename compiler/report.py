@@ -55,6 +55,8 @@ def summary(report: dict[str, Any], model: Path, output: Path) -> str:
     size = output.stat().st_size if output.exists() else 0
     cpu = report.get("options", {}).get("target", "cpu") == "cpu"
     predicted = f", predicted {total['predicted_us'] / 1000:.2f} ms on one core" if cpu else ""
+    if (found := report.get("accelerator")) is not None:
+        predicted = f", predicted {found['cycles']} cycles ({found['milliseconds']:.3f} ms at {found['clock_mhz']:g} MHz) on the accelerator"
     lines = [
         f"{model.name} -> {output.name}: {_size(size)}, weights {_size(total['weight_bytes'])} (fp32: {_size(total['fp32_bytes'])}), "
         f"{total['macs'] / 1e6:.1f} M multiply-accumulates{predicted}"

@@ -98,8 +98,25 @@ def executable(compilation: Compilation, module: ir.Module, *, clock_mhz: float,
     )
     package.check()
     made = FpgaExecutable(package, threads=threads)
+    _predict(made)
     made.report["seconds"] = report["seconds"]
     return made
+
+
+def _predict(made: Any) -> None:
+    """Put the predicted cycles into the report, and into its rows for layers that run on the accelerator."""
+    trace = made.predict()
+    made.report["accelerator"] = {
+        "cycles": trace.cycles or 0,
+        "milliseconds": trace.milliseconds or 0.0,
+        "clock_mhz": trace.clock_mhz,
+        "dram_bytes": trace.dram_bytes,
+        "busy": trace.busy,
+        "layers": trace.layers,
+    }
+    cycles = {row["name"]: row["busy"]["execute"] for row in trace.layers}
+    for row in made.report["layers"]:
+        row["predicted_cycles"] = cycles.get(row["name"])
 
 
 def _plain(value: Any) -> Any:

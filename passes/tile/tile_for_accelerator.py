@@ -100,7 +100,8 @@ def _tile(module: ir.Module, function: Any, c: Configuration, context: PassConte
         entries: list[dict[str, Any]] = []
         for number, placed in found:
             assert placed.buffer is not None
-            entries.append({**placed.as_dict(), "value": number, "space": placed.buffer.use, "index": placed.buffer.index})
+            known = {key: value for key, value in placed.as_dict().items() if value is not None}
+            entries.append({**known, "value": number, "space": placed.buffer.use, "index": placed.buffer.index})
         declaration.attributes[key] = to_attribute(entries) if entries else ir.ArrayAttr.get([])
 
 
@@ -229,8 +230,8 @@ def _emit(layer: Layer, c: Configuration, at: ir.InsertionPoint, context: PassCo
 
 
 def _parameters(layer: Layer, c: Configuration) -> bytes:
-    """Bias, multiplier, shift of every output, zero beyond them, up to whole words of channels."""
-    post, count = layer.post, bitplanes.words_for(layer.weights.outputs, c.word_bits) * c.word_bits
+    """Bias, multiplier, shift of every output, zero beyond them, up to whole channel tiles."""
+    post, count = layer.post, -(-layer.weights.outputs // c.rows) * c.rows
     table = np.zeros((count, 4), np.int64)
     for column, values in enumerate((post.bias, post.multiplier, post.shift)):
         table[: len(values), column] = values

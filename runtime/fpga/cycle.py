@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from qcc.dialects.accelerator import Configuration
 from qcc.dialects.errors import QccError
 from qcc.runtime.fpga.encoder import Word
 from qcc.runtime.fpga.isa import INSTRUCTION_BYTES, UNITS
@@ -239,6 +240,19 @@ class _Simulation:
         residual = modes["post_residual"]
         passes = -(-c.rows * c.columns // c.post_lanes) * (2 if residual["enable"] else 1)
         return max(passes, modes["post_requantize"]["bits"], residual["planes"] if residual["enable"] else 0)
+
+
+class TimingMachine(Machine):
+    """A machine that moves no data but weight lines, which alone decide how long a program takes."""
+
+    def run(self, word: Word) -> None:
+        if word.name == "load_weights" or not hasattr(self, f"_{word.name}"):
+            super().run(word)
+
+
+def predict(configuration: Configuration, dram: np.ndarray, words: Sequence[Word]) -> Timing:
+    """The timing of a program without computing anything: cycles depend on weights only, never on inputs."""
+    return run(TimingMachine(configuration, dram), words)
 
 
 def layer_rows(timing: Timing, layers: Sequence[str], words: Sequence[Word]) -> list[dict[str, Any]]:

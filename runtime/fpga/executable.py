@@ -71,30 +71,32 @@ class FpgaExecutable:
         outputs = [held[i] for i in self.package.results]
         return Simulation(tuple(outputs if torch is None else [torch.from_numpy(np.ascontiguousarray(y)) for y in outputs]), trace)
 
+    def predict(self) -> Trace:
+        """The cycle-level trace without outputs. Cycles do not depend on the inputs, so nothing is computed."""
+        trace = Trace("cycle", float(self.info.get("clock_mhz", 100.0)))
+        for step in self.package.steps:
+            if (segment := self.package.segments.get(step.name)) is not None:
+                _add_timing(trace, segment, cycle.predict(self.package.configuration, self._dram(), segment.words))
+        return trace
+
+    def _dram(self) -> Array:
+        dram = np.zeros((self.package.dram_words, self.package.configuration.word_bytes), np.uint8)
+        dram[self.package.dram_words - len(self._weights) :] = self._weights
+        return dram
+
     def _accelerate(self, segment: Segment, inputs: list[Array], level: str, trace: Trace) -> list[Array]:
-        package = self.package
-        dram = np.zeros((package.dram_words, package.configuration.word_bytes), np.uint8)
-        dram[package.dram_words - len(self._weights) :] = self._weights
+        dram = self._dram()
         for port in segment.inputs:
             port.write(dram, inputs[port.value])
-        machine = Machine(package.configuration, dram, self._matrices)
-        trace.instructions += len(segment.words)
-        if level == "functional":
+        machine = Machine(self.package.configuration, dram, self._matrices)
+        if level == "cycle":
+            _add_timing(trace, segment, cycle.run(machine, segment.words))
+        else:
             moved = functional.run(machine, segment.words)
+            trace.instructions += len(segment.words)
             trace.read_bytes += moved.read_bytes
             trace.write_bytes += moved.write_bytes
             trace.instruction_bytes += moved.instruction_bytes
-        else:
-            timing = cycle.run(machine, segment.words)
-            rows = cycle.layer_rows(timing, segment.layers, segment.words)
-            offset = trace.cycles or 0
-            trace.cycles = offset + timing.cycles
-            trace.layers += [{**row, "start": row["start"] + offset, "end": row["end"] + offset} for row in rows]
-            trace.read_bytes += timing.read_bytes
-            trace.write_bytes += timing.write_bytes
-            trace.instruction_bytes += timing.instruction_bytes
-            for unit, cycles in timing.busy.items():
-                trace.busy[unit] += cycles
         return [port.read(dram) for port in segment.outputs]
 
     def _host(self, name: str) -> Callable[[list[Array]], list[Array]]:
@@ -142,6 +144,20 @@ class FpgaExecutable:
     def profile(self, inputs: Sequence[Any]) -> str:
         """Cycles per layer as text."""
         return self.simulate(*inputs, level="cycle").trace.summary()
+
+
+def _add_timing(trace: Trace, segment: Segment, timing: cycle.Timing) -> None:
+    """Append one segment's run behind what `trace` holds."""
+    offset = trace.cycles or 0
+    rows = cycle.layer_rows(timing, segment.layers, segment.words)
+    trace.cycles = offset + timing.cycles
+    trace.layers += [{**row, "start": row["start"] + offset, "end": row["end"] + offset} for row in rows]
+    trace.instructions += len(segment.words)
+    trace.read_bytes += timing.read_bytes
+    trace.write_bytes += timing.write_bytes
+    trace.instruction_bytes += timing.instruction_bytes
+    for unit, cycles in timing.busy.items():
+        trace.busy[unit] += cycles
 
 
 def _host_segment(host: Host, threads: int | None) -> Callable[[list[Array]], list[Array]]:

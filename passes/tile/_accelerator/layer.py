@@ -7,6 +7,7 @@ and its zero words are never issued, so it needs no hardware of its own.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +45,8 @@ class Placement:
     word_bits: int
     buffer: Buffer | None = None
     offset: int = 0
+    gather: Window | None = None  # of a segment's input: the driver stores windows of the tensor instead of its pixels
+    gather_value: int = 0  # what a tap outside the image reads
 
     @property
     def planes(self) -> int:
@@ -65,7 +68,11 @@ class Placement:
     def as_dict(self) -> dict[str, Any]:
         """What the driver needs to pack or unpack it, without addresses."""
         assert self.buffer is not None
+        gather = None
+        if self.gather is not None:
+            gather = {**dataclasses.asdict(self.gather), "value": self.gather_value}
         return {
+            "gather": gather,
             "shape": self.shape,
             "axis": self.axis,
             "planes": self.planes,

@@ -228,6 +228,8 @@ class Lowering:
         x, w = op.operands[0], rules.weight_operand(op)
         assert w is not None
         axis = 1 if op.name == "qcc.conv2d" else self.axes.get(x, len(shape_of(x)) - 1)
+        if op.name == "qcc.conv2d" and (gathered := self._gathered(op, w)) is not None:
+            return gathered
         source = self._placed(x, axis)
         if op.name == "qcc.conv2d":
             window = _window(source, op, w.shape[2:], shape_of(op.results[0]), op_attribute(op, "dilations"))
@@ -241,6 +243,36 @@ class Lowering:
             window = _pixelwise(source)
             matrix = Matrix(w[:, :, None], 1, source.positions, self.word_bits)
         return matrix, window, source
+
+    def _gathered(self, op: Any, w: np.ndarray) -> tuple[Matrix, Window, Placement] | None:
+        """A convolution of the segment's own input with few channels: the driver packs whole windows into words,
+        taps beside channels.
+
+        None where that saves no words. A first layer of 7 x 7 taps and 3 channels takes 3 words of 64 bits instead of 49.
+        """
+        x, result = op.operands[0], op.results[0]
+        n, channels = shape_of(x)[:2]
+        bits = int(np.prod(w.shape[1:]))
+        words, taps = bitplanes.words_for(bits, self.word_bits), int(np.prod(w.shape[2:]))
+        if not isinstance(x.owner, ir.Block) or not used_once(x) or op_attribute(op, "groups") != 1:
+            return None
+        if 2 * words > taps * bitplanes.words_for(channels, self.word_bits):
+            return None
+        pixels = Placement(shape_of(x), 1, *self.ranges[x], positions=np.arange(channels), word_bits=self.word_bits)
+        window = _window(pixels, op, w.shape[2:], shape_of(result), op_attribute(op, "dilations"))
+        source = Placement(
+            [n, bits, *shape_of(result)[2:]],
+            1,
+            *self.ranges[x],
+            positions=np.arange(bits),
+            word_bits=self.word_bits,
+            gather=window,
+            gather_value=_zero_point(x),
+        )
+        source.buffer = Buffer(f"windows of input {x.arg_number}", source.pixels, source.words * source.planes, "input", len(self.inputs))
+        self.inputs.append((x.arg_number, source))
+        matrix = Matrix(w.reshape(len(w), channels, taps).transpose(0, 2, 1).reshape(len(w), bits, 1), 1, source.positions, self.word_bits)
+        return matrix, _pixelwise(source), source
 
     def _bias(self, product: Any, weights: Matrix, *more: Any) -> np.ndarray:
         """Initial accumulators: the biases, and the input's zero point times the sum of the weights."""

@@ -62,6 +62,13 @@ def test_both_levels_agree_and_rtl_says_that_it_is_missing(executable):
         executable.simulate(X, level="fast")
 
 
+def test_the_predicted_cycles_are_those_of_any_run(executable):
+    cycles = executable.simulate(X, level="cycle").trace
+    assert executable.predict().cycles == cycles.cycles == executable.report["accelerator"]["cycles"]
+    assert executable.predict().dram_bytes == cycles.dram_bytes
+    assert executable.simulate(-X, level="cycle").trace.cycles == cycles.cycles
+
+
 def test_wrong_inputs_are_named(executable):
     with pytest.raises(QccError, match=r"shape \[3, 2\] and dtype float32, expected shape \[2, 3\] and dtype float32"):
         executable(X.T)
