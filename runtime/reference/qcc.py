@@ -120,7 +120,7 @@ def conv2d(
     Floats: accumulated in f64, rounded to f32 at the end.
     """
     n, o, height, width = shapes.conv2d(x.shape, w.shape, strides, padding, dilations)
-    compute = _accumulator_dtype(x, w, terms=int(np.prod(w.shape[1:])))
+    compute = _accumulator_dtype(x, w, summed=(1, 2, 3))
     top, left, bottom, right = padding
     x_pad = np.pad(x.astype(compute), ((0, 0), (0, 0), (top, bottom), (left, right)))
     x_pad = x_pad.reshape(n, groups, x.shape[1] // groups, *x_pad.shape[2:])  # [n, g, c/g, h, w]
@@ -149,21 +149,26 @@ def _seen(x_pad: Array, p: int, q: int, size: tuple[int, int], strides: Sequence
 
 def linear(x: Array, w: Array, bias: Array | None = None) -> Array:
     """x [..., in] times w [out, in] transposed, plus bias [out]; integers exact in i64, floats accumulated in f64."""
-    compute = _accumulator_dtype(x, w, terms=w.shape[1])
-    return _finish(x.astype(compute) @ w.astype(compute).T, x, bias)
+    compute = _accumulator_dtype(x, w, summed=(1,))
+    rows = x.astype(compute, order="C").reshape(-1, w.shape[1])
+    return _finish((rows @ w.astype(compute).T).reshape(*x.shape[:-1], w.shape[0]), x, bias)
 
 
 def matmul(a: Array, b: Array) -> Array:
     """a [..., m, k] times b [..., k, n], batch axes broadcast; integers exact in i64, floats accumulated in f64."""
-    compute = _accumulator_dtype(a, b, terms=a.shape[-1])
-    return _finish(a.astype(compute) @ b.astype(compute), a, None)
+    compute = _accumulator_dtype(a, b, summed=(-2,))
+    return _finish(a.astype(compute, order="C") @ b.astype(compute, order="C"), a, None)  # BLAS wants them contiguous
 
 
-def _accumulator_dtype(a: Array, b: Array, terms: int) -> type:
-    """f64 where sums are provably exact in it (or the operands are floats), i64 otherwise: BLAS is a hundred times faster."""
-    if a.dtype.kind == "f" or _magnitude(a) * _magnitude(b) * terms < 1 << 53:
+def _accumulator_dtype(x: Array, w: Array, summed: tuple[int, ...]) -> type:
+    """The float type in which every partial sum of integer products is provably exact, so that BLAS can do the work, else i64.
+
+    No partial sum is greater than max |x| * sum |w|, the sum taken over the axes `summed` of w. Floats accumulate in f64.
+    """
+    if x.dtype.kind == "f":
         return np.float64
-    return np.int64
+    reach = _magnitude(x) * int(np.abs(w).sum(axis=summed, dtype=np.float64).max(initial=0))
+    return np.float32 if reach < 1 << 24 else np.float64 if reach < 1 << 53 else np.int64
 
 
 def _finish(acc: Array, x: Array, bias: Array | None) -> Array:

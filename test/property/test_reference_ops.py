@@ -105,7 +105,7 @@ def test_pooling(w: dict[str, Any], count_include_pad: bool, seed: int) -> None:
 
 
 @common
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.data(), seeds)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=3) | st.lists(st.integers(1, 8), min_size=4, max_size=4), st.data(), seeds)
 def test_softmax_layer_norm_and_reductions(shape: list[int], data: st.DataObject, seed: int) -> None:
     x = (np.random.default_rng(seed).standard_normal(shape) * 4).astype(np.float32)
     axis = data.draw(st.integers(0, len(shape) - 1))
@@ -120,7 +120,7 @@ def test_softmax_layer_norm_and_reductions(shape: list[int], data: st.DataObject
             wanted = function(x.astype(np.float64), axis=tuple(axes), keepdims=keepdims)
             found = meaning.reduce(x, kind=kind, axes=axes, keepdims=keepdims)
             assert found.dtype == np.float32 and found.shape == wanted.shape
-            np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-3)
+            np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6 * float(np.abs(x).sum()))
 
 
 @common
