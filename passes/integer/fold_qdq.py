@@ -13,8 +13,9 @@ After:
     %a = qcc.linear %x, %w, %ibias : tensor<1x2xi32>            // ibias = rint(bias / (0.5 * {0.25, 0.5}))
     %q = qcc.requantize %a {multiplier = [0.125, 0.25], axis = 1, mode = "f32"} : tensor<1x2x!quant.uniform<u8:f32, 1.0>>
 
-A product whose result stays real becomes `qcc.dequantize` of its accumulator, with a float bias. `quantize(clamp(dequantize(x)))` with
-another scale, or with a clamp, becomes a `qcc.requantize` of the quantized tensor, and disappears where nothing changes.
+Products of a real input with quantized constant weights stay as they are (fact weight_only). A product whose result stays real becomes
+`qcc.dequantize` of its accumulator, with a float bias. `quantize(clamp(dequantize(x)))` with another scale, or with a clamp, becomes a
+`qcc.requantize` of the quantized tensor, and disappears where nothing changes.
 
 Requires: graph form after propagate-quantization; x per tensor, weights per tensor or per output channel.
 Guarantees: every conv2d, linear and matmul of two such operands computes on integers; results differ from the source graph only by the
@@ -79,6 +80,8 @@ class FoldQdqPass(Pass):
 def _fold_product(op: Any, context: PassContext) -> None:
     """Make `op` an integer product followed by the dequantize of its accumulator, where both operands allow it."""
     x, w = dequantized(op.operands[0]), dequantized(op.operands[1])
+    if x is None and w is not None and producer(w, "qcc.constant") is not None:
+        context.fact(layer_name(op.location), weight_only=True)
     if x is None or w is None:
         return
     x_kind, w_kind = per_tensor(x), affine_of(w) if op.name != "qcc.matmul" else per_tensor(w)

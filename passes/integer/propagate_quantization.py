@@ -16,9 +16,10 @@ After:
     %q = qcc.quantize %y
     %t = qcc.transpose %q {permutation = [1, 0]}
 
-Downwards, dequantize passes reshape, transpose, slice, broadcast, pad with 0, max pooling, concatenation of tensors of one type, and
-clamps whose limits are exact in the tensor's steps (a requantize with multiplier 1 and `clamp`). Upwards, quantize passes the same
-operations (taking clamps along), and to every operand of a concatenation, where all uses of their input are quantized alike.
+Downwards, dequantize passes reshape, transpose, slice, broadcast, pad with 0, embedding, max pooling, concatenation of tensors of one
+type, and clamps whose limits are exact in the tensor's steps (a requantize with multiplier 1 and `clamp`). Upwards, quantize passes all
+of these but embedding (taking clamps along), and goes to every operand of a concatenation, where all uses of their input are quantized
+alike.
 
 Requires: graph form; types per tensor.
 Guarantees: values unchanged: each of these operations commutes with an element-wise monotone function that keeps 0. A quantize of a
@@ -63,7 +64,7 @@ class PropagateQuantizationPass(Pass):
     def run(self, module: ir.Module, context: PassContext) -> None:
         """One sweep downwards in program order, one upwards against it."""
         for op in walk(module):
-            if op.name in _ONE_OPERAND:
+            if op.name in _ONE_OPERAND or op.name == "qcc.embedding":
                 _sink(op)
             elif op.name == "tensor.concat":
                 _sink_concat(op)
@@ -82,7 +83,7 @@ def _sink(op: Any) -> None:
     if x is None or per_tensor(x) is None or not _keeps_zero(op):
         return
     result = op.results[0]
-    moved = rebuilt(op, [x], retyped(result, element_of(x)))
+    moved = rebuilt(op, [x, *list(op.operands)[1:]], retyped(result, element_of(x)))
     replace_op(op, create("qcc.dequantize", [moved], [result.type], loc=op.location, ip=ir.InsertionPoint(op)).results)
 
 

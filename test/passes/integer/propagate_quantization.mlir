@@ -107,3 +107,13 @@ func.func @clamped_concat(%x: tensor<2x!x>, %z: tensor<2x!y>) -> tensor<4x!x> {
   %q = "qcc.quantize"(%r) : (tensor<4xf32>) -> tensor<4x!x>
   return %q : tensor<4x!x>
 }
+
+// Rows of a quantized table are looked up before they become real.
+// CHECK-LABEL: @embedding
+// CHECK: %[[R:.*]] = "qcc.embedding"(%arg0, %arg1) : {{.*}} -> tensor<4x2x!
+// CHECK-NEXT: "qcc.dequantize"(%[[R]])
+func.func @embedding(%t: tensor<9x2x!x>, %ids: tensor<4xi64>) -> tensor<4x2xf32> {
+  %f = "qcc.dequantize"(%t) : (tensor<9x2x!x>) -> tensor<9x2xf32>
+  %y = "qcc.embedding"(%f, %ids) : (tensor<9x2xf32>, tensor<4xi64>) -> tensor<4x2xf32>
+  return %y : tensor<4x2xf32>
+}
