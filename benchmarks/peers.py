@@ -39,7 +39,8 @@ def qcc_int8(int8: Path, float32: Path, threads: int) -> Runner:
     executable = qcc.compile(int8, threads=threads)
 
     def layers(x: np.ndarray, runs: int) -> dict[str, float]:
-        return dict(executable.profile([x], runs=runs).layer_us)
+        profiles = [executable.profile([x], runs=1).layer_us for _ in range(runs)]
+        return {layer or "(no name)": float(np.median([profile[layer] for profile in profiles])) for layer in profiles[0]}
 
     return Runner(lambda x: executable(x), layers, {"version": qcc.__version__})
 

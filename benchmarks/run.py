@@ -28,6 +28,7 @@ from .peers import PEERS
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 600
+LAYER_ROUNDS = 5
 
 
 class Worker:
@@ -87,8 +88,13 @@ def measure(model: str, peers: list[str], threads: int, rounds: int, seconds: fl
             for name, worker in workers.items():
                 result["peers"][name]["blocks_ms"].append(worker.ask(do="block", seconds=seconds)["latencies_ms"])
         print(file=sys.stderr)
-        for name, worker in workers.items() if layers else ():
-            result["peers"][name] |= worker.ask(do="layers", runs=20)
+        profiles: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
+        for _ in range(LAYER_ROUNDS if layers else 0):
+            for name, worker in workers.items():
+                profiles[name].append(worker.ask(do="layers", runs=5)["layers_us"])
+        for name, found in profiles.items():
+            if found:
+                result["peers"][name]["layers_us"] = {layer: float(np.median([one[layer] for one in found])) for layer in found[0]}
     finally:
         for worker in workers.values():
             worker.stop()

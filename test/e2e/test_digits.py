@@ -11,6 +11,7 @@ import pytest
 import qcc
 from qcc.compiler import compare
 
+pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = [f"digits_{name}.{kind}" for name in ("cnn", "mixer") for kind in ("onnx", "pt2", "mlir")]
 
