@@ -3,6 +3,7 @@
 #include "internal.h"
 
 #include <omp.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -17,7 +18,15 @@ struct patch { /* an operand that lies in a caller's buffer, known only in the c
     int output;
 };
 
+/* Where the threads of one run meet between steps. OpenMP's own barrier spins for milliseconds before it lets go of a processor that the
+ * thread it waits for may need. */
+struct barrier {
+    _Alignas(QCC_ALIGNMENT) atomic_int arrived;
+    _Alignas(QCC_ALIGNMENT) atomic_int phase;
+};
+
 struct qcc_model {
+    struct barrier barrier;
     const qcc_program *program;
     int threads;
     int serial; /* no step has more than one task */
@@ -25,6 +34,7 @@ struct qcc_model {
     char *memory; /* one block: arena, then one scratch area per thread */
     char *scratch;
     int64_t scratch_stride;
+    atomic_int_fast64_t *taken; /* [threads][step_count]: tasks of the thread's range that somebody has begun */
     void **pointers; /* [operand_count] */
     struct patch *patches;
     int64_t patch_count;
@@ -114,8 +124,9 @@ int qcc_model_create_from(const qcc_program *program, const void *weights, int t
     int status = check_cpu(program);
     if (status) return status;
 
-    qcc_model *model = calloc(1, sizeof *model);
+    qcc_model *model = aligned_alloc(QCC_ALIGNMENT, sizeof *model); /* a multiple of its alignment */
     if (!model) return qcc_fail(QCC_NO_MEMORY, "out of memory");
+    memset(model, 0, sizeof *model);
     atomic_flag_clear(&model->busy);
     model->program = program;
     model->threads = choose_threads(threads);
@@ -125,7 +136,8 @@ int qcc_model_create_from(const qcc_program *program, const void *weights, int t
     model->pointers = calloc((size_t)program->operand_count + 1, sizeof *model->pointers);
     model->patches = calloc((size_t)program->operand_count + 1, sizeof *model->patches);
     model->step_ns = calloc((size_t)program->step_count + 1, sizeof *model->step_ns);
-    if (!model->memory || !model->pointers || !model->patches || !model->step_ns) {
+    model->taken = calloc((size_t)program->step_count * (size_t)model->threads + 1, sizeof *model->taken);
+    if (!model->memory || !model->pointers || !model->patches || !model->step_ns || !model->taken) {
         qcc_model_destroy(model);
         return qcc_fail(QCC_NO_MEMORY, "out of memory: the model needs %lld bytes for %d threads", (long long)total, model->threads);
     }
@@ -146,27 +158,65 @@ void qcc_model_destroy(qcc_model *model) {
     free(model->pointers);
     free(model->patches);
     free(model->step_ns);
+    free(model->taken);
     free(model);
 }
 
 int qcc_model_threads(const qcc_model *model) { return model->threads; }
 
-static void run_step(const qcc_model *model, int64_t s, int thread, int threads) {
+/* Every thread has a range of the tasks, the same in every step, so that it finds in its cache what it wrote. It takes a quarter of the
+ * range at a time, and what others have not begun when it is done: a thread that lost its processor holds up one piece only. */
+static void run_step(qcc_model *model, int64_t s, int thread, int threads) {
     const qcc_step *step = &model->program->steps[s];
-    int64_t begin = step->tasks * thread / threads, end = step->tasks * (thread + 1) / threads;
-    if (begin < end)
-        model->program->codelets[s](model->pointers + step->operand_begin, begin, end, model->scratch + thread * model->scratch_stride);
+    qcc_codelet codelet = model->program->codelets[s];
+    void *const *buffers = model->pointers + step->operand_begin;
+    void *scratch = model->scratch + thread * model->scratch_stride;
+    if (threads == 1 || step->tasks <= 1) {
+        if (thread == threads - 1 && step->tasks > 0) codelet(buffers, 0, step->tasks, scratch);
+        return;
+    }
+    int64_t piece = (step->tasks + 4 * threads - 1) / (4 * threads);
+    for (int turn = 0; turn < threads; turn++) {
+        int owner = (thread + turn) % threads;
+        int64_t first = step->tasks * owner / threads, last = step->tasks * (owner + 1) / threads;
+        atomic_int_fast64_t *taken = &model->taken[owner * model->program->step_count + s];
+        for (;;) {
+            int64_t begin = first + atomic_fetch_add_explicit(taken, piece, memory_order_relaxed);
+            if (begin >= last) break;
+            codelet(buffers, begin, begin + piece < last ? begin + piece : last, scratch);
+        }
+    }
 }
 
 /* Whether step `s` may start only when every thread has finished the one before. A lone task always falls to the last thread, so that
  * chains of them need no barrier. */
 static int needs_barrier(const qcc_program *program, int64_t s) { return s > 0 && (program->steps[s - 1].tasks > 1 || program->steps[s].tasks > 1); }
 
+static void pause_briefly(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+static void wait_for_all(struct barrier *barrier, int threads) {
+    enum { SPINS = 1000 }; /* some 30 us: longer than the difference between two threads' shares of a step should be */
+    int phase = atomic_load_explicit(&barrier->phase, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) + 1 == threads) {
+        atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&barrier->phase, phase + 1, memory_order_release);
+        return;
+    }
+    for (int spins = 0; atomic_load_explicit(&barrier->phase, memory_order_acquire) == phase; spins++) {
+        if (spins < SPINS)
+            pause_briefly();
+        else
+            sched_yield();
+    }
+}
+
 static void walk(qcc_model *model, int thread, int threads) {
     for (int64_t s = 0; s < model->program->step_count; s++) {
-        if (threads > 1 && needs_barrier(model->program, s)) {
-#pragma omp barrier
-        }
+        if (threads > 1 && needs_barrier(model->program, s)) wait_for_all(&model->barrier, threads);
         run_step(model, s, thread, threads);
     }
 }
@@ -181,9 +231,7 @@ static void walk_profiled(qcc_model *model, int thread, int threads) {
     for (int64_t s = 0; s < model->program->step_count; s++) {
         int64_t start = now_ns();
         run_step(model, s, thread, threads);
-        if (threads > 1) {
-#pragma omp barrier
-        }
+        if (threads > 1) wait_for_all(&model->barrier, threads);
         if (thread == 0) model->step_ns[s] += now_ns() - start;
     }
 }
@@ -206,6 +254,7 @@ int qcc_model_run(qcc_model *model, const void *const *inputs, void *const *outp
     if (model->threads == 1 || model->serial) {
         body(model, 0, 1);
     } else {
+        for (int64_t i = 0; i < model->program->step_count * model->threads; i++) atomic_store_explicit(&model->taken[i], 0, memory_order_relaxed);
 #pragma omp parallel num_threads(model->threads)
         body(model, omp_get_thread_num(), omp_get_num_threads());
     }
