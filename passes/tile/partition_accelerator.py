@@ -61,7 +61,8 @@ def _partition(module: ir.Module, function: Any, context: PassContext) -> None:
         stages = _stages(work, decision.reasons)
     for op in work:
         reason = decision.reasons[op]
-        context.fact(layer_name(op.location) or op.name, runs_on="host" if reason else "accelerator")
+        if not reason or op.name not in _HOST_OPERATIONS:
+            context.fact(layer_name(op.location) or op.name, runs_on="host" if reason else "accelerator")
         if reason and op.name not in _HOST_OPERATIONS:
             context.remarks.append(f"{layer_name(op.location) or op.name}: {op.name.split('.')[-1]} runs on the host: {reason}")
     name = function.attributes["sym_name"].value

@@ -18,6 +18,7 @@ from qcc.runtime.fpga.isa import (
 )
 
 _NO_FIELDS: Mapping[str, int] = {}
+_UNIT_OF = {name: UNITS.index(row.unit) for name, row in BY_NAME.items()}
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Word:
     @property
     def unit(self) -> int:
         """Index of the unit that runs it."""
-        return UNITS.index(self.row.unit)
+        return _UNIT_OF[self.name]
 
     def __getitem__(self, name: str) -> int:
         return self.fields[name]
@@ -53,7 +54,7 @@ def check_word(word: Word) -> None:
         raise QccError(f"instruction {row.name}: " + (f"operand '{missing[0]}' is missing" if missing else f"no operand '{extra[0]}'"))
     for f in row.fields:
         check_value(row, f, word.fields[f.name])
-    own = 1 << word.unit
+    own = 1 << UNITS.index(row.unit)
     for mask, name in ((word.wait, "wait"), (word.signal, "signal")):
         if not 0 <= mask < 1 << MASK_BITS or mask & own:
             raise QccError(f"instruction {row.name}: {name} mask is {mask:#x}, expected other units than {row.unit} only")

@@ -20,6 +20,8 @@ from qcc.dialects.errors import QccError
 from qcc.runtime.fpga.encoder import Word
 from qcc.runtime.fpga.isa import CODINGS, MAX_SHIFT, PARAMETER_BYTES, ROUNDINGS
 
+Lines = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
 _WRAP = np.int64(1) << 32
 
 
@@ -154,8 +156,7 @@ class Machine:
         self.parameters[first : first + count] = fields[:, :3]
 
     def _load_weights(self, word: Word) -> None:
-        data = self._dram_bytes(word["address"], word["size_words"])
-        plane, index, last, payload = decode_lines(data, word, self.configuration)
+        plane, index, last, payload = self._decoded(word)
         first, count = word["line"], len(plane)
         if first + count > self.configuration.weight_lines:
             raise QccError(
@@ -163,6 +164,10 @@ class Machine:
             )
         where = slice(first, first + count)
         self.lines[where], self.line_plane[where], self.line_index[where], self.line_last[where] = payload, plane, index, last
+
+    def _decoded(self, word: Word) -> Lines:
+        """Planes, indices, last marks and words of the lines that a load_weights reads."""
+        return decode_lines(self._dram_bytes(word["address"], word["size_words"]), word, self.configuration)
 
     # execute
 
@@ -339,7 +344,7 @@ class Machine:
         return np.ascontiguousarray(self.dram[address : address + words]).reshape(-1)
 
 
-def decode_lines(data: np.ndarray, word: Word, c: Configuration) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def decode_lines(data: np.ndarray, word: Word, c: Configuration) -> Lines:
     """(plane, index, last, payload [lines, R, K/8]) of a load_weights' bytes. Raises QccError where they are not `tiles` whole tiles."""
     line_bytes, words = c.rows * c.word_bytes, word["words"]
     if not words:
