@@ -33,7 +33,7 @@ from qcc.dialects.codelet import ELEMENT_BYTES, ISAS
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import error_at, ir, op_attribute, to_attribute, walk
 from qcc.passes.base import Pass, PassContext
-from qcc.passes.tile.codelets import elementwise, generic_function, matmul, movement, products, rows, windows
+from qcc.passes.tile.codelets import computed_weights, elementwise, generic_function, matmul, movement, rows, windows
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, element_name, row_major, stored_offset
 from qcc.passes.tile.codelets.program import FUSABLE
@@ -92,8 +92,8 @@ def _lower(module: ir.Module, function: Any, isa: str) -> None:
 
 
 FUSING: dict[str, Callable[[Lowering, Any], set[Any]]] = {
-    "qcc.conv2d": products.conv2d,
-    "qcc.linear": products.linear,
+    "qcc.conv2d": computed_weights.conv2d,
+    "qcc.linear": computed_weights.linear,
     "qcc.matmul": matmul.matmul,
     "qcc.max_pool2d": windows.pool,
     "qcc.avg_pool2d": windows.pool,

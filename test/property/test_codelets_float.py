@@ -163,3 +163,39 @@ def test_per_channel_quantize_and_dequantize(isa: str) -> None:
     special = np.random.default_rng(11).standard_normal((2, 3, 20)).astype(np.float32) * 30
     special[0, 0, :4] = np.inf, -np.inf, np.nan, 1e30
     check(t.module(q, y), [special], isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("integer", [False, True])
+def test_computed_weights(isa: str, groups: int, integer: bool) -> None:
+    """Weights and bias that are arguments, of a convolution and of a linear layer."""
+    rng = np.random.default_rng(12)
+    t = Text()
+    kinds = [_kind(rng, 8, True), _kind(rng, 8, False)] if integer else ["f32", "f32"]
+    acc = "i32" if integer else "f32"
+
+    def data(shape: tuple[int, ...], signed: bool) -> np.ndarray:
+        return _stored(rng, shape, 8, signed) if integer else rng.standard_normal(shape).astype(np.float32)
+
+    x, w = t.argument(_tensor([2, 4, 7, 6], kinds[0])), t.argument(_tensor([38, 4 // groups, 3, 2], kinds[1]))
+    bias = t.argument(_tensor([38], acc))
+    attributes = f"strides = array<i64: 1, 1>, padding = array<i64: 1, 0, 1, 1>, dilations = array<i64: 1, 1>, groups = {groups} : i64"
+    y = t.op("qcc.conv2d", [x, w, bias], _tensor([2, 38, 7, 6], acc), attributes)
+    rows, matrix = t.argument(_tensor([3, 20], kinds[0])), t.argument(_tensor([37, 20], kinds[1]))
+    z = t.op("qcc.linear", [rows, matrix], _tensor([3, 37], acc))
+    values = rng.integers(-99, 99, 38).astype(np.int32) if integer else rng.standard_normal(38).astype(np.float32)
+    inputs = [data((2, 4, 7, 6), True), data((38, 4 // groups, 3, 2), False), values, data((3, 20), True), data((37, 20), False)]
+    check(t.module(y, z), inputs, isa, tolerance=0 if integer else 1e-4)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_dequantized_constant(isa: str) -> None:
+    rng = np.random.default_rng(13)
+    t = Text()
+    x = t.argument(_tensor([3, 20], "f32"))
+    kind = "!quant.uniform<i4:f32:0, {0.5, 0.25, 0.125:-7}>"
+    w = t.op("qcc.dequantize", [t.constant(_stored(rng, (3, 20), 4, True), _tensor([3, 20], kind))], _tensor([3, 20], "f32"))
+    check(
+        t.module(t.op("qcc.linear", [x, w], _tensor([3, 3], "f32"))), [rng.standard_normal((3, 20)).astype(np.float32)], isa, tolerance=1e-5
+    )

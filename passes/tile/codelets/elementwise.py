@@ -6,7 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from qcc.dialects import element_types, integer_values
 from qcc.dialects.codelet import Map, Step
+from qcc.dialects.mlir import ir
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place
 from qcc.passes.tile.codelets.program import FUSABLE, Program
@@ -19,6 +23,8 @@ LANES = 16
 
 def lower(lowering: Lowering, op: Any) -> set[Any]:
     """Lower element-wise `op` and what can be fused behind it; the operations lowered."""
+    if op.name == "qcc.dequantize" and _folded(lowering, op):
+        return {op}
     program = Program(lowering)
     result = op.results[0]
     value = _main_operand(lowering, op)
@@ -28,6 +34,16 @@ def lower(lowering: Lowering, op: Any) -> set[Any]:
     source = lowering.place(value).broadcast(shape_of(result))
     run(lowering, program, source, lowering.result(last), lowering.halo_word(last))
     return {op, *absorbed}
+
+
+def _folded(lowering: Lowering, op: Any) -> bool:
+    """Keep the real values of a dequantized constant as a constant."""
+    array, kind = lowering.constant_or_none(op.operands[0]), ir.RankedTensorType(op.operands[0].type)
+    if array is None or "multiplier" in op.attributes or not element_types.has_integers(kind):
+        return False
+    real = integer_values.integers(array, kind).astype(np.float32) * integer_values.integer_scale(kind)
+    lowering.folded[op.results[0]] = np.ascontiguousarray(np.broadcast_to(real, array.shape), np.float32)
+    return True
 
 
 def _main_operand(lowering: Lowering, op: Any) -> Any:

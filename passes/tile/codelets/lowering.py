@@ -47,6 +47,7 @@ class Lowering:
     def __init__(self, module: Any, source: Any, isa: str) -> None:
         self.module, self.isa = module, isa
         self.places: dict[Any, Place] = {}
+        self.folded: dict[Any, np.ndarray] = {}  # results computed here: the real values of constants
         self.current: Any = source
         self._declared: dict[tuple[str, tuple[str, ...]], str] = {}
         self._weights: dict[tuple[str, bytes], Any] = {}
@@ -118,11 +119,11 @@ class Lowering:
 
     def constant_or_none(self, value: Any) -> np.ndarray | None:
         """The stored elements of a constant, or None."""
-        return constant_array(value)
+        return self.folded[value] if value in self.folded else constant_array(value)
 
     def constant_of(self, op: Any, value: Any, what: str) -> np.ndarray:
         """The stored elements of a constant operand; raises QccError where it is computed."""
-        array = constant_array(value)
+        array = self.constant_or_none(value)
         if array is None:
             raise error_at(op, f"the {what} of '{op.name}' is computed at run time, expected a constant")
         return array
@@ -130,7 +131,7 @@ class Lowering:
     def place(self, value: Any) -> Place:
         """Where `value` lies, as codelets store it (decision 0002); constants become weights."""
         if value not in self.places:
-            array = constant_array(value)
+            array = self.constant_or_none(value)
             if array is None:
                 raise error_at(self.current, f"found a value of '{value.owner}' that no codelet made")
             element = element_name(value.type)

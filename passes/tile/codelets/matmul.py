@@ -38,25 +38,26 @@ def matmul(lowering: Lowering, op: Any) -> set[Any]:
     program = Program(lowering)
     absorbed = elementwise.absorb(lowering, program, op.results[0])
     y = lowering.result(absorbed[-1].results[0] if absorbed else op.results[0])
-    compute, bytes_only = _compute(op), all((kind := affine_of(v)) is not None and kind.bits <= 8 for v in op.operands)
+    compute, bytes_only = accumulation(op), all((kind := affine_of(v)) is not None and kind.bits <= 8 for v in op.operands)
     if compute == "lane_i32" and bytes_only and ISAS[lowering.isa].dot4:
         a, b = (lowering.place(v) for v in op.operands)
         za, zb = (int(affine_of(v).zero_points[0]) + stored_offset(v.type) for v in op.operands)  # type: ignore[union-attr]
         _contract(lowering, a, _pack_bytes(lowering, b, y.shape[-2], za, zb), program, y, "dot4_u8s8")
     else:
-        a, b = (_multiplicand(lowering, op, v) for v in op.operands)
+        a, b = (multiplicand(lowering, op, v) for v in op.operands)
         multiply(lowering, a, b, program, y, compute)
     return {op, *absorbed}
 
 
-def _compute(op: Any) -> str:
+def accumulation(op: Any) -> str:
+    """The compute tile whose accumulators hold what `op` gives."""
     element = ir.RankedTensorType(op.results[0].type).element_type
     if not isinstance(element, ir.IntegerType):
         return "lane_f32"
     return "lane_i64" if element.width > 32 else "lane_i32"
 
 
-def _multiplicand(lowering: Lowering, op: Any, value: Any) -> Place:
+def multiplicand(lowering: Lowering, op: Any, value: Any) -> Place:
     """Floats as they lie; integers with their zero point subtracted, in s16 (or i32 above 8 bits)."""
     place, kind = lowering.place(value), affine_of(value)
     if kind is None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from qcc.dialects import integer_values
 from qcc.dialects.codelet import ISAS, Contraction, Operand
+from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import error_at, ir, op_attribute
 from qcc.passes.tile.codelets import elementwise, packing, windows
 from qcc.passes.tile.codelets.border import read_border
@@ -42,14 +44,29 @@ class Reading:
 
 def conv2d(lowering: Lowering, op: Any) -> set[Any]:
     x, w, result = op.operands[0], op.operands[1], op.results[0]
-    (groups, dilations, strides, padding), n = _window(op), shape_of(x)[0]
-    out, per_group, kh, kw = shape_of(w)
+    groups, (out, per_group, kh, kw) = op_attribute(op, "groups"), shape_of(w)
     place = _image(lowering, op, x)
     if groups == shape_of(x)[1] == out:
         return _depthwise(lowering, op, place)
+    reading = reading_of(op, place)
+    values = integers(lowering, op, w).reshape(groups, out // groups, per_group, kh, kw).transpose(0, 1, 3, 4, 2)
+    weights = Weights(values.reshape(groups, out // groups, math.prod(reading.taps), reading.run), _bias(lowering, op, groups))
+    program = Program(lowering)
+    absorbed = elementwise.absorb(lowering, program, result)
+    y = lowering.result(last_of(op, absorbed))
+    spread = over_groups([*program.operands, y], out // groups)
+    (n, _, height, width), word = shape_of(result), lowering.halo_word(last_of(op, absorbed))
+    _constant_weights(lowering, op, reading, weights, (n, groups, height, width, out // groups), program, y, spread, word)
+    return {op, *absorbed}
+
+
+def reading_of(op: Any, place: Place) -> Reading:
+    """How conv2d `op` reads x, channels-last with its border at `place`: kernel columns and channels are one run where they touch."""
+    strides, padding, dilations = (op_attribute(op, name) for name in ("strides", "padding", "dilations"))
+    _, per_group, kh, kw = shape_of(op.operands[1])
     sn, sc, sh, sw = place.strides
-    merged = groups == 1 and dilations[1] == 1 and sw == per_group and sc == 1
-    reading = Reading(
+    merged = op_attribute(op, "groups") == 1 and dilations[1] == 1 and sw == per_group and sc == 1
+    return Reading(
         place,
         (sn, per_group * sc, sh * strides[0], sw * strides[1], 0),
         (kh, 1) if merged else (kh, kw),
@@ -57,19 +74,11 @@ def conv2d(lowering: Lowering, op: Any) -> set[Any]:
         kw * per_group if merged else per_group,
         -padding[0] * sh - padding[1] * sw,
     )
-    values = integers(lowering, op, w).reshape(groups, out // groups, per_group, kh, kw).transpose(0, 1, 3, 4, 2)
-    taps = math.prod(reading.taps)
-    weights = Weights(values.reshape(groups, out // groups, taps, reading.run), _bias(lowering, op, groups))
-    _, _, height, width = shape_of(result)
-    program = Program(lowering)
-    absorbed = elementwise.absorb(lowering, program, result)
-    y = lowering.result(_last(op, absorbed))
-    per = out // groups
-    spread = [(p.strides[0], p.strides[1] * per, p.strides[2], p.strides[3], p.strides[1]) for p in (*program.operands, y)]
-    _constant_weights(
-        lowering, op, reading, weights, (n, groups, height, width, per), program, y, spread, lowering.halo_word(_last(op, absorbed))
-    )
-    return {op, *absorbed}
+
+
+def over_groups(places: Sequence[Place], per: int) -> list[tuple[int, ...]]:
+    """Strides of [n, c, h, w] places over (n, g, h, w, c) with `per` channels in a group."""
+    return [(p.strides[0], p.strides[1] * per, p.strides[2], p.strides[3], p.strides[1]) for p in places]
 
 
 def _depthwise(lowering: Lowering, op: Any, place: Place) -> set[Any]:
@@ -91,7 +100,7 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
     out, inside = shape_of(w)
     program = Program(lowering)
     absorbed = elementwise.absorb(lowering, program, op.results[0])
-    place, y = rows_contiguous(lowering, lowering.place(x)), lowering.result(_last(op, absorbed))
+    place, y = rows_contiguous(lowering, lowering.place(x)), lowering.result(last_of(op, absorbed))
     sizes, strides = row_space(lowering, [place, *program.operands, y], 3)
     if strides is None:  # too many dimensions: give every operand the same plain order
         place, program.operands[:] = _copied(lowering, place), [_copied(lowering, p) for p in program.operands]
@@ -106,7 +115,7 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
     return {op, *absorbed}
 
 
-def _last(op: Any, absorbed: Sequence[Any]) -> Any:
+def last_of(op: Any, absorbed: Sequence[Any]) -> Any:
     return absorbed[-1].results[0] if absorbed else op.results[0]
 
 
@@ -136,10 +145,6 @@ def row_space(lowering: Lowering, places: Sequence[Place], count: int) -> tuple[
     return [1] * extra + sizes, [[0] * extra + list(s) + [p.strides[-1]] for s, p in zip(strides, places, strict=True)]
 
 
-def _window(op: Any) -> tuple[int, list[int], list[int], list[int]]:
-    return op_attribute(op, "groups"), op_attribute(op, "dilations"), op_attribute(op, "strides"), op_attribute(op, "padding")
-
-
 def _bias(lowering: Lowering, op: Any, groups: int) -> np.ndarray | None:
     if len(op.operands) < 3:
         return None
@@ -148,14 +153,15 @@ def _bias(lowering: Lowering, op: Any, groups: int) -> np.ndarray | None:
 
 
 def integers(lowering: Lowering, op: Any, w: Any) -> np.ndarray:
-    """What a constant operand multiplies with: floats as they are, quantized values minus their zero point (i64)."""
+    """What a constant operand multiplies with: floats as they are, others as the integers behind the stored values (i64)."""
     array = lowering.constant_of(op, w, "weight")
-    if isinstance(ir.RankedTensorType(w.type).element_type, ir.FloatType | ir.IntegerType):
-        return array
-    kind = affine_of(w)
-    if kind is None:
-        raise error_at(op, f"'{op.name}' found weights of {ir.RankedTensorType(w.type).element_type}, which no CPU codelet multiplies yet")
-    return array.astype(np.int64) - kind.expand(kind.zero_points, array.shape)
+    kind = ir.RankedTensorType(w.type)
+    if isinstance(kind.element_type, ir.FloatType):
+        return array.astype(np.float32)
+    try:
+        return integer_values.integers(array, kind)
+    except QccError as problem:
+        raise error_at(op, f"'{op.name}' found weights of {kind.element_type}: {problem.message}") from None
 
 
 def _image(lowering: Lowering, op: Any, x: Any) -> Place:
