@@ -4,11 +4,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import ext, ir, layer_name, op_attribute, python_value
 
 
-class Invalid(Exception):
-    """Raised inside `check`; its text becomes the verifier's message."""
+class Invalid(QccError):
+    """Raised inside `check`; its text becomes the verifier's message. Outside of verifiers it is a user's error like any other."""
 
 
 Kind = tuple[str, Callable[[Any], bool]]
@@ -111,10 +112,10 @@ def base_of(dialect: Any) -> "type[ext.OperationBase]":
                 _check_operands(self)
                 _check_attributes(self)
                 self.check()
-            except Invalid as problem:
+            except QccError as problem:
                 layer = layer_name(self.location)
                 where = f" in layer '{layer}'" if layer else ""
-                self.location.emit_error(f"'{self.OPERATION_NAME}'{where}: {problem}")
+                self.location.emit_error(f"'{self.OPERATION_NAME}'{where}: {problem.message}")
                 return False
             return True
 
