@@ -12,7 +12,8 @@ After:
 Forwards, ranges of stored integers run from the inputs (their types, or the options) through clamps, tables and rescaling; the range of a
 product is, per output channel, the sum over its weights of the extreme products, plus the bias. Backwards, the demanded range of a value
 is what its users can tell apart: beyond it all of them saturate. Clamps and tables are tightened to it, which narrows the ranges in
-front of them. An accumulator's own width is never reduced by demand, because its sums would wrap where they must saturate.
+front of them; a clamp is also tightened to what is reached at all where that saves a stored bit. An accumulator's own width is never
+reduced by demand, because its sums would wrap where they must saturate.
 
 Requires: integer form.
 Guarantees: sound for every input within its type or the given range: no accumulator leaves its type (partial sums may, and come back:
@@ -279,7 +280,13 @@ class _Function:
             return
         known = self.ranges[op.results[0]]
         low, high = self.tightened(op, kind)
-        if (low > known[0] or high < known[1]) and [low, high] != op_attribute(op, "clamp"):
+        reached = max(low, known[0]), min(high, known[1])
+        before = op_attribute(op, "clamp", [kind.qmin, kind.qmax])
+        if reached[0] <= reached[1] and stored_bits(*reached) < stored_bits(*before):
+            low, high = reached  # says in the IR what the analysis knows, where storage can use it
+        elif low <= known[0] and high >= known[1]:
+            return
+        if [low, high] != before:
             op.attributes["clamp"] = to_attribute([low, high])
 
     # --- types and facts ------------------------------------------------------------------------------------------------------------

@@ -81,6 +81,16 @@ func.func @demand_of_tables(%x: tensor<1x!u4>) -> (tensor<1x!u4>, tensor<1x!u4>)
   return %b, %c : tensor<1x!u4>, tensor<1x!u4>
 }
 
+// Sums of 0..15 halved reach 0..8: the clamp says that 4 bits of the 8 are enough.
+// CHECK-LABEL: @reached
+// CHECK: "qcc.requantize"{{.*}}clamp = array<i64: 0, 8>
+func.func @reached(%x: tensor<1x1x!u4>) -> tensor<1x1x!quant.uniform<u8:f32, 1.000000e+00>> {
+  %w = "qcc.constant"() {value = dense<1> : tensor<1x1xi8>} : () -> tensor<1x1x!w>
+  %a = "qcc.linear"(%x, %w) : (tensor<1x1x!u4>, tensor<1x1x!w>) -> tensor<1x1xi32>
+  %q = "qcc.requantize"(%a) {multiplier = dense<0.5> : tensor<1xf32>, mode = "f32"} : (tensor<1x1xi32>) -> tensor<1x1x!quant.uniform<u8:f32, 1.000000e+00>>
+  return %q : tensor<1x1x!quant.uniform<u8:f32, 1.000000e+00>>
+}
+
 // Two computed operands: 3 terms, each from -3 * 15 to 252 * 15.
 // CHECK-LABEL: @matmul
 // CHECK: -> tensor<1x1xi15>
