@@ -5,6 +5,7 @@ Layers, formats and accelerator configurations are random; small buffers force e
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import numpy as np
@@ -16,7 +17,7 @@ from qcc.compiler.emit import accelerator
 from qcc.dialects.accelerator import Configuration
 from qcc.dialects.mlir import create_context, parse_module
 from qcc.passes.base import PassContext, parse_pipeline, run_pipeline
-from qcc.runtime.fpga import functional
+from qcc.runtime.fpga import cycle, functional
 from qcc.runtime.fpga.encoder import decode_stream, encode_stream
 from qcc.runtime.fpga.machine import Machine
 from qcc.runtime.reference import interpreter
@@ -145,15 +146,19 @@ def check(builder, result, configuration, seed, expected_segments=1):
     word = emitted.configuration.word_bytes
     image = np.frombuffer(emitted.weights, np.uint8).reshape(-1, word)
     words = decode_stream(encode_stream(segment.words))
-    for order in ("stream", "tokens"):
+    tight = dataclasses.replace(emitted.configuration, queue_instructions=1, accumulator_tiles=1, token_limit=16)
+    for order in ("stream", "tokens", "cycles"):
         # Garbage in the arena: a program may not depend on what lies there.
         dram = builder.rng.integers(0, 256, (emitted.arena_bytes // word + len(image), word)).astype(np.uint8)
         dram[emitted.arena_bytes // word :] = image
         for port in segment.inputs:
             port.write(dram, x)
-        machine = Machine(emitted.configuration, dram)
+        machine = Machine(tight if order == "cycles" else emitted.configuration, dram)
         if order == "stream":
             functional.run(machine, words)
+        elif order == "cycles":  # the shortest queues that the hardware may have
+            timing = cycle.run(machine, words)
+            assert timing.cycles == cycle.predict(tight, dram, words).cycles
         else:
             functional.run_in_token_order(machine, words, random.Random(seed))
         np.testing.assert_array_equal(segment.outputs[0].read(dram), wanted, err_msg=f"{order} order\n{text}")
