@@ -16,8 +16,9 @@ After:
 
 Requires: the tiled form before `plan-memory`; generic functions as decision 0002 describes them.
 Guarantees: no tensor is left. Temporaries of static size lie in one scratch operand, packed by their lives; constants of more than 64
-elements are weights operands; both stand before the results, so that the last operands are still those that are written. What must be
-allocated while running (sizes or lives known only then) stays `memref.alloc` with its `memref.dealloc`, and a remark says so.
+elements are weights operands; indices that come from data are kept inside their tensors; both stand before the results, so that the
+last operands are still those that are written. What must be allocated while running (sizes or lives known only then) stays
+`memref.alloc` with its `memref.dealloc`, and a remark says so.
 Why: upstream's one-shot bufferization works in place where it can; what it does not do is decide where temporaries live.
 """
 
@@ -29,6 +30,7 @@ from typing import Any
 from qcc.dialects import weights
 from qcc.dialects.mlir import create, error_at, ir, op_attribute, python_value, run_upstream, walk
 from qcc.passes.base import Pass, PassContext
+from qcc.passes.tile._index_bounds import keep_indices_inside
 from qcc.passes.tile._loop_order import vectorizable_loops_innermost
 from qcc.passes.tile._placement import Life, place, round_up
 
@@ -62,6 +64,8 @@ def _bufferize(module: ir.Module, function: Any, calls: Sequence[Any], context: 
     reason, name = op_attribute(function, "qcc.generic"), op_attribute(function, "sym_name")
     alone = _extract(module, function)
     try:
+        for copied in walk(alone, "func.func"):
+            keep_indices_inside(copied)
         constants = _take_constants(alone)
         _run(alone, FUSE)
         body = _function(alone, name)

@@ -69,6 +69,27 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
 }
 
 
+ROWS = normal(9, 4)
+INDEXING: dict[str, Callable[..., Any]] = {
+    "index": lambda x, i: x[i],
+    "gather": lambda x, i: torch.gather(x, 0, i.reshape(1, -1)),
+    "embedding": lambda x, i: functional.embedding(i, x),
+    "scatter_add": lambda x, i: torch.scatter_add(x, 0, i.reshape(-1, 1), torch.ones(4, 1)),
+    "scatter_add_columns": lambda x, i: torch.scatter_add(x, 1, i.reshape(-1, 1), torch.ones(4, 1)),
+}
+
+
+@pytest.mark.parametrize("name", INDEXING)
+def test_an_index_out_of_range_neither_crashes_nor_reads_other_memory(name: str) -> None:
+    """PyTorch raises an error; a compiled model takes the nearest element, and is right again in the next call."""
+    function = INDEXING[name]
+    inside = torch.tensor([1, 2, 3, 0])
+    executable = qcc.compile(Operation(function).eval(), example_inputs=(ROWS, inside), threads=1)
+    wild = executable(ROWS, torch.tensor([-(10**14), 2, 10**14, 0]))
+    assert wild.abs().max() <= ROWS.abs().max() + 4
+    torch.testing.assert_close(executable(ROWS, inside), function(ROWS, inside))
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_an_operation_without_a_codelet(name: str) -> None:
     function, values = CASES[name]

@@ -54,6 +54,37 @@ func.func private @f(%x: memref<4x8xf32>, %w: memref<8x6xf32>, %y: memref<4x6xf3
 
 // -----
 
+// An index that comes from data is clamped; a loop counter is not.
+// CHECK: memref.load %{{.*}} : memref<4xi64>
+// CHECK: %[[i:.*]] = arith.index_cast
+// CHECK: %[[low:.*]] = arith.maxsi %[[i]], %c0
+// CHECK: %[[in:.*]] = arith.minsi %[[low]], %c8
+// CHECK: memref.load %{{.*}}[%[[in]]] : memref<9xf32>
+func.func @main() {
+  %x = "qtile.buffer"() {space = "input", index = 0, offset_bytes = 0} : () -> memref<9xf32>
+  %i = "qtile.buffer"() {space = "input", index = 1, offset_bytes = 0} : () -> memref<4xi64>
+  %y = "qtile.buffer"() {space = "output", index = 0, offset_bytes = 0} : () -> memref<4xf32>
+  func.call @f(%x, %i, %y) : (memref<9xf32>, memref<4xi64>, memref<4xf32>) -> ()
+  return
+}
+func.func private @f(%x: memref<9xf32>, %i: memref<4xi64>, %y: memref<4xf32>) attributes {qcc.generic = "index"} {
+  %t = bufferization.to_tensor %x restrict : memref<9xf32> to tensor<9xf32>
+  %n = bufferization.to_tensor %i restrict : memref<4xi64> to tensor<4xi64>
+  %e = tensor.empty() : tensor<4xf32>
+  %r = linalg.generic {indexing_maps = [affine_map<(d0) -> (d0)>], iterator_types = ["parallel"]} outs(%e : tensor<4xf32>) {
+  ^bb0(%o: f32):
+    %k = linalg.index 0 : index
+    %j = tensor.extract %n[%k] : tensor<4xi64>
+    %c = arith.index_cast %j : i64 to index
+    %v = tensor.extract %t[%c] : tensor<9xf32>
+    linalg.yield %v : f32
+  } -> tensor<4xf32>
+  bufferization.materialize_in_destination %r in restrict writable %y : (tensor<4xf32>, memref<4xf32>) -> ()
+  return
+}
+
+// -----
+
 // A generic function that nothing calls is removed.
 // CHECK: func.func @main()
 // CHECK-NOT: @unused
