@@ -47,12 +47,18 @@ def to_backend_contract(module: ir.Module) -> None:
 
 
 def onnx_to_backend_contract(module: ir.Module) -> None:
-    """The same for ONNX operators as torch-mlir imports them: run `pipeline.ONNX`, then upstream's conversion to torch's operations."""
+    """The same for ONNX operators as torch-mlir imports them: run `pipeline.ONNX`, then upstream's conversion to torch's operations.
+
+    Inferring shapes costs 0.2 s even where nothing is open, so it runs only where the conversion left a shape to infer.
+    """
     for stage in pipeline.ONNX:
         run_stage(stage, module, PassContext())
-    upstream = f"builtin.module(torch-onnx-to-torch-backend-pipeline{{backend-legal-ops={','.join(KEPT_OPS)}}})"
     try:
-        run_upstream(upstream, module.operation)
+        run_upstream("builtin.module(func.func(convert-torch-onnx-to-torch,canonicalize))", module.operation)
+        way = _upstream_pipeline(module)
+        if way == "torch-function-to-torch-backend-pipeline":
+            way = "torch-onnx-to-torch-backend-pipeline"
+        run_upstream(f"builtin.module({way}{{backend-legal-ops={','.join(KEPT_OPS)}}})", module.operation)
     except ir.MLIRError as error:
         raise unsupported(error) from None
 

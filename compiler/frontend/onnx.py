@@ -18,7 +18,7 @@ from typing import Any
 
 import onnx
 
-from qcc.compiler.frontend import onnx_graph, onnx_import, onnx_integers, onnx_quantization, onnx_shapes
+from qcc.compiler.frontend import onnx_functions, onnx_graph, onnx_import, onnx_integers, onnx_quantization, onnx_shapes
 from qcc.compiler.frontend.contract import onnx_to_backend_contract
 from qcc.compiler.frontend.model import ImportedModel, imported
 from qcc.dialects.mlir import create_context
@@ -33,6 +33,8 @@ def import_model(source: str | Path | onnx.ModelProto, example_inputs: Sequence[
     graph = onnx_graph.read(Path(source) if isinstance(source, str) else source)
     onnx_shapes.fix_input_shapes(graph, example_inputs, batch)
     onnx_shapes.fold_constants(graph)
+    while onnx_functions.expand_functions(graph):
+        onnx_shapes.fold_constants(graph)
     onnx_quantization.expand(graph)
     graph = onnx_graph.with_quantized_types(graph)
     onnx_shapes.fold_constants(graph)

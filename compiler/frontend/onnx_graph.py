@@ -83,6 +83,26 @@ class OnnxGraph:
             count[output.name] = count.get(output.name, 0) + 1
         return count
 
+    def inline(self, chosen: onnx.GraphProto, of: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """The nodes of a subgraph without inputs, with names of their own, and its outputs as the outputs of node `of`."""
+        own = {t.name for t in chosen.initializer} | {name for inner in chosen.node for name in inner.output if name}
+        renamed = {name: self.fresh(name) for name in sorted(own)}
+        for tensor in chosen.initializer:
+            self.arrays[renamed[tensor.name]] = _array(tensor)
+        nodes: list[onnx.NodeProto] = []
+        for inner in chosen.node:
+            value = _constant_value(inner)
+            if value is not None:
+                self.arrays[renamed[inner.output[0]]] = value
+                continue
+            copied = _normal(inner)
+            copied.name = label(of)
+            rename(copied, renamed)
+            nodes.append(copied)
+        for value, output in zip(chosen.output, [name for name in of.output if name], strict=True):
+            nodes.append(node("Identity", [renamed.get(value.name, value.name)], [output], label(of)))
+        return nodes
+
     def remove_dead(self) -> None:
         """Drop nodes and constants that nothing uses."""
         needed = {o.name for o in self.outputs}
@@ -176,6 +196,12 @@ def node(op: str, inputs: Sequence[str], outputs: Sequence[str], name: str, doma
     return helper.make_node(op, list(inputs), list(outputs), name=name, domain=domain, **given)
 
 
+def node_value_info(graph: OnnxGraph, name: str) -> onnx.ValueInfoProto:
+    """Declaration of a value whose type is inferred."""
+    element, shape = graph.kinds[name]
+    return helper.make_tensor_value_info(name, element, list(shape))
+
+
 def attributes(of: onnx.NodeProto) -> dict[str, Any]:
     """The attributes of a node as Python values; bytes are decoded."""
     values = {a.name: helper.get_attribute_value(a) for a in of.attribute}
@@ -192,6 +218,22 @@ def used_names(of: onnx.NodeProto) -> set[str]:
                 names |= used_names(inner)
             names |= {o.name for o in graph.output}
     return names
+
+
+def rename(of: onnx.NodeProto, names: dict[str, str]) -> None:
+    """Replace value names of a node, also inside its subgraphs where they are not names of the subgraph's own."""
+    for values in (of.input, of.output):
+        for index, name in enumerate(values):
+            values[index] = names.get(name, name)
+    for attribute in of.attribute:
+        graphs = [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else list(attribute.graphs)
+        for graph in graphs:
+            own = {i.name for i in graph.input} | {t.name for t in graph.initializer} | {n for inner in graph.node for n in inner.output}
+            outer = {old: new for old, new in names.items() if old not in own}
+            for inner in graph.node:
+                rename(inner, outer)
+            for value in graph.output:
+                value.name = outer.get(value.name, value.name)
 
 
 def label(of: onnx.NodeProto) -> str:
@@ -230,6 +272,9 @@ def _normalise_opsets(model: onnx.ModelProto) -> None:
         if entry.domain == "ai.onnx":
             entry.domain = ""
     known = {entry.domain for entry in model.opset_import}
+    if "" not in known:  # only operators of other domains: any version does for what rewriting adds
+        model.opset_import.append(helper.make_opsetid("", STRUCTURE_OPSET))
+        known.add("")
     for domain in sorted({n.domain if n.domain != "ai.onnx" else "" for n in model.graph.node} - known):
         model.opset_import.append(helper.make_opsetid(domain, 1))
 

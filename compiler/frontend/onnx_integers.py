@@ -72,7 +72,11 @@ class _Quantized:
         if _parameters_vary(self.graph, source):
             return False
         stored = _stored(source)
-        if source.op_type == "QuantizeLinear" or stored in self.graph.arrays:
+        if stored in self.graph.arrays or source.input[0] in self.graph.arrays:
+            return True
+        if self.graph.arrays[source.input[1]].ndim > 1:  # activations in blocks: no integer arithmetic serves them
+            return False
+        if source.op_type == "QuantizeLinear":
             return True
         maker = self.makers.get(stored)
         if maker is not None:

@@ -14,7 +14,7 @@ import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from qcc.compiler.frontend.onnx_graph import OnnxGraph, attributes, error_at_node
+from qcc.compiler.frontend.onnx_graph import OnnxGraph, attributes, error_at_node, node_value_info
 from qcc.dialects.errors import QccError
 
 FOLD_ELEMENTS = 1 << 16  # nodes with constant inputs are evaluated here when inputs and outputs have at most this many elements
@@ -81,20 +81,27 @@ def fix_input_shapes(graph: OnnxGraph, example_inputs: Sequence[Any] | None, bat
 
 
 def fold_constants(graph: OnnxGraph) -> None:
-    """Infer shapes and evaluate what depends on constants and static shapes only, until nothing changes."""
+    """Infer shapes, evaluate what depends on constants and static shapes only, and choose known branches, until nothing changes."""
     while True:
         graph.infer()
         kept: list[onnx.NodeProto] = []
         outputs = {o.name for o in graph.outputs}
+        changed = False
         for node in graph.nodes:
+            if node.op_type == "If" and (condition := graph.array(node.input[0])) is not None:
+                branch = "then_branch" if bool(condition) else "else_branch"
+                kept += graph.inline(attributes(node)[branch], node)
+                changed = True
+                continue
             values = None if outputs & set(node.output) else _evaluate(graph, node)
             if values is None:
                 kept.append(node)
             else:
                 graph.arrays.update({name: value for name, value in zip(node.output, values, strict=True) if name})
-        if len(kept) == len(graph.nodes):
-            return
+                changed = True
         graph.nodes = kept
+        if not changed:
+            return
 
 
 def require_static_shapes(graph: OnnxGraph) -> None:
@@ -151,8 +158,8 @@ def _shape(graph: OnnxGraph, node: onnx.NodeProto) -> list[np.ndarray] | None:
 
 def _run(graph: OnnxGraph, node: onnx.NodeProto) -> list[np.ndarray] | None:
     names = list(dict.fromkeys(name for name in node.input if name))
-    typed = [helper.make_tensor_value_info(n, *_value_info(graph, n)) for n in names]
-    results = [helper.make_tensor_value_info(n, *_value_info(graph, n)) for n in node.output if n]
+    typed = [node_value_info(graph, n) for n in names]
+    results = [node_value_info(graph, n) for n in node.output if n]
     body = helper.make_graph([node], "constant", typed, results)
     model = helper.make_model(body, opset_imports=[helper.make_opsetid("", graph.opset)])
     try:
@@ -165,8 +172,3 @@ def _run(graph: OnnxGraph, node: onnx.NodeProto) -> list[np.ndarray] | None:
         if name and (helper.np_dtype_to_tensor_dtype(value.dtype), value.shape) != graph.kinds[name]:
             return None
     return found
-
-
-def _value_info(graph: OnnxGraph, name: str) -> tuple[int, list[Any]]:
-    element, shape = graph.kinds[name]
-    return element, list(shape)

@@ -68,6 +68,33 @@ def test_dynamic_batch_and_shape_arithmetic() -> None:
     assert np.array_equal(y, x.reshape(4, 6))
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_branch_that_shapes_decide_is_chosen(batch: int) -> None:
+    value = helper.make_tensor_value_info("r", FLOAT, None)
+    branches = {
+        "then_branch": helper.make_graph([helper.make_node("Neg", ["x"], ["r"])], "then", [], [value]),
+        "else_branch": helper.make_graph([helper.make_node("Add", ["x", "two"], ["r"])], "else", [], [value]),
+    }
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"], end=1),
+        helper.make_node("Equal", ["shape", "one"], ["condition"]),
+        helper.make_node("If", ["condition"], ["y"], **branches),
+    ]
+    source = model(nodes, {"x": (FLOAT, ["N", 2])}, ["y"], {"one": np.array([1]), "two": np.float32(2)})
+    x = np.ones((batch, 2), np.float32)
+    assert np.array_equal(evaluate(source, x, batch=batch)[0], -x if batch == 1 else x + 2)
+
+
+def test_an_operator_without_conversion_is_written_out_by_its_definition() -> None:
+    nodes = [helper.make_node("Attention", ["q", "k", "v"], ["y"], name="block0/attention", q_num_heads=2, kv_num_heads=2)]
+    source = model(nodes, {name: (FLOAT, [1, 4, 8]) for name in "qkv"}, ["y"], {}, opset=23)
+    inputs = np.random.default_rng(0).normal(size=(3, 1, 4, 8)).astype(np.float32)
+    (expected,) = ReferenceEvaluator(source).run(None, dict(zip("qkv", inputs, strict=True)))
+    np.testing.assert_allclose(evaluate(source, *inputs)[0], expected, rtol=1e-5, atol=1e-6)
+    names = {layer_name(op.location) for op in walk(graph_form(source)) if op.name in ("qcc.matmul", "qcc.softmax")}
+    assert names == {"block0/attention"}
+
+
 def test_large_constants_are_not_text() -> None:
     w = np.random.default_rng(0).normal(size=(40, 30)).astype(np.float32)
     source = model([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": (FLOAT, [2, 30])}, ["y"], {"w": w.T.copy()})
