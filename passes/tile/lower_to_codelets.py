@@ -68,7 +68,8 @@ def _has_tensors(function: Any) -> bool:
 def _lower(module: ir.Module, function: Any, isa: str) -> None:
     lowering = Lowering(module, function, isa)
     block = function.regions[0].blocks[0]
-    inputs = [_input(lowering, i, value) for i, value in enumerate(block.arguments)]
+    for i, value in enumerate(block.arguments):
+        _input(lowering, i, value)
     done: set[Any] = set()
     for view in block.operations:
         op = view.operation
@@ -76,7 +77,8 @@ def _lower(module: ir.Module, function: Any, isa: str) -> None:
         if op in done or op.name in ("qcc.constant", "arith.constant"):
             continue
         if op.name == "func.return":
-            outputs = [_output(lowering, i, value) for i, value in enumerate(op.operands)]
+            for i, value in enumerate(op.operands):
+                _output(lowering, i, value)
             lowering.function.attributes["qcc.inputs"] = _interface(function, "qcc.inputs", [v.type for v in block.arguments])
             lowering.function.attributes["qcc.outputs"] = _interface(function, "qcc.outputs", [v.type for v in op.operands])
         elif op.name in FUSABLE:
@@ -87,7 +89,6 @@ def _lower(module: ir.Module, function: Any, isa: str) -> None:
             ALONE[op.name](lowering, op)
         else:
             raise error_at(op, f"no codelet computes '{op.name}', expected qcc operations or calls of generic functions")
-    assert len(inputs) == len(block.arguments) and outputs is not None
     function.erase()
 
 
@@ -144,17 +145,14 @@ ALONE: dict[str, Callable[[Lowering, Any], None]] = {
 }
 
 
-def _input(lowering: Lowering, index: int, value: Any) -> Place:
+def _input(lowering: Lowering, index: int, value: Any) -> None:
     """The caller's buffer; `Lowering.place` converts its container at the first use."""
-    place = _interface_place(lowering, value, "input", index)
-    lowering.places[value] = place
-    return place
+    lowering.places[value] = _interface_place(lowering, value, "input", index)
 
 
-def _output(lowering: Lowering, index: int, value: Any) -> Place:
+def _output(lowering: Lowering, index: int, value: Any) -> None:
     y = _interface_place(lowering, value, "output", index)
     elementwise.copy(lowering, lowering.place(value), y, -stored_offset(value.type))
-    return y
 
 
 def _interface_place(lowering: Lowering, value: Any, space: str, index: int) -> Place:

@@ -16,8 +16,7 @@ from qcc.passes.llvm.codelets.steps import Steps
 
 def emit(b: Builder, codelet: Contraction, buffers: Sequence[Value], task: Value, instructions: Any, scratch: Value) -> None:
     """Append the code of one task."""
-    if codelet.halo is not None:
-        b.when(b.equal(task, 0), lambda: halo.fill(b, codelet.halo, codelet.y.element, buffers[codelet.y.buffer], buffers[codelet.params]))
+    halo.fill_once(b, codelet, buffers, task)
     _Nest(b, codelet, buffers, instructions).task(task)
 
 

@@ -18,8 +18,7 @@ LANES = 16
 def emit(b: Builder, codelet: Depthwise, buffers: Sequence[Value], task: Value, instructions: Any, scratch: Value) -> None:
     """Append the code of one task."""
     c = codelet
-    if c.halo is not None:
-        b.when(b.equal(task, 0), lambda: halo.fill(b, c.halo, c.y.element, buffers[c.y.buffer], buffers[c.params]))
+    halo.fill_once(b, c, buffers, task)
     n_rows, height, width, channels = c.sizes[0] * c.sizes[1], c.sizes[1], c.sizes[2], c.sizes[3]
     steps = Steps(b, instructions)
     accumulator = c.compute.removeprefix("lane_")

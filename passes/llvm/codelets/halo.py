@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from qcc.dialects.codelet import ELEMENT_BYTES, Halo
 from qcc.passes.llvm.codelets.access import STORAGE, pieces
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
+
+
+def fill_once(b: Builder, codelet: Any, buffers: Sequence[Value], task: Value) -> None:
+    """Let task 0 fill the border of y where the codelet has one."""
+    halo, y = codelet.halo, codelet.y
+    if halo is not None:
+        b.when(b.equal(task, 0), lambda: fill(b, halo, y.element, buffers[y.buffer], buffers[codelet.params]))
 
 
 def fill(b: Builder, halo: Halo, element: str, base: Value, params: Value) -> None:

@@ -18,8 +18,7 @@ LANES = 16  # also where registers have 8: LLVM splits, and the tail is found at
 def emit(b: Builder, codelet: Map, buffers: Sequence[Value], task: Value, instructions: Any, scratch: Value) -> None:
     """Append the code of one task."""
     c = codelet
-    if c.halo is not None:
-        b.when(b.equal(task, 0), lambda: halo.fill(b, c.halo, c.y.element, buffers[c.y.buffer], buffers[c.params]))
+    halo.fill_once(b, c, buffers, task)
     copies = not c.steps and STORAGE[c.operands[0].element] == STORAGE[c.y.element]
     lanes = 64 // ELEMENT_BYTES[c.y.element] if copies else LANES
     fetch = Fetch(b, c.operands, buffers, c.params, instructions)

@@ -20,8 +20,7 @@ _LEAST = {"u8": 0, "s16": -32768, "f32": -math.inf}
 def emit(b: Builder, codelet: Window, buffers: Sequence[Value], task: Value, instructions: Any, scratch: Value) -> None:
     """Append the code of one task."""
     c = codelet
-    if c.halo is not None:
-        b.when(b.equal(task, 0), lambda: halo.fill(b, c.halo, c.y.element, buffers[c.y.buffer], buffers[c.params]))
+    halo.fill_once(b, c, buffers, task)
     _, height, width, channels = c.sizes
     steps = Steps(b, instructions)
     size = ELEMENT_BYTES[c.x.element]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -102,7 +102,7 @@ class Lowering:
     def weights(self, array: np.ndarray, element: str) -> Place:
         """Constant bytes as a row-major buffer; equal arrays share one."""
         array = np.ascontiguousarray(array, _DTYPES[element])
-        key = (f"{element}{array.shape}", hashlib.sha256(array).digest())
+        key = (f"{element}{array.shape}", hashlib.sha256(array.tobytes()).digest())
         place = Place(None, element, array.shape, tuple(row_major(array.shape)))
         if key not in self._weights:
             stored = weights.constant_attribute(
@@ -147,7 +147,7 @@ class Lowering:
         if place.element != wanted and wanted is not None:
             from qcc.passes.tile.codelets.elementwise import convert
 
-            place = self.places[value] = convert(self, place, wanted, stored_offset(value.type))
+            place = self.places[value] = convert(cast(Any, self), place, wanted, stored_offset(value.type))
         return place
 
     # --- calls ----------------------------------------------------------------------------------------------------------------------
