@@ -56,7 +56,9 @@ def summary(report: dict[str, Any], model: Path, output: Path) -> str:
     cpu = report.get("options", {}).get("target", "cpu") == "cpu"
     predicted = f", predicted {total['predicted_us'] / 1000:.2f} ms on one core" if cpu else ""
     if (found := report.get("accelerator")) is not None:
-        predicted = f", predicted {found['cycles']} cycles ({found['milliseconds']:.3f} ms at {found['clock_mhz']:g} MHz) on the accelerator"
+        predicted = (
+            f", predicted {found['cycles']} cycles ({found['milliseconds']:.3f} ms at {found['clock_mhz']:g} MHz) on the accelerator"
+        )
     lines = [
         f"{model.name} -> {output.name}: {_size(size)}, weights {_size(total['weight_bytes'])} (fp32: {_size(total['fp32_bytes'])}), "
         f"{total['macs'] / 1e6:.1f} M multiply-accumulates{predicted}"
@@ -65,8 +67,22 @@ def summary(report: dict[str, Any], model: Path, output: Path) -> str:
     if generic:
         lines.append(f"generic path: {len(generic)} of {len(report['layers'])} layers")
         lines += [f"  {row['name']}: {row['generic']}" for row in generic]
+    lines += partition(report.get("partition", []))
     lines += [f"remark: {text}" for text in report.get("remarks", [])]
     return "\n".join(lines)
+
+
+def partition(segments: list[dict[str, Any]]) -> list[str]:
+    """Which layers run where on an accelerator target: one line for each segment, in the order in which they run."""
+    if not segments:
+        return []
+    counts = {place: sum(s["runs_on"] == place for s in segments) for place in ("accelerator", "host")}
+    lines = [f"partition: segments on the accelerator: {counts['accelerator']}, on the host CPU between them: {counts['host']}"]
+    for segment in segments:
+        names = segment["layers"]
+        shown = ", ".join(names) if len(names) <= 3 else f"{names[0]} to {names[-1]}, {len(names)} layers"
+        lines.append(f"  {segment['runs_on']:<11}  {shown}")
+    return lines
 
 
 def _size(count: float) -> str:

@@ -84,8 +84,18 @@ def executable(compilation: Compilation, module: ir.Module, *, clock_mhz: float,
             "weight_image_bytes": len(emitted.weights),
             "arena_bytes": emitted.arena_bytes,
         }
+        layers = {name: segment.layers for name, segment in emitted.segments.items()}
+        layers |= {name: [layer_name(op.location) for op in walk(function)] for name, function in _host_functions(module).items()}
     report = driver.report_base(compilation, "generic")
     info["report"] = {key: value for key, value in report.items() if key != "seconds"}
+    info["report"]["partition"] = [
+        {
+            "segment": step.name,
+            "runs_on": "accelerator" if step.name in emitted.segments else "host",
+            "layers": [name for name in dict.fromkeys(layers[step.name]) if name],
+        }
+        for step in steps
+    ]
     package = Package(
         emitted.configuration,
         emitted.arena_bytes,

@@ -6,6 +6,7 @@ The test command runs one file of three models; `python -m test.e2e.accuracy` ru
 import pytest
 
 import qcc
+from qcc.compiler import report
 
 from . import models
 from .accuracy import check
@@ -37,3 +38,6 @@ def test_resnet18_compiles_to_an_accelerator_stream() -> None:
     accelerated = {layer for segment in executable.package.segments.values() for layer in segment.layers}
     assert convolutions <= accelerated
     assert executable.info["stream_bytes"] > 0
+    printed = report.partition(executable.report["partition"])
+    assert printed[0].startswith("partition: ")
+    assert convolutions <= {n for s in executable.report["partition"] if s["runs_on"] == "accelerator" for n in s["layers"]}
