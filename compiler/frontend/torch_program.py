@@ -24,12 +24,20 @@ def prepare(program: Any) -> Any:
     else:
         program = _copy(program)  # the caller's own stays as it is
     _group_affine(program)
-    table = _dynamic_table()
+    table = _dynamic_table() | _unrolled_table()
     if any(node.target in table for node in program.graph.nodes):
         program = _decomposed(program, table)
     _restore_batch_norm(program.graph)
     fold_constants(program)
     return program
+
+
+def _unrolled_table() -> dict[Any, Callable[..., Any]]:
+    """Recurrent layers as the steps they take, and unfolding as indexing; torch-mlir lowers neither."""
+    from torch._decomp import get_decompositions
+
+    aten = torch.ops.aten
+    return dict(get_decompositions([aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input, aten.im2col.default]))
 
 
 def _copy(program: Any) -> Any:

@@ -38,6 +38,19 @@ def _leaky_relu(r: Reader, op: Any) -> Sequence[Any]:
     return [_make_unary(r, op, "leaky_relu", r.number(op.operands[1]))]
 
 
+@rule("torch.aten.prelu")
+def _prelu(r: Reader, op: Any) -> Sequence[Any]:
+    """max(x, 0) + slope * min(x, 0), the slope one number or one per channel (axis 1)."""
+    x, slope = op.operands
+    r.f32(x, slope)
+    kind = r.type(x)
+    require(len(kind.shape) >= 2 and len(r.shape(slope)) == 1, "a slope of another rank than one")
+    value, factor = r.builtin(x), r.reshape(r.builtin(slope), [r.shape(slope)[0], *[1] * (len(kind.shape) - 2)])
+    above = r.make("qcc.clamp", [value], kind, min=0.0, max=math.inf)
+    below = r.make("qcc.clamp", [value], kind, min=-math.inf, max=0.0)
+    return [r.make("qcc.add", [above, r.make("qcc.mul", [below, factor], kind)], kind)]
+
+
 @rule("torch.aten.elu")
 def _elu(r: Reader, op: Any) -> Sequence[Any]:
     _, alpha, scale, input_scale = op.operands

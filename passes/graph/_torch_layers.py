@@ -207,6 +207,23 @@ def _layer_norm(r: Reader, op: Any) -> Sequence[Any]:
     return [r.make("qcc.layer_norm", [r.builtin(x), *parts], r.type(x), axes=len(sizes), epsilon=r.number(epsilon))]
 
 
+@rule("torch.aten.group_norm")
+def _group_norm(r: Reader, op: Any) -> Sequence[Any]:
+    """A layer norm of each group, then one scale and bias per channel."""
+    x, groups, gamma, beta, epsilon = list(op.operands)[:5]
+    r.f32(x)
+    kind, count = r.type(x), r.integer(groups)
+    shape = list(kind.shape)
+    rows = [shape[0] * count, math.prod(shape[1:]) // count]
+    ones, zeros = r.filled(rows[1:], 1.0), r.filled(rows[1:], 0.0)
+    y = r.make("qcc.layer_norm", [r.reshape(r.builtin(x), rows), ones, zeros], like(kind, rows), axes=1, epsilon=r.number(epsilon))
+    y, channels = r.reshape(y, shape), [shape[1], *[1] * (len(shape) - 2)]
+    for name, given in (("qcc.mul", gamma), ("qcc.add", beta)):
+        if not r.is_none(given):
+            y = r.make(name, [y, r.reshape(r.builtin(given), channels)], kind)
+    return [y]
+
+
 @rule("torch.aten.softmax.int", "torch.aten._softmax")
 def _softmax(r: Reader, op: Any) -> Sequence[Any]:
     x, axis, _ = op.operands
@@ -308,13 +325,84 @@ def _adaptive_avg_pool(r: Reader, op: Any) -> Sequence[Any]:
     rank = 1 if op.name.endswith("1d") else 2
     shape, out = r.shape(x), r.shape(op.results[0])[-rank:]
     del sizes  # the result's shape says the same
-    require(all(i % o == 0 for i, o in zip(shape[-rank:], out, strict=True)), "adaptive pooling whose windows differ in size")
+    if any(i % o for i, o in zip(shape[-rank:], out, strict=True)):
+        return [_uneven_average(r, r.builtin(x), out)]
     image = [*([1] if len(shape) == rank + 1 else []), *shape]
     kernel = [i // o for i, o in zip(shape[-rank:], out, strict=True)]
     if rank == 1:
         image, kernel, out = [*image[:2], 1, image[2]], [1, *kernel], [1, *out]
     y = average(r, r.reshape(r.builtin(x), image), kernel, out)
     return [r.reshape(y, r.shape(op.results[0]))]
+
+
+def _uneven_average(r: Reader, x: Any, out: Sequence[int]) -> Any:
+    """Adaptive pooling whose windows differ in size: the mean over a rectangle is a product with one matrix per axis."""
+    matrices: list[np.ndarray] = []
+    for count, size in zip(out, ir.RankedTensorType(x.type).shape[-len(out) :], strict=True):
+        matrix = np.zeros((count, size), np.float32)  # [out, in]
+        for i in range(count):
+            first, last = i * size // count, -(-(i + 1) * size // count)
+            matrix[i, first:last] = 1 / (last - first)
+        matrices.append(matrix)
+    return _separable(r, x, matrices)
+
+
+def _separable(r: Reader, x: Any, matrices: Sequence[np.ndarray]) -> Any:
+    """x (builtin) times one matrix [out, in] along each of its last one or two axes."""
+    rank = len(ir.RankedTensorType(x.type).shape)
+    swapped = [*range(rank - 2), rank - 1, rank - 2]
+    for matrix in reversed(matrices):  # the last axis, then, swapped into its place, the one before it
+        kind = ir.RankedTensorType(x.type)
+        x = r.make("qcc.linear", [x, r.constant(matrix)], like(kind, [*kind.shape[:-1], matrix.shape[0]]))
+        if len(matrices) == 2:
+            kind = ir.RankedTensorType(x.type)
+            x = r.make("qcc.transpose", [x], like(kind, [kind.shape[i] for i in swapped]), permutation=swapped)
+    return x
+
+
+@rule("torch.aten.upsample_bilinear2d", "torch.aten.upsample_bilinear2d.vec")
+def _bilinear(r: Reader, op: Any) -> Sequence[Any]:
+    """Bilinear interpolation: each output is a mix of two inputs per axis, which is a product with one sparse matrix per axis."""
+    x, _, corners = list(op.operands)[:3]
+    r.f32(x)
+    sizes, out = r.shape(x)[2:], r.shape(op.results[0])[2:]
+    scales = _given_scales(r, op)
+    matrices: list[np.ndarray] = []
+    for size, count, scale in zip(sizes, out, scales, strict=True):
+        if r.flag(corners):
+            at = np.arange(count) * ((size - 1) / max(count - 1, 1))
+        else:
+            at = np.maximum((np.arange(count) + 0.5) * (1 / scale if scale else size / count) - 0.5, 0)
+        low = np.minimum(at.astype(np.int64), size - 1)
+        high, part = np.minimum(low + 1, size - 1), np.clip(at - low, 0, 1)
+        matrix = np.zeros((count, size))  # [out, in]
+        np.add.at(matrix, (np.arange(count), low), 1 - part)
+        np.add.at(matrix, (np.arange(count), high), part)
+        matrices.append(matrix.astype(np.float32))
+    return [_separable(r, r.builtin(x), matrices)]
+
+
+def _given_scales(r: Reader, op: Any) -> list[float | None]:
+    """The scale factors the model states, which torch uses instead of the ratio of sizes."""
+    if op.name.endswith(".vec"):
+        factors = op.operands[3]
+        return [None, None] if r.is_none(factors) else [r.number(v) for v in r.items(factors)]
+    found = [r.optional(v) for v in list(op.operands)[3:5]]
+    return [None if v is None else float(v) for v in found]
+
+
+@rule("torch.aten.adaptive_max_pool2d")
+def _adaptive_max_pool(r: Reader, op: Any) -> Sequence[Any]:
+    x = op.operands[0]
+    r.f32(x)
+    r.only_first_result()
+    shape, out = r.shape(x), r.shape(op.results[0])
+    require(all(i % o == 0 for i, o in zip(shape[-2:], out[-2:], strict=True)), "adaptive pooling whose windows differ in size")
+    image = shape if len(shape) == 4 else [1, *shape]
+    kernel = [i // o for i, o in zip(shape[-2:], out[-2:], strict=True)]
+    y = r.make("qcc.max_pool2d", [r.reshape(r.builtin(x), image)], like(r.type(x), [*image[:2], *out[-2:]]), kernel=kernel, strides=kernel,
+               padding=[0] * 4, dilations=[1, 1])  # fmt: skip
+    return [r.reshape(y, out)]
 
 
 def average(r: Reader, x: Any, kernel: list[int], out: Sequence[int]) -> Any:
@@ -339,3 +427,28 @@ def _reduce(r: Reader, op: Any) -> Sequence[Any]:
         return [r.reshape(average(r, r.builtin(x), shape[2:], [1, 1]), list(result.shape))]
     kind = next(k for k in ("mean", "sum", "max", "min") if k in op.name)
     return [r.make("qcc.reduce", [r.builtin(x)], result, kind=kind, axes=axes, keepdims=keep)]
+
+
+@rule("torch.aten.max.dim", "torch.aten.min.dim")
+def _extreme(r: Reader, op: Any) -> Sequence[Any]:
+    x, axis, keep = op.operands
+    r.f32(x)
+    r.only_first_result()
+    result = r.type(op.results[0])
+    require(bool(result.shape), "a scalar result")
+    kind = "max" if "max" in op.name else "min"
+    axes = [axis_of(r.integer(axis), len(r.shape(x)), op)]
+    return [r.make("qcc.reduce", [r.builtin(x)], result, kind=kind, axes=axes, keepdims=r.flag(keep))]
+
+
+@rule("torch.aten.linalg_vector_norm")
+def _vector_norm(r: Reader, op: Any) -> Sequence[Any]:
+    x, order, axes, keep, _ = op.operands
+    r.f32(x, op.results[0])
+    result, rank = r.type(op.results[0]), len(r.shape(x))
+    require(r.number(order) == 2 and not r.is_none(axes) and bool(result.shape), "a norm other than the Euclidean along axes")
+    value = r.builtin(x)
+    squares = r.make("qcc.mul", [value, value], value.type)
+    over = sorted(axis_of(a, rank, op) for a in r.integers(axes))
+    total = r.make("qcc.reduce", [squares], result, kind="sum", axes=over, keepdims=r.flag(keep))
+    return [r.make("qcc.unary", [total], result, kind="sqrt")]

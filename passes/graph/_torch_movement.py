@@ -15,7 +15,7 @@ VIEWS = (
 )  # fmt: skip
 
 
-@rule("torch.prims.collapse", *(f"torch.aten.{name}" for name in VIEWS))
+@rule("torch.prims.collapse", "torch.prims.split_dim", *(f"torch.aten.{name}" for name in VIEWS))
 def _view(r: Reader, op: Any) -> Sequence[Any]:
     _movable(r, op)
     x = r.builtin(op.operands[0])
@@ -77,6 +77,22 @@ def _slice(r: Reader, op: Any) -> Sequence[Any]:
     first = 0 if r.is_none(start) else r.integer(start)
     first = min(max(first + shape[at] if first < 0 else first, 0), shape[at])
     return [_sliced(r, r.builtin(x), at, first, r.integer(step), r.shape(op.results[0])[at])]
+
+
+@rule("torch.aten.roll")
+def _roll(r: Reader, op: Any) -> Sequence[Any]:
+    _movable(r, op)
+    x, shifts, axes = op.operands
+    shape, value = r.shape(x), r.builtin(x)
+    at = [axis_of(a, len(shape), op) for a in r.integers(axes)]
+    require(bool(at), "a roll of the flattened tensor")
+    for axis, shift in zip(at, r.integers(shifts), strict=True):
+        size = shape[axis]
+        first = -shift % size  # this element comes to stand at the front
+        if first:
+            parts = [_sliced(r, value, axis, first, 1, size - first), _sliced(r, value, axis, 0, 1, first)]
+            value = r.make("tensor.concat", parts, r.type(x), dim=to_attribute(axis))
+    return [value]
 
 
 @rule("torch.aten.narrow")

@@ -48,7 +48,7 @@ class LowerTorchToLinalgPass(Pass):
                 manager.enable_verifier(False)  # qcc's verifiers are Python; the driver verifies after the last pass
                 manager.run(module.operation)
             except ir.MLIRError as error:
-                raise unsupported(error) from None
+                raise unsupported(error, module) from None
         for op in walk(module, "func.func"):
             for name in [n for n in op.attributes if n.startswith("torch.")]:
                 del op.attributes[name]
@@ -64,8 +64,11 @@ def _is_torch(op: ir.Operation) -> bool:
     return op.name == "func.func" and "!torch." in str(op.attributes["function_type"])
 
 
-def unsupported(error: ir.MLIRError) -> QccError:
-    """Upstream's first diagnostic as a sentence that names the operation and its layer."""
+def unsupported(error: ir.MLIRError, module: ir.Module | None = None) -> QccError:
+    """Upstream's first diagnostic as a sentence that names the operation and its layer.
+
+    Upstream may complain about a constant that the operation leaves behind; then the operation itself is looked up in `module`.
+    """
     found = next(iter(error.error_diagnostics), None)
     if found is None:
         return QccError(f"the torch dialect cannot be lowered to linalg: {error}")
@@ -74,9 +77,14 @@ def unsupported(error: ir.MLIRError) -> QccError:
     what = kind[1] if kind else message.strip().splitlines()[0]
     if what == "torch.operator" and (named := re.search(r'name = "([^"]+)"', message)):
         what = named[1]
+    location = found.location
+    if what.startswith(("torch.constant.", "torch.prim.")) and module is not None:
+        left = (op for op in walk(module) if op.name.startswith("torch.") and not op.name.startswith(("torch.constant.", "torch.prim.")))
+        if (op := next(left, None)) is not None:
+            what, location = op.name, op.location
     return QccError(
         f"{what} cannot be lowered, neither by qcc nor on the generic path of the CPU; expected an operation that torch-mlir brings to "
         "linalg; write this layer with other operations",
-        layer=layer_name(found.location),
-        location=str(found.location),
+        layer=layer_name(location),
+        location=str(location),
     )

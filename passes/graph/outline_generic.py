@@ -232,9 +232,8 @@ def _own_constants(block: _BlockGraph) -> None:
 def is_ours(op: Any) -> bool:
     """Whether `op` belongs to the graph form itself rather than to the generic path."""
     if op.name == "tensor.concat":
-        kind = op.results[0].type
-        element = str(kind.element_type)
-        return kind.has_static_shape and (element == "f32" or element.startswith(("!quant.", "!qcc.")))
+        kinds = [value.type for value in (*op.operands, *op.results)]
+        return all(k.has_static_shape and str(k.element_type).startswith(("f32", "!quant.", "!qcc.")) for k in kinds)
     return op.name.startswith(("qcc.", "qtile.", "qisa.")) or op.name == "func.call"
 
 

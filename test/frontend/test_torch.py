@@ -120,6 +120,17 @@ class Function(nn.Module):
         return self.function(*xs)
 
 
+class First(nn.Module):
+    """The first result of a layer."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Any) -> Any:
+        return self.layer(x)[0]
+
+
 IMAGE = (2, 4, 8, 6)
 CASES: dict[str, tuple[Any, tuple[int, ...]]] = {
     "sub_alpha": (lambda x: torch.sub(x, x * 2, alpha=3), IMAGE),
@@ -147,6 +158,16 @@ CASES: dict[str, tuple[Any, tuple[int, ...]]] = {
     "causal": (lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True, scale=0.3), IMAGE),
     "generated_mask": (lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=torch.ones(8, 8).tril().bool()), IMAGE),
     "generated_positions": (lambda x: x + torch.arange(6).float() * torch.ones(6), IMAGE),
+    "uneven_pool": (lambda x: F.adaptive_avg_pool2d(x, (3, 4)), IMAGE),
+    "adaptive_max": (lambda x: F.adaptive_max_pool2d(x, (4, 3)), IMAGE),
+    "bilinear": (
+        lambda x: F.interpolate(x, scale_factor=2, mode="bilinear") + F.interpolate(x, (16, 12), mode="bilinear", align_corners=True),
+        IMAGE,
+    ),
+    "roll": (lambda x: torch.roll(x, (2, -1), (-1, 1)), IMAGE),
+    "extremes": (lambda x: x.max(1)[0] - x.min(1)[0], IMAGE),
+    "normalize": (lambda x: F.normalize(x, dim=1), IMAGE),
+    "shuffles": (lambda x: F.pixel_shuffle(x, 2).repeat_interleave(2, 1), IMAGE),
     "dropout": (lambda x: F.dropout(x, training=False) + x, IMAGE),
 }
 
@@ -167,6 +188,10 @@ LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "pool1d": (lambda: nn.Sequential(nn.MaxPool1d(3, 2, 1), nn.AvgPool1d(2), nn.AdaptiveAvgPool1d(1)), (2, 4, 16)),
     "batch_norm1d": (lambda: nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU()), (3, 6)),
     "norm_without_affine": (lambda: nn.Sequential(nn.BatchNorm2d(4, affine=False), nn.LayerNorm([8, 6], elementwise_affine=False)), IMAGE),
+    "prelu": (lambda: nn.Sequential(nn.PReLU(4), nn.PReLU(1)), IMAGE),
+    "group_norm": (lambda: nn.GroupNorm(2, 4), IMAGE),
+    "lstm": (lambda: First(nn.LSTM(4, 5, batch_first=True)), (2, 3, 4)),
+    "gru": (lambda: First(nn.GRU(4, 5, num_layers=2)), (2, 3, 4)),
     "multihead": (lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0), (2, 3, 8)),
 }
 
