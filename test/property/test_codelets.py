@@ -144,7 +144,7 @@ def test_linear(isa: str, seed: int, batch: list[int], inside: int, out: int, x_
 @EXAMPLES
 @given(
     seed=st.integers(0, 1 << 30),
-    batch=st.sampled_from([((), ()), ((2,), (2,)), ((2, 3), (2, 3)), ((2, 3), (1, 3)), ((2, 1), (3,))]),
+    batch=st.sampled_from([((), ()), ((2,), (2,)), ((2, 3), (2, 3)), ((2, 3), (1, 3)), ((2, 1), (3,)), ((2, 1, 3, 2), (2, 3, 1))]),
     m=st.integers(1, 20),
     k=st.integers(1, 20),
     n=st.integers(1, 40),

@@ -40,7 +40,7 @@ def matmul(lowering: Lowering, op: Any) -> set[Any]:
     y = lowering.result(absorbed[-1].results[0] if absorbed else op.results[0])
     compute, bytes_only = accumulation(op), all((kind := affine_of(v)) is not None and kind.bits <= 8 for v in op.operands)
     if compute == "lane_i32" and bytes_only and ISAS[lowering.isa].dot4:
-        a, b = (lowering.place(v) for v in op.operands)
+        a, b = mergeable(lowering, *(lowering.place(v) for v in op.operands), program, y)
         za, zb = (int(affine_of(v).zero_points[0]) + stored_offset(v.type) for v in op.operands)  # type: ignore[union-attr]
         _contract(lowering, a, _pack_bytes(lowering, b, y.shape[-2], za, zb), program, y, "dot4_u8s8")
     else:
@@ -69,10 +69,22 @@ def multiplicand(lowering: Lowering, op: Any, value: Any) -> Place:
 def multiply(lowering: Lowering, a: Place, b: Place, program: Program, y: Place, compute: str) -> None:
     """y [..., m, n] = steps(a [..., m, k] times b [..., k, n]); batch dimensions broadcast."""
     (m, n), k = y.shape[-2:], a.shape[-1]
+    a, b = mergeable(lowering, a, b, program, y)
     tile = choose_tile(lowering.isa, compute, 1, m, n, k, one_row=True, summed=False)
     place, strides = _pack(lowering, b, tile[2], ISAS[lowering.isa].lanes)
     block = k * tile[2] * ISAS[lowering.isa].lanes
     _contract(lowering, a, Packed(place, b.shape[:-2], tuple(strides), block, tile), program, y, compute)
+
+
+def mergeable(lowering: Lowering, a: Place, b: Place, program: Program, y: Place) -> tuple[Place, Place]:
+    """a, b and the program's operands such that their batch dimensions merge into two: copied, broadcast, where they do not."""
+    batch = y.shape[:-2]
+    packed = _over(batch, b.shape[:-2], row_major(b.shape[:-2]))
+    strides = [a.broadcast([*batch, *a.shape[-2:]]).strides[:-2], packed, *[p.strides[:-2] for p in (*program.operands, y)]]
+    if not batch or len(elementwise.collapse(batch, strides)[0]) <= 2:
+        return a, b
+    program.operands[:] = [elementwise.convert(lowering, p, p.element, 0) for p in program.operands]
+    return tuple(elementwise.convert(lowering, p.broadcast([*batch, *p.shape[-2:]]), p.element, 0) for p in (a, b))  # type: ignore[return-value]
 
 
 def _contract(lowering: Lowering, a: Place, b: Packed, program: Program, y: Place, compute: str) -> None:
