@@ -90,7 +90,7 @@ def _to_integer(rounded: Array, zero_point: Array, low: int, high: int) -> Array
     """clamp(rounded + zero_point, low, high) as i64, clamped before the conversion so that no float overflows it; NaN gives low."""
     zero = np.asarray(zero_point, np.int64)
     bounded = np.fmin(np.fmax(rounded, (low - zero).astype(F32)), (high - zero).astype(F32))
-    return bounded.astype(np.int64) + zero
+    return np.clip(bounded.astype(np.int64) + zero, low, high)  # binary32 may have rounded a bound of more than 24 bits outwards
 
 
 def _i64(x: Array) -> Array:

@@ -20,6 +20,12 @@ def test_quantize_rounds_ties_to_even_and_saturates() -> None:
     assert y.tolist() == [3, 5, 5, 3, 1, 7, -8, 7, -8, -8]
 
 
+def test_quantize_saturates_at_bounds_that_binary32_cannot_hold() -> None:
+    x = np.array([1e30, -1e30], np.float32)
+    y = meaning.quantize(x, scale=np.float32(1), zero_point=np.int64(1), qmin=-(1 << 31), qmax=(1 << 31) - 1)
+    assert y.tolist() == [(1 << 31) - 1, -(1 << 31)]
+
+
 def test_requantize_rounds_each_step_to_binary32() -> None:
     acc = np.array([16777217, 16777219, -16777217], np.int64)  # not binary32 numbers: the conversion rounds first
     y = meaning.requantize(acc, multiplier=np.float32(1), zero_point=np.int64(0), low=-(1 << 31), high=(1 << 31) - 1)
