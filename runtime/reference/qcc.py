@@ -89,8 +89,8 @@ def shift_right(product: Array, shift: Array, rounding: str) -> Array:
 def _to_integer(rounded: Array, zero_point: Array, low: int, high: int) -> Array:
     """clamp(rounded + zero_point, low, high) as i64, clamped before the conversion so that no float overflows it; NaN gives low."""
     zero = np.asarray(zero_point, np.int64)
-    bounded = np.fmin(np.fmax(rounded, (low - zero).astype(F32)), (high - zero).astype(F32))
-    return np.clip(bounded.astype(np.int64) + zero, low, high)  # binary32 may have rounded a bound of more than 24 bits outwards
+    wide = rounded.astype(np.float64)  # holds every bound exactly, which binary32 does not above 24 bits
+    return np.fmin(np.fmax(wide, low - zero), high - zero).astype(np.int64) + zero
 
 
 def _i64(x: Array) -> Array:
