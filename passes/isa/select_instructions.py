@@ -153,7 +153,11 @@ class _Nest:
         self.source = address[operands[0]] + self.layout["source_offset"]
         self.image = address[operands[1]]
         self.target = address[operands[2]] + self.layout["target_offset"]
-        self.residual = address[operands[3]] + self.sum["offset"] if self.sum else 0
+        self.residual = 0
+        if self.sum:
+            self.residual = (
+                self.image + self.sum["constant_word"] if "constant_word" in self.sum else address[operands[3]] + self.sum["offset"]
+            )
         self.padding = self.image + op_attribute(op, "padding_word")
         self.parameter_table = self.image + op_attribute(op, "parameters_word")
         self.pixels = self.window["images"] * self.window["out_height"] * self.window["out_width"]

@@ -23,7 +23,9 @@ Guarantees: `@main` holds calls of segments and constants only; accelerator segm
 operation on the host has its reason among the remarks. Segments are in dependence order; an operation stands in the
 earliest segment it can.
 Why: a segment border costs a conversion between bytes and bit-planes and a wait for the other side, so there are as few as the
-dependences allow; an accelerator segment without a product or a pooling is not worth one.
+dependences allow. A segment that only moves data is not worth one; one that only adds or rescales is, because CPU
+codelets compute in
+mode f32 and the integer form says fixed.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from qcc.passes.base import Pass, PassContext
 from qcc.passes.tile._accelerator import rules
 from qcc.passes.values import users
 
-_WORTH_A_SEGMENT = (*rules.PRODUCTS, "qcc.max_pool2d", "qcc.avg_pool2d")
+_WORTH_A_SEGMENT = (*rules.PRODUCTS, "qcc.max_pool2d", "qcc.avg_pool2d", "qcc.add", "qcc.sub", "qcc.requantize")
 _HOST_OPERATIONS = ("qcc.quantize", "qcc.dequantize", *rules.VIEWS)  # not worth a remark
 
 
@@ -57,7 +59,7 @@ def _partition(module: ir.Module, function: Any, context: PassContext) -> None:
     stages = _stages(work, decision.reasons)
     while poor := _stages_not_worth_it(stages) or _stranded_views(stages, decision.axes):
         for op in poor:
-            decision.reasons[op] = "no product or pooling stands beside it"
+            decision.reasons[op] = "nothing that computes stands beside it"
         stages = _stages(work, decision.reasons)
     for op in work:
         reason = decision.reasons[op]

@@ -161,6 +161,9 @@ def _emit(layer: Layer, c: Configuration, at: ir.InsertionPoint, context: PassCo
     padding_word = len(image) // c.word_bytes
     if layer.window.padded:
         image += _padding(layer, c)
+    constant_word = len(image) // c.word_bytes
+    if layer.residual is not None and layer.residual.source.constant is not None:
+        image += bitplanes.pack(layer.residual.source.constant, layer.residual.source.planes, c.word_bits).tobytes()
     weights = _make_buffer(
         Buffer(layer.name, 1, 1, "weights"), len(image), np.frombuffer(image, np.uint8).view(np.int8), at, layer.location
     )
@@ -184,7 +187,6 @@ def _emit(layer: Layer, c: Configuration, at: ir.InsertionPoint, context: PassCo
     total = None
     if residual is not None:
         other = residual.source
-        assert other.buffer is not None
         total = {
             **residual.scale,
             "zero_point": residual.zero_point,
@@ -193,10 +195,12 @@ def _emit(layer: Layer, c: Configuration, at: ir.InsertionPoint, context: PassCo
             "planes": other.planes,
             "signed": int(other.signed),
             "offset": other.offset,
-            "pixel_words": other.buffer.pixel_words,
+            "pixel_words": other.buffer.pixel_words if other.buffer is not None else 0,  # 0: one pixel for all
         }
+        if other.constant is not None:
+            total["constant_word"] = constant_word
     operands = [_buffer_of(source, c, at, layer.location), weights, _buffer_of(target, c, at, layer.location)]
-    if residual is not None:
+    if residual is not None and residual.source.constant is None:
         operands.append(_buffer_of(residual.source, c, at, layer.location))
     create(
         "qtile.matmul_tiles",

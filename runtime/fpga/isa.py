@@ -150,7 +150,7 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
             Field("first", 12, "index in the tile of the first pixel"),
             Field("count", 12, "pixels"),
             Field("run_words", 16, "words per pixel, and from one group to the next in the buffer"),
-            Field("pixel_words", 16, "words from one pixel to the next in DRAM"),
+            Field("pixel_words", 16, "words from one pixel to the next in DRAM; 0 reads one pixel for all"),
         ),
     ),
     Instruction(

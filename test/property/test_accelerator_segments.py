@@ -239,6 +239,28 @@ def test_residual_sums(seed, fmt, channels, configuration, kind, stranger):
     seed=st.integers(0, 10**6),
     fmt=FORMATS,
     channels=st.integers(1, 40),
+    configuration=st.sampled_from(CONFIGURATIONS),
+    behind=st.booleans(),
+)
+def test_sums_with_a_constant_per_channel(seed, fmt, channels, configuration, behind):
+    shape = [2, 3, channels]
+    builder, x = start(seed, shape, fmt)
+    value = x
+    if behind:
+        acc, result = builder.linear(x, shape, channels)
+        value = builder.requantize(acc, result, 2)[:2]
+    constant = builder.constant(builder.rng.integers(-100, 100, [channels]), "i8", "!quant.uniform<i8:f32, 0.5:3>")
+    operands = [value, constant] if builder.rng.random() < 0.5 else [constant, value]
+    kind, out = builder.rng.choice(["add", "sub"]), builder.result_kind()
+    y = builder.emit(f'"qcc.{kind}"', operands, builder.fixed(2, "multipliers") + builder.clamp(out), builder.tensor(shape, out[0]))
+    check(builder, y, configuration, seed)
+
+
+@SLOW
+@given(
+    seed=st.integers(0, 10**6),
+    fmt=FORMATS,
+    channels=st.integers(1, 40),
     kernel=st.integers(1, 3),
     stride=st.integers(1, 2),
     pad=st.integers(0, 1),

@@ -47,6 +47,7 @@ class Placement:
     offset: int = 0
     gather: Window | None = None  # of a segment's input: the driver stores windows of the tensor instead of its pixels
     gather_value: int = 0  # what a tap outside the image reads
+    constant: np.ndarray | None = None  # one pixel's stored integers that stand for all pixels; has no buffer
 
     @property
     def planes(self) -> int:

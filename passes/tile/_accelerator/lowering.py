@@ -197,18 +197,11 @@ class Lowering:
                 product, name, source, window, weights, post, pad, index = self.waiting.pop(op)
                 self._add(product, result, name, source, window, weights, post, pad=pad, residual=self._residual(op, index, name))
             else:
-                source = self._placed(op.operands[0], self.axes[result])
+                index = int(constant_array(op.operands[0]) is not None)
+                source = self._placed(op.operands[index], self.axes[result])
                 weights = self._identity(source, 1)
-                self._add(
-                    op,
-                    result,
-                    name,
-                    source,
-                    _pixelwise(source),
-                    weights,
-                    _copied(source, weights.outputs),
-                    residual=self._residual(op, 0, name),
-                )
+                post, residual = _copied(source, weights.outputs), self._residual(op, index, name)
+                self._add(op, result, name, source, _pixelwise(source), weights, post, residual=residual)
         elif op.name == "qcc.max_pool2d":
             source = self._placed(op.operands[0], 1)
             window = _window(source, op, op_attribute(op, "kernel"), shape_of(result), op_attribute(op, "dilations"))
@@ -320,7 +313,7 @@ class Lowering:
         """The addition of operand 1 - `index` of `total` to what the post unit has from operand `index`."""
         other, kind = total.operands[1 - index], per_tensor(total.results[0])
         assert kind is not None
-        source = self._compact(self._placed(other, self.axes[total.results[0]]), name, total.location)
+        source = self._addend(other, total, name)
         multipliers = [int(m) for m in np.asarray(op_attribute(total, "multipliers"))]
         if total.name == "qcc.sub":
             multipliers[1] = -multipliers[1]
@@ -333,6 +326,15 @@ class Lowering:
             "zero_b": _zero_point(other),
         }
         return Residual(source, scale, int(kind.zero_points[0]), low, high)
+
+    def _addend(self, value: Any, total: Any, name: str) -> Placement:
+        """Where the residual of `total` lies: a tensor, or one constant pixel."""
+        axis, shape = self.axes[total.results[0]], shape_of(total.results[0])
+        constant = rules.channel_constant(value, shape, axis)
+        if constant is None:
+            return self._compact(self._placed(value, axis), name, total.location)
+        low, high = int(constant.min()), int(constant.max())
+        return Placement([1, shape[axis]], 1, low, high, np.arange(shape[axis]), self.word_bits, constant=constant)
 
     def _compact(self, source: Placement, name: str, location: Any) -> Placement:
         """`source` with its channels at neighbouring bits: itself, or a copy without the gaps of a concatenation."""

@@ -221,21 +221,38 @@ def _requantize(op: Any, axes: dict[Any, int]) -> int:
 
 
 def _sum(op: Any, axes: dict[Any, int]) -> int:
-    _activation(op.operands[0])
-    _activation(op.operands[1])
     _result(op)
     if op_attribute(op, "multipliers") is None:
         raise Refused("it computes on real numbers")
     _fixed(op, "it adds")
-    if shape_of(op.operands[0]) != shape_of(op.operands[1]):
-        raise Refused("it broadcasts an operand")
-    known = [axes[v] for v in op.operands if v in axes]
-    axis = known[0] if known else _default_axis(op.operands[0])
+    tensors = [v for v in op.operands if constant_array(v) is None]
+    if not tensors:
+        raise Refused("both of its operands are constant")
+    for value in tensors:
+        _activation(value)
+        if shape_of(value) != shape_of(op.results[0]):
+            raise Refused("it broadcasts an operand")
+    known = [axes[v] for v in tensors if v in axes]
+    axis = known[0] if known else _default_axis(tensors[0])
     if axis == FLAT:
         raise Refused("it adds flattened tensors")
-    for value in op.operands:
+    for value in tensors:
         _demand(value, axis, axes)
+    for value in op.operands:
+        if constant_array(value) is not None and channel_constant(value, shape_of(op.results[0]), axis) is None:
+            raise Refused("one of its operands is a constant tensor that differs from pixel to pixel")
     return axis
+
+
+def channel_constant(value: Any, shape: list[int], axis: int) -> np.ndarray | None:
+    """Stored integers per channel of a quantized constant that broadcasts along `axis` of `shape` only, else None."""
+    stored, kind = constant_array(value), per_tensor(value)
+    if stored is None or kind is None or kind.bits > MAX_ACTIVATION_PLANES:
+        return None
+    sizes = [1] * (len(shape) - stored.ndim) + list(stored.shape)
+    if len(sizes) != len(shape) or any(size != 1 for place, size in enumerate(sizes) if place != axis):
+        return None
+    return np.broadcast_to(stored.reshape(-1).astype(np.int64), (shape[axis],))
 
 
 def _pool(op: Any, axes: dict[Any, int]) -> int:

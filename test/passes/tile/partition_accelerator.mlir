@@ -73,11 +73,22 @@ func.func @main(%q: tensor<2x2x!x>) -> tensor<2x2xi32> {
 
 !x = !quant.uniform<u8:f32, 0.5:3>
 
-// An addition alone is not worth a segment.
+// An addition in mode fixed runs on the accelerator, also alone; of a constant it takes one that varies along channels only.
 // CHECK-LABEL: @main
-// CHECK-NEXT: call @host_0
+// CHECK-NEXT: call @accelerator_1
+// CHECK-NEXT: call @host_2
+// CHECK: @accelerator_1
+// CHECK: qcc.add
+// CHECK: qcc.add
+// CHECK-NEXT: return
+// CHECK: @host_2
+// CHECK: qcc.add
 // CHECK-NEXT: return
 func.func @main(%a: tensor<2x2x!x>, %b: tensor<2x2x!x>) -> tensor<2x2x!x> {
-  %y = "qcc.add"(%a, %b) {mode = "fixed", multipliers = dense<[3, 5]> : tensor<2xi32>, shift = dense<3> : tensor<1xi32>, rounding = "half_even"} : (tensor<2x2x!x>, tensor<2x2x!x>) -> tensor<2x2x!x>
-  return %y : tensor<2x2x!x>
+  %c = "qcc.constant"() {value = dense<[1, 2]> : tensor<2xui8>} : () -> tensor<2x!x>
+  %d = "qcc.constant"() {value = dense<[[1], [2]]> : tensor<2x1xui8>} : () -> tensor<2x1x!x>
+  %x = "qcc.add"(%a, %b) {mode = "fixed", multipliers = dense<[3, 5]> : tensor<2xi32>, shift = dense<3> : tensor<1xi32>, rounding = "half_even"} : (tensor<2x2x!x>, tensor<2x2x!x>) -> tensor<2x2x!x>
+  %y = "qcc.add"(%c, %x) {mode = "fixed", multipliers = dense<[3, 5]> : tensor<2xi32>, shift = dense<3> : tensor<1xi32>, rounding = "half_even"} : (tensor<2x!x>, tensor<2x2x!x>) -> tensor<2x2x!x>
+  %z = "qcc.add"(%y, %d) {mode = "fixed", multipliers = dense<[3, 5]> : tensor<2xi32>, shift = dense<3> : tensor<1xi32>, rounding = "half_even"} : (tensor<2x2x!x>, tensor<2x1x!x>) -> tensor<2x2x!x>
+  return %z : tensor<2x2x!x>
 }
