@@ -37,7 +37,7 @@ def metadata(
         "outputs": [_tensor(entry) for entry in attributes["qcc.outputs"]],
         "arena_bytes": op_attribute(module.operation, "qcc.arena_bytes", 0),
         "weights_bytes": op_attribute(module.operation, "qcc.weights_bytes", 0),
-        "weights_sha256": hashlib.sha256(memoryview(blob)).hexdigest(),
+        "weights_sha256": hashlib.sha256(blob.tobytes()).hexdigest(),
         "bytes_per_run": sum(step["bytes"] for step in steps),
         "steps": steps,
         "report": {"layers": [], "remarks": [], **kept},
