@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 
 from qcc.compiler.frontend.onnx_graph import OnnxGraph, node_value_info, rename
@@ -23,7 +25,7 @@ def expand_functions(graph: OnnxGraph) -> bool:
 
 def _body(graph: OnnxGraph, source: onnx.NodeProto) -> onnx.GraphProto | None:
     """The operator's definition for the types and attributes at hand, or None where it has none."""
-    schema = onnx.defs.get_schema(source.op_type, max_inclusive_version=graph.opset, domain="")
+    schema: Any = onnx.defs.get_schema(source.op_type, max_inclusive_version=graph.opset, domain="")
     versions = [v for v in schema.context_dependent_function_opset_versions if v <= graph.opset]
     if not versions or any(name and name not in graph.kinds for name in source.input):
         return None

@@ -141,7 +141,9 @@ class OnnxGraph:
         for name, array in self.arrays.items():
             self.kinds[name] = (helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
         for output, found in zip(self.model.graph.output, graph.output, strict=True):
-            if found.type.HasField("tensor_type") and found.type.tensor_type.HasField("shape"):
+            if output.name in self.arrays:
+                output.type.CopyFrom(helper.make_tensor_type_proto(*self.kinds[output.name]))
+            elif found.type.HasField("tensor_type") and found.type.tensor_type.HasField("shape"):
                 output.type.CopyFrom(found.type)
 
     def _take_payloads(self) -> None:

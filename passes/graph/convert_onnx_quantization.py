@@ -100,7 +100,7 @@ def _convert_quantize(op: Any) -> None:
         op.erase()
         return
     if kind.element_type.storage_type_integral_width != y.builtin.element_type.width:
-        raise error_at(op, f"the integers of {kind.element_type} are used outside dequantize operators, expected a width that ONNX has")
+        raise error_at(op, f"integers of {kind.element_type} leave the model, expected a width that torch types have: 4, 8, 16 or 32 bits")
     integers = create("quant.scast", [stored], [y.builtin]).result
     replace_op(op, [create("torch_c.from_builtin_tensor", [integers], [y.torch]).result])
 
@@ -121,7 +121,12 @@ def _convert_dequantize(op: Any, kind: ir.RankedTensorType) -> None:
             raise error_at(op, str(problem)) from None
         stored = create("qcc.constant", [], [kind], {"value": weights.constant_attribute(payload, _resource_name(op))}).result
     else:
-        stored = create("quant.scast", [_as_builtin(op.operands[0], _tensor_of(op, op.operands[0]))], [kind]).result
+        integers = _tensor_of(op, op.operands[0])
+        if kind.element_type.storage_type_integral_width != integers.builtin.element_type.width:
+            raise error_at(
+                op, f"integers of {kind.element_type} enter the model, expected a width that torch types have: 4, 8, 16 or 32 bits"
+            )
+        stored = create("quant.scast", [_as_builtin(op.operands[0], integers)], [kind]).result
     _replace_dequantize(op, stored)
 
 
