@@ -298,7 +298,11 @@ class _Window:
         require(len(shape) in (rank + 1, rank + 2), f"pooling of {len(shape)} axes")
         self._reader = r
         self.shape = shape if len(shape) == rank + 2 else [1, *shape]
-        sizes = [r.integers(kernel), r.integers(strides) or r.integers(kernel), r.integers(padding), dilations]
+        steps = r.integers(strides) or r.integers(kernel)
+        if len(steps) == 2 * rank:  # torch-mlir writes the dilations of ONNX's AveragePool behind the strides
+            require(all(d == 1 for d in steps[rank:]), "average pooling with dilations")
+            steps = steps[:rank]
+        sizes = [r.integers(kernel), steps, r.integers(padding), dilations]
         self.kernel, self.strides, low, self.dilations = (v * rank if len(v) == 1 else v for v in sizes)
         if rank == 1:
             self.shape = [*self.shape[:2], 1, self.shape[2]]

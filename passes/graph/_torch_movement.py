@@ -74,6 +74,7 @@ def _slice(r: Reader, op: Any) -> Sequence[Any]:
     x, axis, start, _, step = op.operands
     shape = r.shape(x)
     at = axis_of(r.integer(axis), len(shape), op)
+    require(r.integer(step) > 0, "a slice that steps backwards")
     first = 0 if r.is_none(start) else r.integer(start)
     first = min(max(first + shape[at] if first < 0 else first, 0), shape[at])
     return [_sliced(r, r.builtin(x), at, first, r.integer(step), r.shape(op.results[0])[at])]

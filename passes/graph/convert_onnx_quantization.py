@@ -100,7 +100,7 @@ def _convert_quantize(op: Any) -> None:
         op.erase()
         return
     if kind.element_type.storage_type_integral_width != y.builtin.element_type.width:
-        raise error_at(op, f"integers of {kind.element_type} leave the model, expected a width that torch types have: 4, 8, 16 or 32 bits")
+        raise error_at(op, f"integers of {kind.element_type} leave the model, expected a width of torch types: 4, 8, 16 or 32 bits")
     integers = create("quant.scast", [stored], [y.builtin]).result
     replace_op(op, [create("torch_c.from_builtin_tensor", [integers], [y.torch]).result])
 

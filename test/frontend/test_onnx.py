@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -83,6 +84,22 @@ def test_a_branch_that_shapes_decide_is_chosen(batch: int) -> None:
     source = model(nodes, {"x": (FLOAT, ["N", 2])}, ["y"], {"one": np.array([1]), "two": np.float32(2)})
     x = np.ones((batch, 2), np.float32)
     assert np.array_equal(evaluate(source, x, batch=batch)[0], -x if batch == 1 else x + 2)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"strides": [2, 3]}, {"pads": [1, 0, 1, 0], "count_include_pad": 1}, {"dilations": [2, 2]}])
+def test_average_pooling(attributes: dict[str, Any]) -> None:
+    source = model(
+        [helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[2, 3], **attributes)], {"x": (FLOAT, [2, 3, 8, 9])}, ["y"], {}
+    )
+    x = np.random.default_rng(0).normal(size=(2, 3, 8, 9)).astype(np.float32)
+    np.testing.assert_allclose(evaluate(source, x)[0], ReferenceEvaluator(source).run(None, {"x": x})[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_slice_that_steps_backwards() -> None:
+    constants = {"start": np.array([-1]), "end": np.array([-100]), "axis": np.array([1]), "step": np.array([-2])}
+    source = model([helper.make_node("Slice", ["x", *constants], ["y"])], {"x": (FLOAT, [2, 7])}, ["y"], constants)
+    x = np.random.default_rng(0).normal(size=(2, 7)).astype(np.float32)
+    assert np.array_equal(evaluate(source, x)[0], x[:, ::-2])
 
 
 def test_an_operator_without_conversion_is_written_out_by_its_definition() -> None:
