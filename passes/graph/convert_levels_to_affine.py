@@ -12,8 +12,8 @@ The range of the affine type is the one of the levels, so that later forms still
 up to 16 bits, codebook indices the integer levels they name.
 
 Requires: graph form; scales per tensor or per index of one axis.
-Guarantees: real values unchanged. Constants without integer values (asymmetric ternary, real codebooks, minifloats, powers of two over more
-than 16 bits) keep their type, are multiplied in float, and the context says so. Facts per layer: weight_format.
+Guarantees: real values unchanged. Constants without integer values (asymmetric ternary, real codebooks, small floats, powers of two over
+more than 16 bits) become float constants, and the context says so. Facts per layer: weight_format.
 Why: one integer path for all of them; each level type gets a storage form and codelets of its own where that pays.
 """
 
@@ -26,8 +26,9 @@ import numpy as np
 from qcc.dialects import compressed_types, element_types
 from qcc.dialects.integer_values import integer_scale, integers
 from qcc.dialects.mlir import create, ir, layer_name, replace_op, walk
+from qcc.dialects.real_values import decode
 from qcc.passes.base import Pass, PassContext
-from qcc.passes.values import constant_array, make_constant, users
+from qcc.passes.values import constant_array, make_constant, make_float_constant, users
 
 _MOST_BITS = 16
 
@@ -50,17 +51,28 @@ def _convert(op: Any, kind: ir.RankedTensorType, name: str, context: PassContext
     layers = [layer_name(user.location) for dequantize in users(op.results[0]) for user in users(dequantize.results[0])]
     element, values = _affine(op, kind)
     if element is None or values is None:
+        _make_float(op, kind)
         context.remarks.append(
-            f"{', '.join(layers) or 'constant'}: weights of {name} levels are multiplied in float: they are no integers times scales"
+            f"{', '.join(layers) or 'constant'}: {name} weights are multiplied in float: they are no integers times a scale"
         )
-        return
-    constant = make_constant(values, element, op, name=layer_name(op.location))
-    for user in users(op.results[0]):
-        at = ir.InsertionPoint(user)
-        replace_op(user, create("qcc.dequantize", [constant], [user.results[0].type], loc=user.location, ip=at).results)
-    op.erase()
+    else:
+        constant = make_constant(values, element, op, name=layer_name(op.location))
+        for user in users(op.results[0]):
+            at = ir.InsertionPoint(user)
+            replace_op(user, create("qcc.dequantize", [constant], [user.results[0].type], loc=user.location, ip=at).results)
+        op.erase()
     for layer in layers:
         context.fact(layer, weight_format=name)
+
+
+def _make_float(op: Any, kind: ir.RankedTensorType) -> None:
+    """Replace the dequantized constant by its real values."""
+    stored = constant_array(op.results[0])
+    assert stored is not None
+    real = make_float_constant(decode(stored, kind), op, name=layer_name(op.location))
+    for user in users(op.results[0]):
+        replace_op(user, [real])
+    op.erase()
 
 
 def _affine(op: Any, kind: ir.RankedTensorType) -> tuple[Any, np.ndarray | None]:

@@ -12,43 +12,16 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects import compressed_types as types
-from qcc.dialects import element_types, weights
+from qcc.dialects import element_types, minifloat, weights
 from qcc.dialects.errors import QccError
-from qcc.dialects.integer_values import expand_blocks, integer_scale, integers, levels
+from qcc.dialects.integer_values import expand_blocks, integer_scale, integers
 from qcc.dialects.mlir import ir
-from qcc.runtime.reference import minifloat
+from qcc.dialects.real_values import block_unit, decode
 from qcc.runtime.reference import qcc as meaning
 
 Array = np.ndarray[Any, Any]
 F32 = np.float32
 __all__ = ["decode", "encode", "expand_blocks", "integer_scale", "integers", "microscale", "zero"]
-MXINT8_UNIT = F32(2.0**-6)  # an i8 element of a microscaling block counts in sixty-fourths (OCP MX v1.0, 5.3.4)
-
-
-def decode(stored: Array, kind: ir.RankedTensorType) -> Array:
-    """Real values of `stored`, f32 in `kind`'s shape."""
-    shape = kind.shape
-    if (a := element_types.affine(kind)) is not None:
-        return integers(stored, kind).astype(F32) * a.expand(a.scales, shape)
-    match types.describe(kind):
-        case types.Binary(scales=scales):
-            return stored.astype(F32) * expand_blocks(scales, shape)
-        case types.Ternary() as d:
-            return np.where(stored > 0, expand_blocks(d.positive, shape), np.where(stored < 0, -expand_blocks(d.negative, shape), F32(0)))
-        case types.Log2() as d:
-            code = stored.astype(np.int32)
-            power = np.ldexp(np.sign(code).astype(F32), d.least + np.abs(code) - 1)
-            return power * expand_blocks(d.scales, shape)
-        case types.Codebook() as d:
-            return levels(stored, d).astype(F32) * expand_blocks(d.scales, shape)
-        case types.Scaled(scales=scales):
-            return stored.astype(F32) * expand_blocks(scales, shape)
-        case types.Blockscaled() as d:
-            return stored.astype(F32) * _unit(d) * expand_blocks(d.scales.astype(F32), shape)
-        case types.Minifloat() as d:
-            return minifloat.decode(stored, d) * expand_blocks(d.scales, shape)
-        case None:
-            return stored.astype(F32)
 
 
 def encode(real: Array, kind: ir.RankedTensorType) -> Array:
@@ -79,7 +52,7 @@ def encode(real: Array, kind: ir.RankedTensorType) -> Array:
         case types.Scaled() as d:
             return _to_float(real / expand_blocks(d.scales, shape), dtype)
         case types.Blockscaled() as d:
-            mantissa = real / expand_blocks(d.scales.astype(F32), shape) / _unit(d)
+            mantissa = real / expand_blocks(d.scales.astype(F32), shape) / block_unit(d)
             return _to_float(mantissa, dtype) if dtype.kind != "i" else np.clip(np.rint(mantissa), -127, 127).astype(dtype)
         case types.Minifloat() as d:
             return minifloat.encode(real / expand_blocks(d.scales, shape), d)
@@ -112,10 +85,6 @@ def microscale(real: Array, element: ir.Type, block: Sequence[int]) -> types.Blo
     exponent = np.where(greatest > 0, np.frexp(greatest)[1] - 1 - top, 0)
     scales = np.ldexp(F32(1), np.clip(exponent, -126, 127)).astype(weights.numpy_dtype(ir.Float8E8M0FNUType.get()))
     return types.Blockscaled(element, tuple(block), scales)
-
-
-def _unit(d: types.Blockscaled) -> np.float32:
-    return MXINT8_UNIT if str(d.element) == "i8" else F32(1)
 
 
 def _nearest_level(x: Array, d: types.Codebook) -> Array:

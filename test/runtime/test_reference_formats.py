@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from qcc.dialects import compressed_types as types
-from qcc.dialects import element_types
+from qcc.dialects import element_types, minifloat
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import create_context, ir
-from qcc.runtime.reference import formats, minifloat
+from qcc.runtime.reference import formats
 
 ONE = np.ones(1, np.float32)
 BUILTIN = {  # ml_dtypes name -> exponent bits, mantissa bits, bias, special values

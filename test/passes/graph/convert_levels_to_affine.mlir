@@ -11,9 +11,9 @@ func.func @binary(%x: tensor<1x2xf32>) -> tensor<1x2xf32> {
   return %y : tensor<1x2xf32>
 }
 
-// Levels of different size have no common scale; equal ones do.
+// Levels of different size have no common scale and become floats; equal ones have one.
 // CHECK-LABEL: @ternary
-// CHECK: -> tensor<3x!qcc.ternary<
+// CHECK: dense<[2.500000e-01, 0.000000e+00, -5.000000e-01]> : tensor<3xf32>
 // CHECK: dense<[1, 0, -1]> : tensor<3xi8>{{.*}}!quant.uniform<i2<-1:1>:f32, 5.000000e-01>
 func.func @ternary() -> (tensor<3xf32>, tensor<3xf32>) {
   %w = "qcc.constant"() {value = dense<[1, 0, -1]> : tensor<3xi8>} : () -> tensor<3x!qcc.ternary<dense<0.5> : tensor<1xf32>, dense<0.25> : tensor<1xf32>>>
@@ -30,4 +30,14 @@ func.func @log2() -> tensor<4xf32> {
   %w = "qcc.constant"() {value = dense<[1, 2, 0, -4]> : tensor<4xi8>} : () -> tensor<4x!qcc.log2<4 : i64, true, -3 : i64, dense<1.0> : tensor<1xf32>>>
   %f = "qcc.dequantize"(%w) : (tensor<4x!qcc.log2<4 : i64, true, -3 : i64, dense<1.0> : tensor<1xf32>>>) -> tensor<4xf32>
   return %f : tensor<4xf32>
+}
+
+// A codebook of real levels is looked up at compile time.
+// CHECK-LABEL: @codebook
+// CHECK: dense<[0.000000e+00, 4.000000e+00]> : tensor<2xf32>
+// CHECK-NEXT: return
+func.func @codebook() -> tensor<2xf32> {
+  %w = "qcc.constant"() {value = dense<[1, 2]> : tensor<2xui8>} : () -> tensor<2x!qcc.codebook<dense<[-1.5, 0.0, 2.0]> : tensor<3xf32>, dense<2.0> : tensor<1xf32>>>
+  %f = "qcc.dequantize"(%w) : (tensor<2x!qcc.codebook<dense<[-1.5, 0.0, 2.0]> : tensor<3xf32>, dense<2.0> : tensor<1xf32>>>) -> tensor<2xf32>
+  return %f : tensor<2xf32>
 }
