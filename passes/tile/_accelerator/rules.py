@@ -129,6 +129,8 @@ def _axis_of_result(op: Any, axes: dict[Any, int]) -> int:
 def _activation(value: Any) -> Any:
     """Affine parameters of an activation that fits the datapath; raises Refused."""
     kind = per_tensor(value)
+    if isinstance(ir.RankedTensorType(value.type).element_type, ir.FloatType):
+        raise Refused("it computes on real numbers")
     if kind is None:
         raise Refused(f"its input is {ir.RankedTensorType(value.type).element_type}, expected one scale per tensor")
     if kind.bits > MAX_ACTIVATION_PLANES:
@@ -221,9 +223,9 @@ def _requantize(op: Any, axes: dict[Any, int]) -> int:
 
 
 def _sum(op: Any, axes: dict[Any, int]) -> int:
-    _result(op)
     if op_attribute(op, "multipliers") is None:
         raise Refused("it computes on real numbers")
+    _result(op)
     _fixed(op, "it adds")
     tensors = [v for v in op.operands if constant_array(v) is None]
     if not tensors:
