@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
+from torch.export.graph_signature import InputKind, InputSpec, OutputKind, TensorArgument
 from torch.fx.node import map_arg
+
+from qcc.dialects.errors import QccError
 
 _LARGE = 1 << 20  # elements; a constant above this is computed at import only where it does not grow
 
@@ -28,6 +30,7 @@ def prepare(program: Any) -> Any:
     if any(node.target in table for node in program.graph.nodes):
         program = _decomposed(program, table)
     _restore_batch_norm(program.graph)
+    _drop_writes(program)
     fold_constants(program)
     return program
 
@@ -69,6 +72,21 @@ def _mutates(program: Any) -> bool:
 def _has_subclasses(program: Any) -> bool:
     """Whether a weight is a tensor subclass, as torchao's `quantize_` makes them."""
     return any(type(value) not in (torch.Tensor, torch.nn.Parameter) for value in program.state_dict.values())
+
+
+def _drop_writes(program: Any) -> None:
+    """Writing to the caller's input is left out: an in-place activation on the input is no part of the result.
+
+    Raises QccError for a model that keeps state from one run to the next.
+    """
+    signature, output = program.graph_signature, next(node for node in program.graph.nodes if node.op == "output")
+    for spec in signature.output_specs:
+        if spec.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION):
+            raise QccError(f"the model writes to '{spec.target}' ({spec.kind.name.lower()}), expected one without state between runs")
+    kept = [i for i, spec in enumerate(signature.output_specs) if spec.kind == OutputKind.USER_OUTPUT]
+    if len(kept) < len(signature.output_specs):
+        output.args = (tuple(output.args[0][i] for i in kept),)
+        signature.output_specs = [signature.output_specs[i] for i in kept]
 
 
 def _restore_batch_norm(graph: Any) -> None:

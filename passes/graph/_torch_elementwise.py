@@ -112,8 +112,10 @@ def _operand(r: Reader, op: Any, value: Any) -> Any:
     r.f32(op.results[0])
     require(len(r.shape(op.results[0])) > 0, "a scalar result")
     known = r.known(value)
-    if known is not None and (known.ndim == 0 or known.dtype != np.float32) and known.size == 1:
+    if known is not None and known.size == 1 and (known.ndim == 0 or known.dtype != np.float32):
         return _one(r, float(known.reshape(-1)[0]))
+    if known is not None and known.dtype.kind in "iub":
+        return r.constant(known.astype(np.float32))
     r.f32(value)
     x = r.builtin(value)
     return x if r.shape(value) else r.reshape(x, [1])

@@ -45,18 +45,20 @@ def _convolution(r: Reader, x: Any, w: Any, bias: Any, strides: list[int], low: 
     r.f32(x, w)
     rank = len(r.shape(w)) - 2
     require(rank in (1, 2), f"a convolution over {rank} axes")
-    require(len(r.shape(x)) == rank + 2, "a convolution without batch axis")
+    require(len(r.shape(x)) in (rank + 1, rank + 2), f"a convolution of {len(r.shape(x))} axes")
     strides, low, dilations = (v * rank if len(v) == 1 else v for v in (strides, low, dilations))
     high = low if high is None else high
     b = None if r.is_none(bias) else r.builtin(bias)
     xs, ws = r.builtin(x), r.builtin(w)
+    if len(r.shape(x)) == rank + 1:  # no batch axis
+        xs = insert_axis(r, xs, 0)
     if rank == 1:  # one-dimensional: an image of height one
         xs, ws = insert_axis(r, xs, 2), insert_axis(r, ws, 2)
         strides, low, high, dilations = [1, *strides], [0, *low], [0, *high], [1, *dilations]
     padding = [*low, *high]
     size = shapes.conv2d(ir.RankedTensorType(xs.type).shape, ir.RankedTensorType(ws.type).shape, strides, padding, dilations)
     y = r.make("qcc.conv2d", [xs, ws, b], like(r.type(x), size), strides=strides, padding=padding, dilations=dilations, groups=groups)
-    return [r.reshape(y, [size[0], size[1], size[3]]) if rank == 1 else y]
+    return [r.reshape(y, r.shape(r.op.results[0]))]
 
 
 def insert_axis(r: Reader, value: Any, axis: int) -> Any:
@@ -71,7 +73,7 @@ def insert_axis(r: Reader, value: Any, axis: int) -> Any:
     source = owner(stored)
     stored_kind = ir.RankedTensorType(stored.type)
     affine = element_types.affine(stored_kind)
-    if affine is None or (affine.axis is not None and affine.axis >= axis):
+    if affine is None or affine.block is not None or (affine.axis is not None and affine.axis >= axis):
         return r.reshape(value, shape)
     if source is not None and source.name == "qcc.constant":
         array = weights.array_of(source.attributes["value"]).reshape(shape)

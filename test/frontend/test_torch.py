@@ -40,7 +40,7 @@ def agrees(model: nn.Module, *inputs: Any, tolerance: float = 2e-5) -> Any:
     """Check that the graph form's results are torch's, and return it."""
     imported = graph_form(model, *inputs)
     with torch.no_grad():
-        expected = model(*inputs)
+        expected = model(*(x.clone() for x in inputs))
     expected = [expected] if isinstance(expected, torch.Tensor) else list(expected)
     found = interpreter.run(imported.module, [x.numpy() for x in inputs])
     for want, have in zip(expected, found, strict=True):
@@ -183,11 +183,13 @@ def test_function_agrees_without_the_generic_path(name: str) -> None:
 
 LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "conv1d": (lambda: nn.Conv1d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2), (2, 4, 15)),
+    "without_batch_axis": (lambda: nn.Sequential(nn.Conv2d(4, 6, 3, padding=1), nn.MaxPool2d(2)), IMAGE[1:]),
     "conv2d_same": (lambda: nn.Conv2d(4, 6, (4, 3), padding="same"), IMAGE),
     "conv2d_asymmetric": (lambda: nn.Sequential(nn.ZeroPad2d((0, 1, 2, 0)), nn.Conv2d(4, 5, 3)), IMAGE),
     "pool1d": (lambda: nn.Sequential(nn.MaxPool1d(3, 2, 1), nn.AvgPool1d(2), nn.AdaptiveAvgPool1d(1)), (2, 4, 16)),
     "batch_norm1d": (lambda: nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU()), (3, 6)),
     "norm_without_affine": (lambda: nn.Sequential(nn.BatchNorm2d(4, affine=False), nn.LayerNorm([8, 6], elementwise_affine=False)), IMAGE),
+    "in_place_on_the_input": (lambda: nn.ReLU6(inplace=True), IMAGE),
     "prelu": (lambda: nn.Sequential(nn.PReLU(4), nn.PReLU(1)), IMAGE),
     "group_norm": (lambda: nn.GroupNorm(2, 4), IMAGE),
     "lstm": (lambda: First(nn.LSTM(4, 5, batch_first=True)), (2, 3, 4)),
@@ -271,6 +273,19 @@ class TestBadInput:
     def test_untraceable_model(self) -> None:
         with pytest.raises(QccError, match=r"torch.export cannot trace the model"):
             load(Function(lambda x: x if x.sum() > 0 else -x).eval(), (torch.randn(2, 4),))
+
+    def test_state_between_runs(self) -> None:
+        class Counter(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.register_buffer("seen", torch.zeros(1))
+
+            def forward(self, x: Any) -> Any:
+                self.seen += 1
+                return x + self.seen
+
+        with pytest.raises(QccError, match=r"writes to 'seen' .*expected one without state"):
+            load(Counter().eval(), (torch.randn(2, 4),))
 
     def test_truncated_file(self, tmp_path: Any) -> None:
         (tmp_path / "m.pt2").write_bytes(b"PK\x03\x04 nothing")
