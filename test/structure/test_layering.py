@@ -6,7 +6,6 @@ import ast
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -91,21 +90,19 @@ def test_every_stage_has_a_reason() -> None:
 
 
 def test_import_is_quick_and_light() -> None:
-    code = "import sys, time; t = time.perf_counter(); import qcc; print(time.perf_counter() - t); print(*sys.modules)"
-    best = 10.0
-    for _ in range(3):
-        seconds, modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
-        best = min(best, float(seconds))
-    assert best < 0.15
+    code = "import sys, time; t = time.process_time(); import qcc; print(time.process_time() - t); print(*sys.modules)"
+    seconds, modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert float(seconds) < 0.15
     assert not {"torch", "onnx", "amaranth", "torch_mlir"} & set(modules.split())
 
 
 def test_qcc_opt_starts_within_a_second_and_without_torch() -> None:
-    code = "import sys; from qcc.tools.qcc_opt import main; main(['--list-passes']); print(*sys.modules)"
-    best = 10.0
-    for _ in range(3):
-        start = time.perf_counter()
-        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        best = min(best, time.perf_counter() - start)
-    assert best < 1.0
-    assert not {"torch", "onnx", "amaranth"} & set(out.splitlines()[-1].split())
+    """Processor time, which a busy machine does not change: `qcc-opt` on a small module, from its start to its end."""
+    lines = ["import sys, time", "from qcc.tools.qcc_opt import main", "main([sys.argv[1], '-p', 'cse', '-o', '/dev/null'])"]
+    code = "; ".join([*lines, "print(time.process_time())", "print(*sys.modules)"])
+    small = ROOT / "test" / "dialects" / "qcc.mlir"
+    seconds, modules = subprocess.run(
+        [sys.executable, "-c", code, str(small)], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert float(seconds) < 1.0
+    assert not {"torch", "onnx", "amaranth"} & set(modules.split())
