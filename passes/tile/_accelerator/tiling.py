@@ -94,16 +94,25 @@ def cut(layer: Layer, c: Configuration) -> list[Chunk]:
             best = found
         words = words // 2 if words > 1 else 0
     if best is None:
-        raise error_at(
-            _At(layer.location),
-            f"one word of {c.word_bits} channels with {layer.post.bits} planes needs more than the accelerator's "
-            f"{c.output_words} output words, {c.residual_words} residual words or {c.parameter_entries} parameters; "
-            "choose a device with larger buffers",
-        )
+        raise error_at(_At(layer.location), _too_large(layer, c))
     for chunk in best:
         for block in chunk.blocks:
             block.data = _code(layer, c, tiles, chunk, block)
     return best
+
+
+def _too_large(layer: Layer, c: Configuration) -> str:
+    """Which buffer even the smallest piece of `layer` does not fit."""
+    pixel, remedy = layer.window.taps * layer.source.planes, "choose a device with larger buffers"
+    if layer.weights.window > 1 and pixel > c.activation_words:  # a maximum cannot be summed up from parts
+        return (
+            f"pooling {layer.window.taps} taps of {layer.source.planes} planes needs {pixel} activation words, "
+            f"the accelerator has {c.activation_words}; {remedy}"
+        )
+    return (
+        f"one word of {c.word_bits} channels with {layer.post.bits} planes needs more than the accelerator's "
+        f"{c.output_words} output words, {c.residual_words} residual words or {c.parameter_entries} parameters; {remedy}"
+    )
 
 
 @dataclass(frozen=True)
