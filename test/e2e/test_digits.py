@@ -1,4 +1,7 @@
-"""The digits models on both targets: as accurate as PyTorch to within one test image, and equal to the reference layer by layer."""
+"""The digits models: on the CPU as accurate as PyTorch to within one test image; on both targets every layer equals the reference.
+
+`test_digits_accelerator.py` has the accelerator's accuracy and cycles.
+"""
 
 from __future__ import annotations
 
@@ -47,17 +50,6 @@ def test_plain_and_kept_programs_agree(digits: Any) -> None:
     plain, kept = (qcc.compile(EXAMPLES / "digits_cnn.onnx", threads=1, keep_layers=keep) for keep in (False, True))
     for image in digits["images"][:20]:
         np.testing.assert_array_equal(plain(image[None]), kept(image[None])[0])
-
-
-@pytest.mark.parametrize("name", ["cnn", "mixer"])
-def test_accelerator_is_as_accurate_as_pytorch_and_its_cycles_are_counted(digits: Any, name: str) -> None:
-    executable = qcc.compile(EXAMPLES / f"digits_{name}.onnx", target="fpga")
-    images, labels, logits = digits["images"][:120], digits["labels"][:120], digits[f"{name}_logits"][:120]
-    found = np.concatenate([executable(image[None]) for image in images])
-    assert abs(int((found.argmax(1) == labels).sum()) - int((logits.argmax(1) == labels).sum())) <= 1
-    timed = executable.simulate(images[:1], level="cycle")
-    np.testing.assert_array_equal(timed.outputs[0], found[:1])
-    assert timed.trace.cycles > 1000 and timed.trace.dram_bytes > 1000
 
 
 @pytest.mark.parametrize("name", ["cnn", "mixer"])
