@@ -35,6 +35,7 @@ def import_model(source: str | Path | onnx.ModelProto, example_inputs: Sequence[
     onnx_shapes.fold_constants(graph)
     while onnx_functions.expand_functions(graph):
         onnx_shapes.fold_constants(graph)
+    onnx_functions.reverse_by_gather(graph)
     onnx_quantization.expand(graph)
     graph = onnx_graph.with_quantized_types(graph)
     onnx_shapes.fold_constants(graph)

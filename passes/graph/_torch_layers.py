@@ -306,12 +306,14 @@ class _Window:
             steps = steps[:rank]
         sizes = [r.integers(kernel), steps, r.integers(padding), dilations]
         self.kernel, self.strides, low, self.dilations = (v * rank if len(v) == 1 else v for v in sizes)
+        low, behind = low[:rank], low[rank:] or low  # torch-mlir gives ONNX's padding of both ends where they differ
         if rank == 1:
+            behind = [0, *behind]
             self.shape = [*self.shape[:2], 1, self.shape[2]]
             self.kernel, self.strides, low, self.dilations = [1, *self.kernel], [1, *self.strides], [0, *low], [1, *self.dilations]
         output = [*([1] if rank == 1 else []), *r.shape(op.results[0])[-rank:]]
-        high = [self._behind(i, low[i], output[i]) if ceil else low[i] for i in (0, 1)]
-        self.extended = high != low
+        high = [self._behind(i, low[i], output[i]) if ceil else behind[i] for i in (0, 1)]
+        self.extended = high != behind
         self.padding = [*low, *high]
         self.result = like(r.type(x), [*self.shape[:2], *output])
 
