@@ -132,8 +132,8 @@ def compile_model(
     return finish(compilation, **run)
 
 
-def finish(compilation: Compilation, **run: Any) -> Any:
-    """Run what is left of the pipeline and build the executable."""
+def finish(compilation: Any, **run: Any) -> Any:
+    """Run what is left of the pipeline of a `Compilation` and build the executable."""
     if compilation.options.target == "fpga":
         from qcc.compiler.targets import fpga
 

@@ -40,7 +40,7 @@ def matmul(lowering: Lowering, op: Any) -> set[Any]:
     y = lowering.result(absorbed[-1].results[0] if absorbed else op.results[0])
     compute, bytes_only = accumulation(op), all((kind := affine_of(v)) is not None and kind.bits <= 8 for v in op.operands)
     if compute == "lane_i32" and bytes_only and ISAS[lowering.isa].dot4:
-        a, b = mergeable(lowering, *(lowering.place(v) for v in op.operands), program, y)
+        a, b = mergeable(lowering, lowering.place(op.operands[0]), lowering.place(op.operands[1]), program, y)
         za, zb = (int(affine_of(v).zero_points[0]) + stored_offset(v.type) for v in op.operands)  # type: ignore[union-attr]
         _contract(lowering, a, _pack_bytes(lowering, b, y.shape[-2], za, zb), program, y, "dot4_u8s8")
     else:
