@@ -6,8 +6,9 @@ The order of things:
 2. `onnx_shapes` fixes dynamic sizes and evaluates what follows from constants and static shapes;
 3. `onnx_quantization` and `onnx_integers` spell every quantized operator (QLinearConv, com.microsoft's, QONNX's, ...) as
    DequantizeLinear -> float operator -> QuantizeLinear, so that all of them take one road;
-4. `onnx_import` makes MLIR of it, still one `torch.operator "onnx.X"` per node;
-5. the stages `pipeline.ONNX` turn quantization operators into qcc's, and torch-mlir turns the rest into torch's.
+4. `onnx_refusals` turns down forms of operators whose conversion is known to compute wrong numbers;
+5. `onnx_import` makes MLIR of it, still one `torch.operator "onnx.X"` per node;
+6. the stages `pipeline.ONNX` turn quantization operators into qcc's, and torch-mlir turns the rest into torch's.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ from typing import Any
 
 import onnx
 
-from qcc.compiler.frontend import onnx_functions, onnx_graph, onnx_import, onnx_integers, onnx_quantization, onnx_shapes
+from qcc.compiler.frontend import (
+    onnx_functions,
+    onnx_graph,
+    onnx_import,
+    onnx_integers,
+    onnx_quantization,
+    onnx_refusals,
+    onnx_shapes,
+)
 from qcc.compiler.frontend.contract import onnx_to_backend_contract
 from qcc.compiler.frontend.model import ImportedModel, imported
 from qcc.dialects.mlir import create_context
@@ -43,6 +52,7 @@ def import_model(source: str | Path | onnx.ModelProto, example_inputs: Sequence[
     onnx_shapes.fold_constants(graph)
     graph.remove_dead()
     onnx_shapes.require_static_shapes(graph)
+    onnx_refusals.require_right_conversions(graph)
     inputs, outputs = [i.name for i in graph.inputs], [o.name for o in graph.outputs]
     module = onnx_import.import_graph(graph, create_context())
     del graph
