@@ -109,9 +109,9 @@ def _shift_outside(graph: OnnxGraph, node: onnx.NodeProto) -> str | None:
 WRONG = "the conversion of this form gives wrong numbers"
 
 REFUSALS = (
-    Refusal("GridSample", _nearest_samples, WRONG, "export the model with mode 'linear'"),
+    Refusal("GridSample", _nearest_samples, WRONG, "export the model with mode 'linear' and a grid within -1 to 1"),
     Refusal("GridSample", _samples_outside, WRONG + " outside -1 to 1", "export the model with a grid that is clipped to -1 to 1"),
-    Refusal("LSTM", _peepholes, "the conversion ignores them and gives wrong numbers", "export the model with an LSTM without peepholes"),
+    Refusal("LSTM", _peepholes, WRONG, "export the model with an LSTM without peepholes"),
     Refusal("Resize", _fractional_length, WRONG, "export the model with sizes, with scales of whole lengths, or with mode 'half_pixel'"),
     Refusal("SpaceToDepth", _column_first_depth, WRONG, "export the model with mode 'DCR', or with Reshape and Transpose"),
     Refusal("CastLike", _narrow_target, "the conversion gives wrong numbers or none", "export the model with QuantizeLinear or with int8"),
