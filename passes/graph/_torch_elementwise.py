@@ -45,6 +45,7 @@ def _prelu(r: Reader, op: Any) -> Sequence[Any]:
     r.f32(x, slope)
     kind = r.type(x)
     require(len(kind.shape) >= 2 and len(r.shape(slope)) == 1, "a slope of another rank than one")
+    require(r.shape(slope)[0] in (1, kind.shape[1]), "a slope that is neither one number nor one per channel")
     value, factor = r.builtin(x), r.reshape(r.builtin(slope), [r.shape(slope)[0], *[1] * (len(kind.shape) - 2)])
     above = r.make("qcc.clamp", [value], kind, min=0.0, max=math.inf)
     below = r.make("qcc.clamp", [value], kind, min=-math.inf, max=0.0)
