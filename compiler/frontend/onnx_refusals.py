@@ -59,7 +59,11 @@ def _nearest_samples(_: OnnxGraph, node: onnx.NodeProto) -> str | None:
 
 def _samples_outside(graph: OnnxGraph, node: onnx.NodeProto) -> str | None:
     grid = graph.array(_input(node, 1))  # [n, h, w, 2], -1 to 1 is the image
-    if grid is None or attributes(node).get("padding_mode", "zeros") != "zeros" or np.all(np.abs(grid) <= 1):
+    if attributes(node).get("padding_mode", "zeros") != "zeros":
+        return None
+    if grid is None:  # the converted operator reads beyond the image, so what only run time knows must be refused as well
+        return "padding_mode 'zeros' and a grid that is computed at run time"
+    if np.all(np.abs(grid) <= 1):
         return None
     return f"padding_mode 'zeros' and a grid that reaches {np.max(np.abs(grid)):.3g}"
 
