@@ -1,7 +1,7 @@
 """Train, quantize, prune and export the two digits models of the demo.
 
     python examples/train_digits.py                    # both models, about a minute on one core
-    python examples/train_digits.py --model mixer --out /tmp/digits
+    python examples/train_digits.py --model mixer --out digits
 
 Each model is trained in float first, then with quantizers of 8, 4 and 2 bits, a binary or ternary layer and a pruned one. It is
 written three times, always the same numbers: `.onnx` (QuantizeLinear / DequantizeLinear, and QONNX Quant / BipolarQuant where ONNX has
