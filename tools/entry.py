@@ -1,4 +1,4 @@
-"""How every tool ends: the exit status and what it says of errors, bugs and interruptions."""
+"""What every tool does at its borders: arrays it is given, the exit status, what it says of errors, bugs and interruptions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from qcc.dialects.errors import QccError
 
@@ -39,3 +40,13 @@ def _report_bug(tool: str, error: Exception) -> int:
     print(f"{tool}: internal error: {error}", file=sys.stderr)
     print(f"{tool}: this is a bug in qcc; what repeats it is in {folder}; run: sh {folder}/command.sh", file=sys.stderr)
     return 2
+
+
+def read_array(path: str) -> Any:
+    """The array in a .npy file, or the arrays by name in a .npz. Raises QccError for any other file."""
+    import numpy as np
+
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise QccError(f"cannot read {path}: {error}; expected a .npy or .npz file of numbers") from None

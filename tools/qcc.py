@@ -9,7 +9,7 @@ from typing import Any
 
 from qcc.compiler.options import FORMS, OPTIMIZE, TARGETS, CompileOptions
 from qcc.dialects.errors import QccError
-from qcc.tools.entry import guarded
+from qcc.tools.entry import guarded, read_array
 
 EPILOG = """\
 examples:
@@ -58,7 +58,7 @@ def _compile(args: argparse.Namespace) -> int:
     from qcc.compiler import driver, emit
     from qcc.tools.progress import Progress
 
-    inputs = [_read_array(path) for path in args.input] or None
+    inputs = [read_array(path) for path in args.input] or None
     with Progress(quiet=args.quiet) as progress:
         observer = driver.Observer(progress=progress.update)
         _watch(observer, args)
@@ -97,15 +97,6 @@ def _check_output(args: argparse.Namespace) -> None:
         from qcc.compiler import report
 
         report.check_path(args.report)
-
-
-def _read_array(path: str) -> Any:
-    import numpy as np
-
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise QccError(f"cannot read input {path}: {error}; expected a .npy file of numbers") from None
 
 
 def _watch(observer: Any, args: argparse.Namespace) -> None:

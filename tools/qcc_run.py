@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects.errors import QccError
-from qcc.tools.entry import guarded
+from qcc.runtime.cpu.executable import random_inputs
+from qcc.tools.entry import guarded, read_array
 
 LEVELS = ("functional", "cycle", "rtl")
 EPILOG = """\
@@ -84,19 +85,12 @@ def _run(args: argparse.Namespace) -> int:
 def read_inputs(paths: list[str], specs: Any) -> list[np.ndarray]:
     """Arrays of `paths` in the order of `specs`; one .npz may hold all by name."""
     if len(paths) == 1 and paths[0].endswith(".npz"):
-        held = _load(paths[0])
+        held = read_array(paths[0])
         missing = [s.name for s in specs if s.name not in held]
         if missing:
             raise QccError(f"{paths[0]} has no array named {missing[0]}, expected {', '.join(s.name for s in specs)}")
         return [held[s.name] for s in specs]
-    return [_load(path) for path in paths]
-
-
-def _load(path: str) -> Any:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise QccError(f"cannot read {path}: {error}; expected a .npy or .npz file of numbers") from None
+    return [read_array(path) for path in paths]
 
 
 def write_outputs(paths: list[str], outputs: list[np.ndarray], specs: Any) -> None:
@@ -121,21 +115,6 @@ def _write(path: str, save: Any) -> None:
             save(stream)
     except OSError as error:
         raise QccError(f"cannot write {path}: {error}") from None
-
-
-def random_inputs(specs: Any) -> list[np.ndarray]:
-    """Seeded inputs of the right shapes and dtypes."""
-    rng = np.random.default_rng(0)
-    made: list[np.ndarray] = []
-    for spec in specs:
-        dtype = np.dtype(spec.dtype)
-        if dtype.kind == "f":
-            made.append(rng.standard_normal(spec.shape).astype(dtype))
-        elif dtype.kind == "b":
-            made.append(rng.integers(0, 2, spec.shape).astype(dtype))
-        else:
-            made.append(rng.integers(0, 2, spec.shape).astype(dtype))
-    return made
 
 
 if __name__ == "__main__":

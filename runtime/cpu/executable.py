@@ -49,6 +49,12 @@ class TensorSpec:
         return np.dtype(getattr(ml_dtypes, self.dtype, self.dtype))
 
 
+def random_inputs(specs: Sequence[TensorSpec]) -> list[Array]:
+    """Seeded inputs: normal floats, small non-negative integers."""
+    rng = np.random.default_rng(0)
+    return [(rng.standard_normal(s.shape) if s.numpy.kind not in "iub" else rng.integers(0, 2, s.shape)).astype(s.numpy) for s in specs]
+
+
 @dataclass
 class _Context:
     """One running context of a program and the pointer arrays that its calls use again and again."""
@@ -188,7 +194,7 @@ class Executable:
 
     def benchmark(self, inputs: Sequence[Any] | None = None, *, seconds: float = 3.0, warmup: int = 3) -> Benchmark:
         """Latency of calls from Python over about `seconds`, on `inputs` or random ones."""
-        values = list(inputs) if inputs is not None else self.random_inputs()
+        values = list(inputs) if inputs is not None else random_inputs(self.inputs)
         for _ in range(max(warmup, 1)):
             self(*values)
         times: list[float] = []
@@ -202,7 +208,7 @@ class Executable:
 
     def profile(self, inputs: Sequence[Any] | None = None, *, runs: int = 10) -> Profile:
         """Time per step, the mean of `runs`; adds `measured_us` to the layers of `report`."""
-        addresses, alive, _ = self._read(inputs if inputs is not None else self.random_inputs())
+        addresses, alive, _ = self._read(inputs if inputs is not None else random_inputs(self.inputs))
         library, context = self._program.library, self._new_context()
         outputs = [np.empty(shape, dtype) for shape, dtype in self._made]
         steps = self.info["steps"]
@@ -219,14 +225,6 @@ class Executable:
         for row in self.report["layers"]:
             row["measured_us"] = profile.layer_us.get(row["name"])
         return profile
-
-    def random_inputs(self) -> list[Array]:
-        """Seeded inputs: normal floats, small non-negative integers."""
-        rng = np.random.default_rng(0)
-        return [
-            (rng.standard_normal(s.shape) if s.numpy.kind not in "iub" else rng.integers(0, 2, s.shape)).astype(s.numpy)
-            for s in self.inputs
-        ]
 
 
 def _spec(entry: Mapping[str, Any]) -> TensorSpec:
