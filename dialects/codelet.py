@@ -133,6 +133,62 @@ class Depthwise:
 
 
 @dataclass(frozen=True)
+class DepthwiseQuads:
+    """Depthwise convolution u8 x s8 by products of depth 4: up to four pixels of a row, interleaved channel by channel, make the quadruples.
+
+    The iteration space and `taps` are those of `Depthwise`. `pixels` neighbouring outputs share the interleaved input, each with weights
+    that are 0 where a pixel is not its own: a 3 wide kernel of stride 1 serves two outputs by one quadruple. A tile is `rows` output rows.
+    Channels are cut into `channel_blocks` of 16 * V channels; 64 bytes hold 4 / V groups of `pixels` outputs. w is packed
+    [block][tap row][pixel][quad][4][16][4] and bias [block][4][16], both in the order in which `interleaved_channel` gives the channels.
+    A task is `chunk` tiles of rows, n * ceil(h / rows) in all.
+    """
+
+    isa: str
+    sizes: tuple[int, int, int, int]
+    x: Operand
+    w: Operand
+    taps: tuple[int, int]
+    tap_strides: tuple[int, int]
+    pixels: int
+    rows: int
+    chunk: int
+    operands: tuple[Operand, ...]
+    steps: tuple[Step, ...]
+    y: Operand
+    bias: Operand
+    params: int = -1
+    halo: Halo | None = None
+    kind: str = "depthwise_quads"
+
+    def quads(self) -> list[list[int]]:
+        """Offsets of x in elements, four to a quadruple, that the taps of one kernel row reach for `pixels` outputs."""
+        return quads_of(self.taps[1], self.tap_strides[1], self.x.strides[2], self.pixels)
+
+
+def quads_of(taps: int, tap_stride: int, pixel_stride: int, pixels: int) -> list[list[int]]:
+    """`DepthwiseQuads.quads` of a kernel row."""
+    offsets = sorted({p * pixel_stride + t * tap_stride for p in range(pixels) for t in range(taps)})
+    return [offsets[i : i + 4] for i in range(0, len(offsets), 4)]
+
+
+def channel_blocks(channels: int) -> list[tuple[int, int]]:
+    """(first channel, vectors of 16) of the blocks of `DepthwiseQuads`: 64 channels each, then 32, then 16."""
+    found: list[tuple[int, int]] = []
+    first = 0
+    while first < channels:
+        left = -(-(channels - first) // 16)
+        vectors = 4 if left >= 4 else 2 if left >= 2 else 1
+        found.append((first, vectors))
+        first += 16 * vectors
+    return found
+
+
+def interleaved_channel(vector: int, lane: int, vectors: int) -> int:
+    """Channel, within its block, of lane `lane` (of 16) of vector `vector` (of 4) after unpacking bytes, then words, in 128-bit lanes."""
+    return (16 * (lane // 4) + 4 * vector + lane % 4) % (16 * vectors)
+
+
+@dataclass(frozen=True)
 class Window:
     """Pooling: over (n, h, w, c) the `op` of a window of x, then the steps.
 
@@ -216,7 +272,7 @@ class Pack:
     kind: str = "pack"
 
 
-KINDS: dict[str, Any] = {cls.kind: cls for cls in (Map, Contraction, Depthwise, Window, Rows, Embedding, Pack)}
+KINDS: dict[str, Any] = {cls.kind: cls for cls in (Map, Contraction, Depthwise, DepthwiseQuads, Window, Rows, Embedding, Pack)}
 
 
 def to_config(codelet: Any) -> dict[str, Any]:
@@ -273,6 +329,8 @@ def tasks(codelet: Any) -> int:
     if isinstance(codelet, Contraction):
         n, g, h, _, _ = codelet.sizes
         return n * g * -(-blocks(codelet) // codelet.chunks[0]) * -(-h // codelet.chunks[1])
+    if isinstance(codelet, DepthwiseQuads):
+        return -(-codelet.sizes[0] * -(-codelet.sizes[1] // codelet.rows) // codelet.chunk)
     if isinstance(codelet, Depthwise | Window | Pack):
         return -(-codelet.sizes[0] * codelet.sizes[1] // codelet.chunk)
     return -(-codelet.sizes[0] // codelet.chunk)

@@ -118,6 +118,19 @@ def test_convolution(isa: str, case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("isa", ISAS)
 @EXAMPLES
 @given(
+    case=convolutions(),
+    channels=st.sampled_from([5, 16, 24, 32, 52, 64, 80, 150]),
+    kernel=st.sampled_from([(3, 3), (3, 3), (5, 5), (1, 7)]),
+)
+def test_depthwise(isa: str, case: dict[str, Any], channels: int, kernel: tuple[int, int]) -> None:
+    """Every mix of channel blocks; kernels and rows wider and narrower than a tile."""
+    size = tuple(max(n, (k - 1) * d + 1) for n, k, d in zip(case["size"], kernel, case["dilations"], strict=True))
+    check(*_convolution({**case, "depthwise": True, "c": channels, "kernel": kernel, "size": size}), isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@EXAMPLES
+@given(
     seed=st.integers(0, 1 << 30),
     batch=st.lists(st.integers(1, 3), min_size=0, max_size=3),
     inside=st.integers(1, 70),

@@ -165,6 +165,11 @@ class Builder:
             return a == b
         return self.op("llvm.icmp", [self.index(a), self.index(b)], "i1", predicate=ir.IntegerAttr.get(self.type("i64"), 0))
 
+    def less(self, a: Index, b: Index) -> Value:
+        if isinstance(a, int) and isinstance(b, int):
+            return a < b
+        return self.op("llvm.icmp", [self.index(a), self.index(b)], "i1", predicate=ir.IntegerAttr.get(self.type("i64"), 2))
+
     def _inside(self, block: ir.Block) -> Any:
         builder = self
 

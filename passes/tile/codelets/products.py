@@ -87,6 +87,8 @@ def _depthwise(lowering: Lowering, op: Any, place: Place) -> set[Any]:
         return windows.depthwise(lowering, op, place, values, None if bias is None else bias.reshape(-1), "lane_f32")
     compute = "lane_i64" if _accumulator_bits(op) > 32 else "lane_i32"
     total = (0 if bias is None else bias.reshape(-1)) - _stored_zero(op.operands[0]) * values.astype(np.int64).sum(axis=(1, 2, 3))
+    if compute == "lane_i32" and windows.takes_quads(lowering.isa, place, values):
+        return windows.depthwise_quads(lowering, op, place, values, _bias_container(total, compute))
     return windows.depthwise(lowering, op, place, values, _bias_container(total, compute), compute)
 
 

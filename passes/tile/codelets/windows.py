@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects.codelet import Depthwise, Operand, Window
+from qcc.dialects.codelet import ISAS, Depthwise, DepthwiseQuads, Operand, Window, channel_blocks, interleaved_channel, quads_of
 from qcc.dialects.mlir import error_at, op_attribute
 from qcc.passes.tile.codelets import elementwise, packing
 from qcc.passes.tile.codelets.lowering import Lowering
@@ -93,6 +93,69 @@ def depthwise(lowering: Lowering, op: Any, place: Place, values: np.ndarray, bia
     )
     lowering.call(codelet, [*first, *frame.places])
     return {op, *absorbed}
+
+
+def takes_quads(isa: str, x: Place, values: np.ndarray) -> bool:
+    """Whether a depthwise convolution of integers `values` over x can run by products of depth 4: bytes, 64 at a time."""
+    facts = ISAS[isa]
+    return facts.dot4 and facts.lanes == LANES and x.element == "u8" and packing.narrowest(values) == "s8"
+
+
+def depthwise_quads(lowering: Lowering, op: Any, place: Place, values: np.ndarray, bias: np.ndarray) -> set[Any]:
+    """As `depthwise`, for u8 x s8: values [c, 1, kh, kw] of s8 range, bias [c] i32."""
+    program = Program(lowering)
+    absorbed = elementwise.absorb(lowering, program, op.results[0])
+    last = absorbed[-1].results[0] if absorbed else op.results[0]
+    y = lowering.result(last)
+    (n, c, h, w), taps = shape_of(op.results[0]), (values.shape[2], values.shape[3])
+    strides, padding, dilations = (op_attribute(op, name) for name in ("strides", "padding", "dilations"))
+    sn, _, sh, sw = place.strides
+    x_strides, tap_strides = (sn, sh * strides[0], sw * strides[1], 1), (sh * dilations[0], sw * dilations[1])
+    pixels = max(p for p in range(1, min(4, w) + 1) if p == 1 or len(quads_of(taps[1], tap_strides[1], x_strides[2], p)) == 1)
+    rows = min(h, max(1, 4 // pixels))  # 16 accumulators of the 32 registers
+    frame = _Frame(lowering, program, y, lowering.halo_word(last))
+    codelet = DepthwiseQuads(
+        isa=lowering.isa,
+        sizes=(n, h, w, c),
+        x=Operand(0, place.element, x_strides, place.offset - padding[0] * sh - padding[1] * sw),
+        w=Operand(1, "s8", (0, 0, 0, 0)),
+        taps=taps,
+        tap_strides=tap_strides,
+        pixels=pixels,
+        rows=rows,
+        chunk=_chunk(n * math.ceil(h / rows), rows * w * c * math.prod(taps)),
+        bias=Operand(2, "i32", (0, 0, 0, 0)),
+        **frame.fields(3),
+    )
+    packed = [lowering.weights(_packed_quads(codelet, values), "s8"), lowering.weights(_interleaved(bias.reshape(c, 1))[..., 0], "i32")]
+    lowering.call(codelet, [place, *packed, *frame.places])
+    return {op, *absorbed}
+
+
+def _packed_quads(codelet: DepthwiseQuads, values: np.ndarray) -> np.ndarray:
+    """Weights [c, 1, kh, kw] as [block][tap row][pixel][quad][4][16][4] s8."""
+    kh, kw = codelet.taps
+    quads = codelet.quads()
+    spread = np.zeros((values.shape[0], kh, codelet.pixels, len(quads), 4), np.int8)
+    for pixel in range(codelet.pixels):
+        for tap in range(kw):
+            offset = pixel * codelet.x.strides[2] + tap * codelet.tap_strides[1]
+            number, place = next((j, quad.index(offset)) for j, quad in enumerate(quads) if offset in quad)
+            spread[:, :, pixel, number, place] = values[:, 0, :, tap]
+    blocks = _interleaved(spread.reshape(values.shape[0], -1))  # [block, 4, 16, kh * pixels * quads * 4]
+    blocks = blocks.reshape(*blocks.shape[:3], -1, 4)
+    return np.ascontiguousarray(blocks.transpose(0, 3, 1, 2, 4))
+
+
+def _interleaved(values: np.ndarray) -> np.ndarray:
+    """[c, ...] as [block, 4, 16, ...] in the order of `interleaved_channel`; missing channels are 0."""
+    channels = values.shape[0]
+    padded = np.concatenate([values, np.zeros((64, *values.shape[1:]), values.dtype)])
+    order = [
+        [[min(first + interleaved_channel(k, lane, vectors), channels) for lane in range(16)] for k in range(4)]
+        for first, vectors in channel_blocks(channels)
+    ]
+    return padded[np.array(order)]
 
 
 class _Frame:
