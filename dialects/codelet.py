@@ -134,7 +134,7 @@ class Depthwise:
 
 @dataclass(frozen=True)
 class DepthwiseQuads:
-    """Depthwise convolution u8 x s8 by products of depth 4: up to four pixels of a row, interleaved channel by channel, make the quadruples.
+    """Depthwise convolution u8 x s8 by products of depth 4: up to four pixels of a row, interleaved by channel, make the quadruples.
 
     The iteration space and `taps` are those of `Depthwise`. `pixels` neighbouring outputs share the interleaved input, each with weights
     that are 0 where a pixel is not its own: a 3 wide kernel of stride 1 serves two outputs by one quadruple. A tile is `rows` output rows.
