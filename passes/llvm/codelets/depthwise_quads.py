@@ -135,26 +135,48 @@ class _Nest:
     def _finish(
         self, n: Index, h: Index, columns: list[Index], channel: Index, vectors: int, channels: int, acc: list[list[list[Value]]]
     ) -> None:
-        """Bring accumulators into the order of channels, run the steps, store."""
+        """Run the steps and store: 64 bytes at once where the program allows it, else by vectors in the order of channels."""
         b, c = self.b, self.codelet
         fetch = Fetch(b, c.operands, self.buffers, c.params, self.instructions)
         places = [(n, h, w, channel) for w in columns]
         bases = [[b.at(self.buffers[o.buffer], bytes_of(o, place, b)) for o in c.operands] for place in places]
         targets = [b.at(self.buffers[c.y.buffer], bytes_of(c.y, place, b)) for place in places]
+        packed = channels == LANES * vectors and c.y.strides[3] == 1 and self.steps.packs(c.steps, c.y.element)
+
+        def move(m: int, r: int, p: int, first: int = 0) -> None:
+            """Let `fetch` read behind natural vector m (of 4) of output (r, p)."""
+            group, vector = divmod(m, vectors)
+            step = (r, p, LANES * vector + first)
+            fetch.key, fetch.place = step[2], lambda number: bases[group][number] + _static(c.operands[number], step)
+
+        def interleaved(k: int, r: int, p: int) -> Any:
+            def argument(arg: int, element: Any, lanes: int) -> Value:
+                if arg >= 0 or not isinstance(element, str):
+                    return fetch(arg, element, lanes)
+                natural: list[Value] = []
+                for m in range(4):
+                    move(m, r, p)
+                    natural.append(fetch(arg, element, lanes))
+                return self._transposed(natural)[k]
+
+            return argument
+
         for r, row in enumerate(acc):
             for p, accumulators in enumerate(row):
+                if packed:
+                    found = self.steps.run_packed(c.steps, accumulators, [interleaved(k, r, p) for k in range(4)])
+                    for group, target in enumerate(targets):
+                        width = LANES * vectors
+                        part = b.shuffle(found, found, list(range(group * width, (group + 1) * width))) if vectors < 4 else found
+                        b.store(part, target + _static(c.y, (r, p, 0)))
+                    continue
                 for m, whole in enumerate(self._transposed(accumulators)):
                     group, vector = divmod(m, vectors)
                     for first, count in pieces(min(LANES, channels - LANES * vector), LANES):
                         value = whole if count == LANES else b.shuffle(whole, whole, list(range(first, first + count)))
-                        step = (r, p, LANES * vector + first)
-
-                        def at(number: int, group: int = group, step: tuple[int, int, int] = step) -> Address:
-                            return bases[group][number] + _static(c.operands[number], step)
-
-                        fetch.key, fetch.place = step[2], at
+                        move(m, r, p, first)
                         result = self.steps.run(c.steps, value, fetch)
-                        store(b, c.y.element, targets[group] + _static(c.y, step), c.y.strides[3], result)
+                        store(b, c.y.element, targets[group] + _static(c.y, (r, p, LANES * vector + first)), c.y.strides[3], result)
 
     def _transposed(self, accumulators: list[Value]) -> list[Value]:
         """The 4 x 4 matrix of 128-bit lanes, transposed."""

@@ -16,6 +16,10 @@ from qcc.passes.llvm.codelets import functions
 from qcc.passes.llvm.codelets.builder import Builder, Value, kind_of, lanes_of
 
 Argument = Callable[[str], Value]  # fetches an argument as "i32" or "f32" lanes
+Fetching = Callable[[int, str, int], Value]
+
+# Operations that end in rounding to a stored integer: the number of the first of three arguments low, high (relative), zero point.
+ROUNDED = {"requantize": 1, "add_quantized": 5, "mul_quantized": 4, "quantize": 1, "round_to": 0}
 
 
 class Steps:
@@ -25,15 +29,37 @@ class Steps:
         self.b = b
         self.instructions = instructions
 
-    def run(self, steps: Sequence[Step], value: Value, fetch: Callable[[int, str, int], Value]) -> Value:
+    def run(self, steps: Sequence[Step], value: Value, fetch: Fetching) -> Value:
         for step in steps:
-            lanes = lanes_of(value)
-
-            def argument(i: int, element: str, step: Step = step, lanes: int = lanes) -> Value:
-                return fetch(step.args[i], element, lanes)
-
+            argument = _arguments(step, fetch, lanes_of(value))
             value = getattr(self, f"_{step.op}")(step, value, argument)
+            if step.op in ROUNDED:
+                value = self._round(value, argument, ROUNDED[step.op])
         return value
+
+    def packs(self, steps: Sequence[Step], element: str) -> bool:
+        """Whether `run_packed` can run the program: it ends in rounding, with the same bounds everywhere, to bytes."""
+        if not steps or element != "u8" or steps[-1].op not in ROUNDED or not hasattr(self.instructions, "pack_bytes"):
+            return False
+        first = ROUNDED[steps[-1].op]
+        return all(arg >= 0 for arg in steps[-1].args[first : first + 3])
+
+    def run_packed(self, steps: Sequence[Step], values: Sequence[Value], fetches: Sequence[Fetching]) -> Value:
+        """As `run` on four vectors of 16 lanes, as 64 bytes: four of values[0], of values[1], [2], [3], then the next four of values[0] ...
+
+        Rounding to bytes saturates, so that the bounds cost one operation for all four.
+        """
+        b, last = self.b, steps[-1]
+        first, rounded = ROUNDED[last.op], []
+        for value, fetch in zip(values, fetches, strict=True):
+            real = getattr(self, f"_{last.op}")(last, self.run(steps[:-1], value, fetch), _arguments(last, fetch, lanes_of(value)))
+            if last.kind != "fits":
+                real = self._bounded(real, _arguments(last, fetch, lanes_of(value)), first)
+            rounded.append(self.instructions.to_integer(b, real))
+        argument = _arguments(last, fetches[0], 16)
+        zero = b.extract(argument(first + 2, "i32"), 0)
+        low, high = (b.binary("add", b.cast("fptosi", b.extract(argument(first + i, "f32"), 0), "i32"), zero) for i in (0, 1))
+        return self.instructions.pack_bytes(b, rounded, zero, low, high)
 
     # --- integers -------------------------------------------------------------------------------------------------------------------
 
@@ -48,9 +74,8 @@ class Steps:
         return b.binary("intr.smin", b.binary("intr.smax", v, arg(0, "i32")), arg(1, "i32"))
 
     def _requantize(self, step: Step, v: Value, arg: Any) -> Value:
-        """args: multiplier, low, high (f32, relative), zero point."""
-        scaled = self.b.binary("fmul", self._to_float(v), arg(0, "f32"))
-        return self._round(scaled, arg, 1)
+        """args: multiplier, then the bounds; kind: "fits" where every product is known to be an i32."""
+        return self.b.binary("fmul", self._to_float(v), arg(0, "f32"))
 
     def _requantize_real(self, step: Step, v: Value, arg: Any) -> Value:
         """As requantize, but f32 and without the zero point; args: multiplier, low, high."""
@@ -86,7 +111,7 @@ class Steps:
         return b.cast("trunc", b.select(b.compare("sgt", moved, high), high, moved), "i32")
 
     def _add_quantized(self, step: Step, v: Value, arg: Any) -> Value:
-        """args: other, za, m0, zb, m1, low, high, zy; kind: add or sub. `swapped`: the value is b.
+        """args: other, za, m0, zb, m1, then the bounds; kind: add or sub. `swapped`: the value is b.
 
         add_real, sub_real: the value is f32 and its zero point is subtracted already.
         """
@@ -99,13 +124,13 @@ class Steps:
 
         other = arg(0, "i32")
         first, second = (other, v) if step.swapped else (v, other)
-        return self._round(b.binary("f" + kind, scaled(first, 1, 2), scaled(second, 3, 4)), arg, 5)
+        return b.binary("f" + kind, scaled(first, 1, 2), scaled(second, 3, 4))
 
     def _mul_quantized(self, step: Step, v: Value, arg: Any) -> Value:
-        """args: other, za, zb, m0, low, high, zy."""
+        """args: other, za, zb, m0, then the bounds."""
         b = self.b
         product = b.binary("mul", b.binary("sub", v, arg(1, "i32")), b.binary("sub", arg(0, "i32"), arg(2, "i32")))
-        return self._round(b.binary("fmul", self._to_float(product), arg(3, "f32")), arg, 4)
+        return b.binary("fmul", self._to_float(product), arg(3, "f32"))
 
     def _lut(self, step: Step, v: Value, arg: Any) -> Value:
         """Table look-up; args: the table (an i32 operand, or one of 256 u8), the value of entry 0."""
@@ -122,12 +147,12 @@ class Steps:
         return self.b.binary("fmul", self._to_float(v), arg(0, "f32"))
 
     def _quantize(self, step: Step, v: Value, arg: Any) -> Value:
-        """args: scale, low, high (relative), zero point. NaN gives low."""
-        return self._round(self.b.binary("fdiv", v, arg(0, "f32")), arg, 1)
+        """args: scale, then the bounds. NaN gives low."""
+        return self.b.binary("fdiv", v, arg(0, "f32"))
 
     def _round_to(self, step: Step, v: Value, arg: Any) -> Value:
-        """args: low, high (relative), zero point. NaN gives low."""
-        return self._round(v, arg, 0)
+        """args: the bounds. NaN gives low."""
+        return v
 
     # --- floats ---------------------------------------------------------------------------------------------------------------------
 
@@ -166,3 +191,8 @@ class Steps:
         b, low, high = self.b, arg(first, "f32"), arg(first + 1, "f32")
         raised = b.select(b.compare("ogt", v, low), v, low)
         return b.select(b.compare("olt", raised, high), raised, high)
+
+
+def _arguments(step: Step, fetch: Fetching, lanes: int) -> Callable[[int, str], Value]:
+    """The step's arguments by number."""
+    return lambda i, element: fetch(step.args[i], element, lanes)

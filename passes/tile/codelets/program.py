@@ -106,7 +106,7 @@ class Program:
             self.steps.append(Step("shift", args, kind=op_attribute(op, "rounding", "half_even")))
             return
         args = (self.per_channel(multiplier.astype(np.float32), axis, shape), *self._bounds(op, y))
-        self.steps.append(Step("requantize", args))
+        self.steps.append(Step("requantize", args, kind="fits" if _fits(op, value, multiplier) else ""))
 
     def _dequantize(self, op: Any, value: Any) -> None:
         shape, axis = shape_of(value), op_attribute(op, "axis")
@@ -227,3 +227,11 @@ class Program:
         low, high = self._range(op, y)
         zero = int(y.zero_points[0])
         return self.real(low - zero), self.real(high - zero), self.integer(zero + stored_offset(op.results[0].type))
+
+
+def _fits(op: Any, value: Any, multiplier: np.ndarray) -> bool:
+    """Whether every product of the accumulator's proven width and the multiplier is well inside i32, so that bounds may follow rounding."""
+    element = ir.RankedTensorType(value.type).element_type
+    if not isinstance(element, ir.IntegerType) or len(op.operands) > 1:
+        return False
+    return float(np.abs(multiplier).max(initial=0.0)) * 2.0 ** (element.width - 1) <= 2.0**30

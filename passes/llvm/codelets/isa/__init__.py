@@ -1,7 +1,8 @@
 """Instruction sets: one module each, named like it, with the instructions that plain LLVM operations do not reach.
 
 A module has `to_integer(b, v)`: f32 lanes to i32, half to even; `multiply_add_u8(b, acc, x, w)`;
-and, where `dialects.codelet.ISAS` says so, `dot4_u8s8(b, acc, x, w)` and `look_up_bytes(b, table, index)`.
+where `dialects.codelet.ISAS` says so, `dot4_u8s8(b, acc, x, w)` and `look_up_bytes(b, table, index)`; and, if it can,
+`pack_bytes(b, values, zero, low, high)`.
 """
 
 from __future__ import annotations
