@@ -55,7 +55,7 @@ def planes_of(low: int, high: int) -> tuple[int, bool]:
     """Least number of planes, and whether they are signed, that hold all integers from `low` to `high`."""
     if low >= 0:
         return max(int(high).bit_length(), 1), False
-    return max(int(high).bit_length(), int(-low - 1).bit_length()) + 1, True
+    return max(max(int(high), 0).bit_length(), int(-low - 1).bit_length()) + 1, True
 
 
 def weight_lines(weights: np.ndarray, planes: int, rows: int, word_bits: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qcc.dialects import bitplanes
@@ -13,6 +13,7 @@ from qcc.runtime.fpga.machine import decode_lines
 from qcc.runtime.fpga.ports import Port
 
 
+@example(low=-1, span=0)
 @given(low=st.integers(-(2**15), 2**16 - 1), span=st.integers(0, 2**15))
 def test_planes_hold_a_range_and_no_fewer_do(low: int, span: int) -> None:
     planes, signed = bitplanes.planes_of(low, low + span)
