@@ -15,6 +15,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+NOTHING = 1 << 16  # an argument of a step that is the integer 0 and takes no instruction
+
 ELEMENT_BYTES = {"u8": 1, "s8": 1, "u16": 2, "s16": 2, "i32": 4, "i64": 8, "f32": 4, "i1": 1}
 
 
@@ -44,7 +46,7 @@ class Step:
     """One operation on the current vector of values, after the operand was loaded or the accumulator completed.
 
     `args` name its arguments: a number n >= 0 is word n of `params`, broadcast; n < 0 is operand -1 - n at the same place of the
-    iteration space.
+    iteration space; NOTHING is 0.
     `passes/llvm/codelets/steps.py` has one function per `op`.
     """
 
@@ -52,6 +54,7 @@ class Step:
     args: tuple[int, ...] = ()
     kind: str = ""
     swapped: bool = False  # the current value is the second argument of a binary operation
+    bounds: str = ""  # of a step that rounds: "after", if its value is known to fit i32 and may be clamped afterwards; "byte", if to 0..255
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,28 @@ class Dot4:
         return self.instructions.dot4_u8s8(self.b, acc, x, w)
 
 
+class Dot2:
+    """s16 x s16 in pairs: weights [lane][2], i32 accumulators that wrap."""
+
+    depth = 2
+    accumulator = "i32"
+    x_bytes = 4
+    w_bytes = 4  # per lane
+
+    def __init__(self, b: Builder, codelet: Contraction, instructions: Any) -> None:
+        self.b, self.instructions = b, instructions
+        self.lanes = ISAS[codelet.isa].lanes
+
+    def load_x(self, address: Address) -> Value:
+        return self.b.op("llvm.bitcast", [self.b.splat(self.b.load("i32", address), self.lanes)], f"{2 * self.lanes}xi16")
+
+    def load_w(self, address: Address) -> Value:
+        return self.b.load(f"{2 * self.lanes}xi16", address)
+
+    def multiply_add(self, acc: Value, x: Value, w: Value) -> Value:
+        return self.instructions.dot2_s16(self.b, acc, x, w)
+
+
 class Lane:
     """One element at a time in lanes of the accumulator's type: integers of any width that fits, or f32 with fused multiply-add."""
 
@@ -64,4 +86,4 @@ class Lane:
 
 def compute_tile(b: Builder, codelet: Contraction, instructions: Any) -> Any:
     """The compute tile a contraction asks for."""
-    return (Dot4 if codelet.compute == "dot4_u8s8" else Lane)(b, codelet, instructions)
+    return {"dot4_u8s8": Dot4, "dot2_s16": Dot2}.get(codelet.compute, Lane)(b, codelet, instructions)

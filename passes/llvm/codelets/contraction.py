@@ -2,42 +2,55 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Contraction, blocks
 from qcc.passes.llvm.codelets import halo
-from qcc.passes.llvm.codelets.access import bytes_of, load, pieces, store
+from qcc.passes.llvm.codelets.access import bytes_of, load, pieces
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 from qcc.passes.llvm.codelets.compute import compute_tile
-from qcc.passes.llvm.codelets.fetch import Fetch
-from qcc.passes.llvm.codelets.steps import Steps
+from qcc.passes.llvm.codelets.prefetch import Ahead
+from qcc.passes.llvm.codelets.results import Results
 
 
 def emit(b: Builder, codelet: Contraction, buffers: Sequence[Value], task: Value, instructions: Any, scratch: Value) -> None:
     """Append the code of one task."""
     halo.fill_once(b, codelet, buffers, task)
-    _Nest(b, codelet, buffers, instructions).task(task)
+    Nest(b, codelet, buffers, instructions).task(task)
 
 
-class _Nest:
+class Nest:
+    """The loops of a contraction, on buffers that it is given."""
+
     def __init__(self, b: Builder, codelet: Contraction, buffers: Sequence[Value], instructions: Any) -> None:
         self.b, self.codelet, self.buffers = b, codelet, buffers
         self.tile = compute_tile(b, codelet, instructions)
-        self.steps = Steps(b, instructions)
+        self.instructions = instructions
         self.lanes = ISAS[codelet.isa].lanes
 
     def task(self, task: Value) -> None:
-        """n, g, a chunk of blocks and a chunk of rows; rows innermost, so that neighbouring tasks share weights."""
+        """g, a chunk of blocks, n and a chunk of rows; images and rows innermost, so that neighbouring tasks share weights."""
         b, c = self.b, self.codelet
-        _, groups, height, _, _ = c.sizes
+        images, groups, height, _, _ = c.sizes
         count = blocks(c)
         rest, row_chunk = b.divmod(task, -(-height // c.chunks[1]))
-        rest, block_chunk = b.divmod(rest, -(-count // c.chunks[0]))
-        n, g = b.divmod(rest, groups) if groups > 1 else (rest, 0)
-        n = 0 if c.sizes[0] == 1 else n
+        rest, n = b.divmod(rest, images)
+        g, block_chunk = b.divmod(rest, -(-count // c.chunks[0]))
         first, row = b.mul(block_chunk, c.chunks[0]), b.mul(row_chunk, c.chunks[1])
-        self._blocks(n, g, first, b.minimum(b.add(first, c.chunks[0]), count), row, b.minimum(b.add(row, c.chunks[1]), height))
+        self._blocks(
+            n if images > 1 else 0,
+            g if groups > 1 else 0,
+            first,
+            b.minimum(b.add(first, c.chunks[0]), count),
+            row,
+            b.minimum(b.add(row, c.chunks[1]), height),
+        )
+
+    def matrix(self, n: Index) -> None:
+        """All rows and columns of image n times the first block, which is whole."""
+        self._rows(n, 0, 0, [self.lanes] * self.codelet.tile[2], 0, self.codelet.sizes[2])
 
     def _blocks(self, n: Index, g: Index, first: Index, last: Index, row: Index, row_end: Index) -> None:
         b, c = self.b, self.codelet
@@ -84,20 +97,14 @@ class _Nest:
         channel = b.mul(block, c.tile[2] * self.lanes)
         start = [self._initial(c.bias, place, channel, v) for v in range(len(vectors))]
         accumulators = self._reduce(place, block, len(vectors), pixels, [v for _ in pixels for v in start])
-        fetch = Fetch(b, c.operands, self.buffers, c.params, self.steps.instructions)
-        bases = [b.at(self.buffers[o.buffer], bytes_of(o, (*place, channel), b)) for o in c.operands]
-        y = b.at(self.buffers[c.y.buffer], bytes_of(c.y, (*place, channel), b))
+        results = Results(b, c, self.buffers, self.instructions, (*place, channel))
         for p, (r, q) in enumerate(pixels):
             for v, lanes in enumerate(vectors):
+                value = accumulators[p * len(vectors) + v]
                 for first, count in pieces(lanes, self.lanes):
-                    value = accumulators[p * len(vectors) + v]
-                    if count < self.lanes:
-                        value = b.shuffle(value, value, list(range(first, first + count)))
-                    step = (0, 0, r, q, v * self.lanes + first)
-                    fetch.key = step[-1]
-                    fetch.place = lambda number, step=step: bases[number] + _static(c.operands[number], step)
-                    result = self.steps.run(c.steps, value, fetch)
-                    store(b, c.y.element, y + _static(c.y, step), c.y.strides[-1], result)
+                    part = value if count == self.lanes else b.shuffle(value, value, list(range(first, first + count)))
+                    results.put((0, 0, r, q, v * self.lanes + first), part)
+        results.end()
 
     def _initial(self, bias: Any, place: tuple[Index, ...], channel: Index, vector: int) -> Value:
         kind = f"{self.lanes}x{self.tile.accumulator}"
@@ -117,13 +124,16 @@ class _Nest:
         weights = b.at(self.buffers[c.w.buffer], bytes_of(c.w, (n, g, h, w, block), b))
         step_bytes = vectors * self.lanes * tile.w_bytes
         steps = -(-c.run // tile.depth)
+        ahead = Ahead(b, c, weights, (n, h, w), len(pixels), math.prod(c.taps) * steps)
         summed = c.zero is not None
         if summed:
             start = [*start, *[b.constant(0, f"{self.lanes}xi32") for _ in pixels]]
 
         def multiply(k: Index, x_tap: Address, tap: Index, *acc: Value) -> list[Value]:
             here = b.at(x_tap, b.mul(k, tile.x_bytes))
-            stored = b.at(weights, b.mul(b.add(b.mul(tap, steps), k), step_bytes))
+            step = b.add(b.mul(tap, steps), k)
+            stored = b.at(weights, b.mul(step, step_bytes))
+            ahead.prefetch(step)
             ws = [tile.load_w(stored + v * self.lanes * tile.w_bytes) for v in range(vectors)]
             ones = tile.load_x(b.at(self.buffers[c.sums], b.mul(k, 4))) if summed else None
             made = list(acc)
@@ -150,7 +160,3 @@ class _Nest:
         zeros = [self._initial(c.zero, place, channel, v) for v in range(vectors)]
         count = len(pixels) * vectors
         return [b.binary("sub", done[i], b.binary("mul", done[count + i // vectors], zeros[i % vectors])) for i in range(count)]
-
-
-def _static(operand: Any, step: Sequence[int]) -> int:
-    return sum(s * i for s, i in zip(operand.strides, step, strict=True)) * ELEMENT_BYTES[operand.element]

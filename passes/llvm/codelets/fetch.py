@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from qcc.dialects.codelet import Operand
+from qcc.dialects.codelet import NOTHING, Operand
 from qcc.passes.llvm.codelets.access import load
 from qcc.passes.llvm.codelets.builder import Address, Builder, Value, kind_of
 
@@ -26,6 +26,8 @@ class Fetch:
             if table.element == "u8":
                 return self.instructions.look_up_bytes(self.b, Address(self.buffers[table.buffer]), element)
             return self.b.gather(self.buffers[table.buffer], element, table.element)
+        if arg == NOTHING:
+            return self.b.constant(0, f"{lanes}x{element}")
         if arg >= 0:
             key: Any = (arg, element, lanes)
             if key not in self.cache:

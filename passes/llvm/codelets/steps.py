@@ -53,13 +53,15 @@ class Steps:
         first, rounded = ROUNDED[last.op], []
         for value, fetch in zip(values, fetches, strict=True):
             real = getattr(self, f"_{last.op}")(last, self.run(steps[:-1], value, fetch), _arguments(last, fetch, lanes_of(value)))
-            if last.kind != "fits":
+            if not last.bounds:
                 real = self._bounded(real, _arguments(last, fetch, lanes_of(value)), first)
             rounded.append(self.instructions.to_integer(b, real))
         argument = _arguments(last, fetches[0], 16)
         zero = b.extract(argument(first + 2, "i32"), 0)
+        if last.bounds == "byte":
+            return self.instructions.pack_bytes(b, rounded, zero)
         low, high = (b.binary("add", b.cast("fptosi", b.extract(argument(first + i, "f32"), 0), "i32"), zero) for i in (0, 1))
-        return self.instructions.pack_bytes(b, rounded, zero, low, high)
+        return self.instructions.pack_bytes(b, rounded, zero, (low, high))
 
     # --- integers -------------------------------------------------------------------------------------------------------------------
 
@@ -74,7 +76,7 @@ class Steps:
         return b.binary("intr.smin", b.binary("intr.smax", v, arg(0, "i32")), arg(1, "i32"))
 
     def _requantize(self, step: Step, v: Value, arg: Any) -> Value:
-        """args: multiplier, then the bounds; kind: "fits" where every product is known to be an i32."""
+        """args: multiplier, then the bounds."""
         return self.b.binary("fmul", self._to_float(v), arg(0, "f32"))
 
     def _requantize_real(self, step: Step, v: Value, arg: Any) -> Value:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects import integer_values
-from qcc.dialects.codelet import ISAS, Contraction, Operand
+from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Contraction, Operand
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import error_at, ir, op_attribute
 from qcc.passes.tile.codelets import elementwise, packing, windows
@@ -290,6 +290,7 @@ def emit(lowering: Lowering, c: Contracting, program: Program, y: Place, halo_wo
     if program.words:
         params = len(places)
         places.append(lowering.params(program.words))
+    count = -(-channels // width)
     macs = math.prod(c.sizes) * math.prod(reading.taps) * reading.run
     codelet = Contraction(
         isa=lowering.isa,
@@ -301,7 +302,7 @@ def emit(lowering: Lowering, c: Contracting, program: Program, y: Place, halo_wo
         tap_strides=reading.tap_strides,
         run=reading.run,
         tile=c.tile,
-        chunks=choose_chunks(c.tile, n * groups, -(-channels // width), height, macs),
+        chunks=choose_chunks(c.tile, n * groups, count, height, macs, count * c.w_strides[-1] * ELEMENT_BYTES[c.w.element]),
         operands=tuple(operands),
         steps=tuple(program.steps),
         y=y.operand(len(places), spread[-1]),

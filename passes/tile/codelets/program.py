@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects.codelet import ISAS, Step
+from qcc.dialects.codelet import ISAS, NOTHING, Step
 from qcc.dialects.element_types import Affine
 from qcc.dialects.mlir import error_at, ir, op_attribute
 from qcc.passes.tile.codelets.place import Place, stored_offset
@@ -106,7 +106,10 @@ class Program:
             self.steps.append(Step("shift", args, kind=op_attribute(op, "rounding", "half_even")))
             return
         args = (self.per_channel(multiplier.astype(np.float32), axis, shape), *self._bounds(op, y))
-        self.steps.append(Step("requantize", args, kind="fits" if _fits(op, value, multiplier) else ""))
+        element = ir.RankedTensorType(value.type).element_type
+        width = element.width if isinstance(element, ir.IntegerType) and len(op.operands) == 1 else 32
+        largest = float(np.abs(multiplier).max(initial=0.0)) * 2.0 ** (width - 1)
+        self.steps.append(Step("requantize", args, bounds=self._when_bounded(op, y, largest)))
 
     def _dequantize(self, op: Any, value: Any) -> None:
         shape, axis = shape_of(value), op_attribute(op, "axis")
@@ -148,7 +151,7 @@ class Program:
         if op_attribute(op, "mode", "f32") != "f32":
             raise error_at(op, f"'{op.name}' is in mode fixed, which no CPU codelet computes; expected mode f32")
         multipliers = op_attribute(op, "multipliers")
-        zeros = [self.integer(self._stored_zero(op, v, self._affine(op, v))) for v in (a, b)]
+        zeros = [self._zero(self._stored_zero(op, v, self._affine(op, v))) for v in (a, b)]
         y = self._affine(op, op.results[0])
         place = self.operand(self.lowering.place(other).broadcast(shape_of(op.results[0])))
         if name == "mul":
@@ -160,7 +163,8 @@ class Program:
             self.steps.append(Step("requantize_real", before.args[:3]))
             name += "_real"
         args = (place, zeros[0], self.real(multipliers[0]), zeros[1], self.real(multipliers[1]), *self._bounds(op, y))
-        self.steps.append(Step("add_quantized", args, kind=name, swapped=swapped))
+        bounds = self._when_bounded(op, y, 2.0**17 * float(np.abs(multipliers).sum()))
+        self.steps.append(Step("add_quantized", args, kind=name, swapped=swapped, bounds=bounds))
 
     def _float_argument(self, other: Any, op: Any) -> int:
         constant = self.lowering.constant_or_none(other)
@@ -226,12 +230,14 @@ class Program:
         """Words: low and high relative to the zero point (f32), the stored zero point (i32)."""
         low, high = self._range(op, y)
         zero = int(y.zero_points[0])
-        return self.real(low - zero), self.real(high - zero), self.integer(zero + stored_offset(op.results[0].type))
+        return self.real(low - zero), self.real(high - zero), self._zero(zero + stored_offset(op.results[0].type))
 
+    def _zero(self, value: int) -> int:
+        """A zero point; the one that changes nothing takes no word."""
+        return self.integer(value) if value else NOTHING
 
-def _fits(op: Any, value: Any, multiplier: np.ndarray) -> bool:
-    """Whether every product of the accumulator's proven width and the multiplier is well inside i32, so that bounds may follow rounding."""
-    element = ir.RankedTensorType(value.type).element_type
-    if not isinstance(element, ir.IntegerType) or len(op.operands) > 1:
-        return False
-    return float(np.abs(multiplier).max(initial=0.0)) * 2.0 ** (element.width - 1) <= 2.0**30
+    def _when_bounded(self, op: Any, y: Affine, largest: float) -> str:
+        """`Step.bounds` of a step to `y` whose values before rounding are at most `largest` in magnitude."""
+        if largest > 2.0**30:
+            return ""
+        return "byte" if [v + stored_offset(op.results[0].type) for v in self._range(op, y)] == [0, 255] else "after"

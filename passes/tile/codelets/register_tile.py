@@ -8,6 +8,7 @@ from qcc.dialects.codelet import ISAS
 
 TASK_MACS = 2_000_000  # below this, waking another thread costs more than it brings
 MOST_TASKS = 32
+RESIDENT_BYTES = 256 * 1024  # of weights that stay in the second-level cache beside the activations
 
 
 CYCLES = {"dot4_u8s8": (0.5, 5.0), "lane_f32": (0.5, 4.0), "lane_i32": (1.5, 5.0), "lane_i64": (3.0, 5.0)}
@@ -54,14 +55,21 @@ def _cycles(compute: str, pixels: int, vectors: int, steps: int) -> float:
     return steps * (max(pixels * vectors * rate, (pixels + vectors) / 2, latency) + 0.5) + 6 * pixels * vectors + 20
 
 
-def choose_chunks(tile: tuple[int, int, int], outer: int, blocks: int, height: int, macs: int) -> tuple[int, int]:
-    """(blocks, rows) per task, such that `outer` times the chunks of both are enough tasks and weights are read by few of them."""
-    wanted = max(1, min(MOST_TASKS, macs // TASK_MACS))
-    if outer >= wanted:
+def choose_chunks(tile: tuple[int, int, int], outer: int, blocks: int, height: int, macs: int, weight_bytes: int) -> tuple[int, int]:
+    """(blocks, rows) per task, such that `outer` times the chunks of both are enough tasks.
+
+    Tasks share out rows where all weights stay in the second-level cache, so that few read the same rows of x, and blocks where they do
+    not, so that each weight comes from memory once and is then used for the whole image.
+    """
+    wanted, rows_possible = max(1, min(MOST_TASKS, macs // TASK_MACS)), math.ceil(height / tile[0])
+    if weight_bytes > RESIDENT_BYTES:
+        block_chunks = min(blocks, wanted)
+        row_chunks = min(rows_possible, max(1, wanted // (block_chunks * outer))) if rows_possible >= 4 else 1
+    elif outer >= wanted:
         return blocks, height
-    rows_possible = math.ceil(height / tile[0])
-    wanted = math.ceil(wanted / outer)
-    row_chunks = min(rows_possible, wanted) if rows_possible >= 4 else 1
+    else:
+        wanted = math.ceil(wanted / outer)
+        row_chunks = min(rows_possible, wanted) if rows_possible >= 4 else 1
+        block_chunks = min(blocks, math.ceil(wanted / row_chunks))
     rows = math.ceil(rows_possible / row_chunks) * tile[0]
-    block_chunks = min(blocks, math.ceil(wanted / row_chunks))
-    return math.ceil(blocks / block_chunks), min(rows, height) if rows >= height else rows
+    return math.ceil(blocks / block_chunks), min(rows, height)

@@ -8,7 +8,7 @@
 // CHECK-NEXT: call @contraction_{{.*}}qtile.tasks = 1
 // CHECK-NEXT: call @map_
 // CHECK-NEXT: return
-// CHECK: func.func private @contraction_{{.*}}compute = "dot4_u8s8"{{.*}}op = "requantize"
+// CHECK: func.func private @contraction_{{.*}}compute = "dot4_u8s8"{{.*}}bounds = "byte"{{.*}}op = "requantize"
 func.func @main(%x: tensor<2x8x!quant.uniform<u8:f32, 0.5>>) -> tensor<2x4x!quant.uniform<i8:f32, 0.25>> {
   %w = "qcc.constant"() {value = dense<3> : tensor<4x8xi8>} : () -> tensor<4x8x!quant.uniform<i8:f32, 0.1>>
   %a = "qcc.linear"(%x, %w) : (tensor<2x8x!quant.uniform<u8:f32, 0.5>>, tensor<4x8x!quant.uniform<i8:f32, 0.1>>) -> tensor<2x4xi32>

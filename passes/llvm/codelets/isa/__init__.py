@@ -2,7 +2,7 @@
 
 A module has `to_integer(b, v)`: f32 lanes to i32, half to even; `multiply_add_u8(b, acc, x, w)`;
 where `dialects.codelet.ISAS` says so, `dot4_u8s8(b, acc, x, w)` and `look_up_bytes(b, table, index)`; and, if it can,
-`pack_bytes(b, values, zero, low, high)`.
+`pack_bytes(b, values, zero, bounds)` and `dot2_s16(b, acc, x, w)`.
 """
 
 from __future__ import annotations

@@ -5,12 +5,17 @@ from __future__ import annotations
 from qcc.passes.llvm.codelets.builder import Address, Builder, Value, lanes_of
 from qcc.passes.llvm.codelets.isa.generic import to_integer
 
-__all__ = ["dot4_u8s8", "look_up_bytes", "multiply_add_u8", "pack_bytes", "to_integer"]
+__all__ = ["dot2_s16", "dot4_u8s8", "look_up_bytes", "multiply_add_u8", "pack_bytes", "to_integer"]
 
 
 def dot4_u8s8(b: Builder, acc: Value, x: Value, w: Value) -> Value:
     """acc[i] + sum of the four products x[4i+j] * w[4i+j]; acc 16xi32, x 64 unsigned and w 64 signed bytes. Wraps, does not saturate."""
     return b.call("llvm.x86.avx512.vpdpbusd.512", [acc, x, w], "16xi32")
+
+
+def dot2_s16(b: Builder, acc: Value, x: Value, w: Value) -> Value:
+    """acc[i] + x[2i] * w[2i] + x[2i+1] * w[2i+1]; acc 16xi32, x and w 32xi16. Wraps."""
+    return b.call("llvm.x86.avx512.vpdpwssd.512", [acc, x, w], "16xi32")
 
 
 def multiply_add_u8(b: Builder, acc: Value, x: Value, w: Value) -> Value:
@@ -35,8 +40,10 @@ def look_up_bytes(b: Builder, table: Address, index: Value) -> Value:
     return b.shuffle(found, found, list(range(lanes))) if lanes < 16 else found
 
 
-def pack_bytes(b: Builder, values: list[Value], zero: Value, low: Value, high: Value) -> Value:
+def pack_bytes(b: Builder, values: list[Value], zero: Value, bounds: tuple[Value, Value] | None = None) -> Value:
     """min(max(v + zero, low), high) of four vectors of 16 i32 as 64 bytes, four lanes of each in turn; zero, low, high in 0..255.
+
+    Without `bounds`, they are 0 and 255.
 
     Both packs saturate on the way, and what they change is outside of 0..255 anyway.
     """
@@ -44,5 +51,7 @@ def pack_bytes(b: Builder, values: list[Value], zero: Value, low: Value, high: V
     offset = b.splat(b.cast("trunc", zero, "i16"), 32)
     moved = [b.call("llvm.sadd.sat.v32i16", [half, offset], "32xi16") for half in halves]
     packed = b.call("llvm.x86.avx512.packuswb.512", moved, "64xi8")
-    least, most = (b.splat(b.cast("trunc", bound, "i8"), 64) for bound in (low, high))
+    if bounds is None:
+        return packed
+    least, most = (b.splat(b.cast("trunc", bound, "i8"), 64) for bound in bounds)
     return b.binary("intr.umin", b.binary("intr.umax", packed, least), most)
