@@ -25,6 +25,14 @@ _MODEL_FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "qcc_cpu_features": (ctypes.c_int64, []),
     "qcc_cpu_feature_name": (ctypes.c_char_p, [ctypes.c_int]),
     "qcc_model_create_from": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]),
+    "qcc_model_create_coded": (
+        ctypes.c_int,
+        [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p],
+    ),
+    "qcc_weights_decode": (
+        ctypes.c_int,
+        [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_int],
+    ),
     "qcc_model_run": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]),
     "qcc_model_destroy": (None, [ctypes.c_void_p]),
     "qcc_model_threads": (ctypes.c_int, [ctypes.c_void_p]),

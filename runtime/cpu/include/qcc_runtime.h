@@ -94,7 +94,8 @@ enum qcc_status {
     QCC_BAD_PROGRAM = 2,  /* not a program of this ABI version */
     QCC_BAD_CPU = 3,      /* the CPU lacks what the code needs */
     QCC_NO_MEMORY = 4,
-    QCC_BUSY = 5          /* the model is running in another thread; make one model per thread */
+    QCC_BUSY = 5,         /* the model is running in another thread; make one model per thread */
+    QCC_BAD_WEIGHTS = 6   /* coded weights are damaged */
 };
 
 typedef struct qcc_model qcc_model;
@@ -107,6 +108,27 @@ const char *qcc_cpu_feature_name(int bit);
 /* A running context of `program`. `weights` must stay alive, aligned to QCC_ALIGNMENT. `threads` <= 0 means QCC_NUM_THREADS, or else
  * every processor this process may use. On failure returns a qcc_status and leaves *model NULL. */
 int qcc_model_create_from(const qcc_program *program, const void *weights, int threads, qcc_model **model);
+
+enum qcc_decode {
+    QCC_DECODE_LOAD = 0,  /* coded weights are decoded when the model is created */
+    QCC_DECODE_STREAM = 1 /* those of every step are decoded in every run, right before the step: less memory, more time */
+};
+
+/* Weights decoded once for all models of an artefact; all zeros before the first. */
+typedef struct qcc_shared_weights {
+    int lock;
+    int64_t users;
+    void *block;
+} qcc_shared_weights;
+
+/* As qcc_model_create_from, with weights in coded form: `image` of `image_bytes` bytes, aligned to QCC_ALIGNMENT, must stay alive.
+ * `shared` (may be NULL) keeps what QCC_DECODE_LOAD decodes as long as any model uses it. */
+int qcc_model_create_coded(const qcc_program *program, const void *image, int64_t image_bytes, int decode, qcc_shared_weights *shared, int threads,
+                           qcc_model **model);
+
+/* Decode a whole image into `block`, aligned to QCC_ALIGNMENT, of `block_bytes` bytes, which must be the image's decoded size. `isa` is
+ * 0 for portable code, 1 AVX2, 2 AVX-512, negative for the best that the CPU has; one that it lacks is QCC_BAD_CPU. */
+int qcc_weights_decode(const void *image, int64_t image_bytes, void *block, int64_t block_bytes, int threads, int isa);
 
 /* Run once. `inputs` and `outputs` hold one pointer each per input and output; dense C order. */
 int qcc_model_run(qcc_model *model, const void *const *inputs, void *const *outputs);

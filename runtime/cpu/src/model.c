@@ -1,6 +1,7 @@
 /* Contexts and the walk over the step table. */
 #define _GNU_SOURCE
 #include "internal.h"
+#include "weights_stream.h"
 
 #include <omp.h>
 #include <sched.h>
@@ -38,6 +39,9 @@ struct qcc_model {
     void **pointers; /* [operand_count] */
     struct patch *patches;
     int64_t patch_count;
+    struct qcc_stream *stream;  /* weights decoded while running, or NULL */
+    qcc_shared_weights *shared; /* where this model's decoded weights are counted, or NULL */
+    qcc_shared_weights own;     /* for a model that shares with no other */
     int profiling;
     int64_t profiled_runs;
     int64_t *step_ns; /* [step_count] */
@@ -98,6 +102,7 @@ static int resolve_operands(qcc_model *model, const char *weights) {
             break;
         case QCC_ARENA:
         case QCC_WEIGHTS:
+            if (operand->space == QCC_WEIGHTS && !weights) break; /* the stream knows where they will be */
             if (operand->offset_bytes < 0 || operand->offset_bytes > size) return qcc_fail(QCC_BAD_PROGRAM, "operand %lld lies outside its space", (long long)i);
             model->pointers[i] = (operand->space == QCC_ARENA ? model->memory : (char *)weights) + operand->offset_bytes;
             break;
@@ -115,12 +120,11 @@ static int resolve_operands(qcc_model *model, const char *weights) {
     return QCC_OK;
 }
 
-int qcc_model_create_from(const qcc_program *program, const void *weights, int threads, qcc_model **result) {
-    if (!program || !result) return qcc_fail(QCC_BAD_ARGUMENT, "program and model must not be null");
+/* A model with everything but its operands' addresses. */
+static int create(const qcc_program *program, int threads, qcc_model **result) {
     *result = NULL;
     if (program->magic != QCC_PROGRAM_MAGIC)
         return qcc_fail(QCC_BAD_PROGRAM, "the model was compiled for another version of the runtime; compile it again");
-    if ((uintptr_t)weights % QCC_ALIGNMENT) return qcc_fail(QCC_BAD_ARGUMENT, "weights must be aligned to %d bytes", QCC_ALIGNMENT);
     int status = check_cpu(program);
     if (status) return status;
 
@@ -143,17 +147,100 @@ int qcc_model_create_from(const qcc_program *program, const void *weights, int t
     }
     memset(model->memory, 0, (size_t)total); /* touches every page now rather than in the first run */
     model->scratch = model->memory + arena;
-    status = resolve_operands(model, weights);
-    if (status) {
-        qcc_model_destroy(model);
-        return status;
-    }
     *result = model;
     return QCC_OK;
 }
 
+static int finish(qcc_model *model, int status, qcc_model **result) {
+    if (status)
+        qcc_model_destroy(model);
+    else
+        *result = model;
+    return status;
+}
+
+int qcc_model_create_from(const qcc_program *program, const void *weights, int threads, qcc_model **result) {
+    qcc_model *model;
+    if (!program || !weights || !result) return qcc_fail(QCC_BAD_ARGUMENT, "program, weights and model must not be null");
+    *result = NULL;
+    if ((uintptr_t)weights % QCC_ALIGNMENT) return qcc_fail(QCC_BAD_ARGUMENT, "weights must be aligned to %d bytes", QCC_ALIGNMENT);
+    int status = create(program, threads, &model);
+    return status ? status : finish(model, resolve_operands(model, weights), result);
+}
+
+int qcc_weights_decode(const void *image, int64_t image_bytes, void *block, int64_t block_bytes, int threads, int isa) {
+    struct qcc_image opened;
+    int best = qcc_coding_isa();
+    if (!image || !block || (uintptr_t)image % QCC_ALIGNMENT || (uintptr_t)block % QCC_ALIGNMENT)
+        return qcc_fail(QCC_BAD_ARGUMENT, "image and block must be aligned to %d bytes", QCC_ALIGNMENT);
+    if (isa > best) return qcc_fail(QCC_BAD_CPU, "this CPU cannot run decoder %d, expected at most %d", isa, best);
+    int status = qcc_image_open(&opened, image, image_bytes);
+    if (status) return status;
+    if (opened.decoded_bytes != block_bytes)
+        return qcc_fail(QCC_BAD_WEIGHTS, "the coded weights decode to %lld bytes, expected %lld", (long long)opened.decoded_bytes, (long long)block_bytes);
+    return qcc_image_decode_all(&opened, block, threads < 1 ? 1 : threads, isa < 0 ? best : isa);
+}
+
+static void hold(qcc_shared_weights *shared) {
+    while (__atomic_exchange_n(&shared->lock, 1, __ATOMIC_ACQUIRE)) sched_yield();
+}
+
+static void let_go(qcc_shared_weights *shared) { __atomic_store_n(&shared->lock, 0, __ATOMIC_RELEASE); }
+
+/* The decoded weights of `shared`, which the model counts as one of its users. */
+static int decode_shared(qcc_model *model, const void *image, int64_t image_bytes, qcc_shared_weights *shared) {
+    int64_t bytes = model->program->weights_bytes;
+    int status = QCC_OK;
+    hold(shared);
+    if (!shared->block) {
+        void *block = aligned_alloc(4096, (size_t)((bytes + QCC_ALIGNMENT + 4095) / 4096 * 4096)); /* slack for wide loads behind the last */
+        status = block ? qcc_weights_decode(image, image_bytes, block, bytes, model->threads, -1)
+                       : qcc_fail(QCC_NO_MEMORY, "out of memory: the decoded weights have %lld bytes", (long long)bytes);
+        if (status)
+            free(block);
+        else
+            shared->block = block;
+    }
+    if (!status) {
+        shared->users++;
+        model->shared = shared;
+    }
+    let_go(shared);
+    return status;
+}
+
+static void release_shared(qcc_shared_weights *shared) {
+    if (!shared) return;
+    hold(shared);
+    if (--shared->users == 0) {
+        free(shared->block);
+        shared->block = NULL;
+    }
+    let_go(shared);
+}
+
+int qcc_model_create_coded(const qcc_program *program, const void *image, int64_t image_bytes, int decode, qcc_shared_weights *shared, int threads,
+                           qcc_model **result) {
+    qcc_model *model;
+    if (!program || !image || !result) return qcc_fail(QCC_BAD_ARGUMENT, "program, image and model must not be null");
+    *result = NULL;
+    if ((uintptr_t)image % QCC_ALIGNMENT) return qcc_fail(QCC_BAD_ARGUMENT, "weights must be aligned to %d bytes", QCC_ALIGNMENT);
+    int status = create(program, threads, &model);
+    if (status) return status;
+    if (decode == QCC_DECODE_STREAM) {
+        status = resolve_operands(model, NULL);
+        if (!status) status = qcc_stream_create(&model->stream, program, image, image_bytes, model->threads, model->pointers);
+    } else {
+        status = decode_shared(model, image, image_bytes, shared ? shared : &model->own);
+        if (!status) status = resolve_operands(model, model->shared->block);
+    }
+    return finish(model, status, result);
+}
+
 void qcc_model_destroy(qcc_model *model) {
     if (!model) return;
+    release_shared(model->shared);
+    qcc_stream_destroy(model->stream);
     free(model->memory);
     free(model->pointers);
     free(model->patches);
@@ -214,9 +301,19 @@ static void wait_for_all(struct barrier *barrier, int threads) {
     }
 }
 
+/* Decode the weights of step `s` where they are coded; 0 where they are damaged, for all threads alike. */
+static int prepare_step(qcc_model *model, int64_t s, int thread, int threads) {
+    int decodes = model->stream && qcc_stream_has(model->stream, s);
+    if (threads > 1 && (decodes || needs_barrier(model->program, s))) wait_for_all(&model->barrier, threads);
+    if (!decodes) return 1;
+    qcc_stream_decode(model->stream, s, thread, threads);
+    if (threads > 1) wait_for_all(&model->barrier, threads);
+    return !qcc_stream_is_damaged(model->stream);
+}
+
 static void walk(qcc_model *model, int thread, int threads) {
     for (int64_t s = 0; s < model->program->step_count; s++) {
-        if (threads > 1 && needs_barrier(model->program, s)) wait_for_all(&model->barrier, threads);
+        if (!prepare_step(model, s, thread, threads)) return;
         run_step(model, s, thread, threads);
     }
 }
@@ -230,6 +327,7 @@ static int64_t now_ns(void) {
 static void walk_profiled(qcc_model *model, int thread, int threads) {
     for (int64_t s = 0; s < model->program->step_count; s++) {
         int64_t start = now_ns();
+        if (!prepare_step(model, s, thread, threads)) return;
         run_step(model, s, thread, threads);
         if (threads > 1) wait_for_all(&model->barrier, threads);
         if (thread == 0) model->step_ns[s] += now_ns() - start;
@@ -259,8 +357,9 @@ int qcc_model_run(qcc_model *model, const void *const *inputs, void *const *outp
         body(model, omp_get_thread_num(), omp_get_num_threads());
     }
     model->profiled_runs += model->profiling;
+    int damaged = model->stream && qcc_stream_is_damaged(model->stream);
     atomic_flag_clear_explicit(&model->busy, memory_order_release);
-    return QCC_OK;
+    return damaged ? qcc_fail(QCC_BAD_WEIGHTS, "the coded weights are damaged; compile the model again, or copy the file again") : QCC_OK;
 }
 
 int qcc_model_profile(qcc_model *model, int enable) {
