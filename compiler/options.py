@@ -11,6 +11,8 @@ from qcc.dialects.errors import QccError
 FORMS = ("graph", "integer", "tiled", "llvm", "asm", "object", "isa")
 TARGETS = ("cpu", "fpga")
 OPTIMIZE = ("time", "size")
+CODINGS = ("none", "huffman", "rans", "auto")
+DECODES = ("load", "stream")
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class CompileOptions:
 
     `target` cpu or fpga; `cpu` native, an x86 level or a CPU name; `device` an accelerator preset; `batch` the size of a dynamic first
     axis; `optimize` time or size; `keep_layers` keeps every layer's output for comparison.
+    `coding` of stored weights: none, huffman, rans, or auto for the smallest per tensor; None is auto where `optimize` is size, else none.
+    `decode` of coded weights: load (when the model is created) or stream (those of every step before it runs: less memory, more time).
     """
 
     target: str = "cpu"
@@ -27,14 +31,25 @@ class CompileOptions:
     batch: int = 1
     optimize: str = "time"
     keep_layers: bool = False
+    coding: str | None = None
+    decode: str = "load"
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
             raise QccError(f"target is '{self.target}', expected one of {', '.join(TARGETS)}")
         if self.optimize not in OPTIMIZE:
             raise QccError(f"optimize is '{self.optimize}', expected one of {', '.join(OPTIMIZE)}")
+        if self.coding is not None and self.coding not in CODINGS:
+            raise QccError(f"coding is '{self.coding}', expected one of {', '.join(CODINGS)}")
+        if self.decode not in DECODES:
+            raise QccError(f"decode is '{self.decode}', expected one of {', '.join(DECODES)}")
         if self.batch < 1:
             raise QccError(f"batch is {self.batch}, expected at least 1")
+
+    @property
+    def weight_coding(self) -> str:
+        """`coding`, or what it is where the user left it open."""
+        return self.coding or ("auto" if self.optimize == "size" else "none")
 
     @property
     def fingerprint(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,21 @@ def layer_rows(counts: Sequence[layers.LayerCount], facts: dict[str, dict[str, A
         row["facts"] = facts.get(layer.name, {})
         rows.append(row)
     return rows
+
+
+def with_storage(report: Mapping[str, Any], coding: dict[str, Any], stored: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """`report` with how the weights are stored: `coding` of the whole model, and per layer its bytes, codec and bits per weight beside the
+    order-0 entropy of the packed bytes (`stored_bits`, `packed_entropy_bits`; codes, tables and padding counted)."""
+    rows: list[dict[str, Any]] = []
+    for row in report["layers"]:
+        found = stored.get(row["name"])
+        if found is not None:
+            row = {**row, "stored_bytes": found["stored_bytes"], "codec": found["codec"]}
+            if row["weights"]:
+                row["stored_bits"] = 8 * found["weights_stored_bytes"] / row["weights"]
+                row["packed_entropy_bits"] = 8 * found["weights_entropy_bytes"] / row["weights"]
+        rows.append(row)
+    return {**report, "layers": rows, "coding": coding}
 
 
 def totals(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from qcc.compiler.options import FORMS, OPTIMIZE, TARGETS, CompileOptions
+from qcc.compiler.options import CODINGS, DECODES, FORMS, OPTIMIZE, TARGETS, CompileOptions
 from qcc.dialects.errors import QccError
 from qcc.tools.entry import guarded, read_array
 
@@ -40,6 +40,10 @@ def parser() -> argparse.ArgumentParser:
         "--input", action="append", default=[], metavar="X.npy", help="example input, one per model input, where shapes are open"
     )
     p.add_argument("--optimize", choices=OPTIMIZE, default="time", help="what layer formats are chosen by (default: time)")
+    p.add_argument("--coding", choices=CODINGS, help="entropy coding of stored weights (default: none, or auto under --optimize size)")
+    p.add_argument(
+        "--decode", choices=DECODES, default="load", help="coded weights are decoded when loading, or step by step in every run (stream)"
+    )
     p.add_argument("--emit", choices=FORMS, help="stop at this form and write it instead of the artefact")
     p.add_argument("--keep-layers", action="store_true", help="keep every layer's output, so that qcc-run --compare can look at it")
     p.add_argument("--dump-forms", metavar="DIR", help="write each form into DIR")
@@ -53,7 +57,14 @@ def parser() -> argparse.ArgumentParser:
 def _compile(args: argparse.Namespace) -> int:
     _check_output(args)
     options = CompileOptions(
-        target=args.target, cpu=args.cpu, device=args.device, batch=args.batch, optimize=args.optimize, keep_layers=args.keep_layers
+        target=args.target,
+        cpu=args.cpu,
+        device=args.device,
+        batch=args.batch,
+        optimize=args.optimize,
+        keep_layers=args.keep_layers,
+        coding=args.coding,
+        decode=args.decode,
     )
     from qcc.compiler import driver, emit
     from qcc.tools.progress import Progress

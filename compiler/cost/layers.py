@@ -37,6 +37,7 @@ class LayerCount:
     input_bytes: int
     output_bytes: int
     generic: str = ""
+    entropy_bits: float = 0.0  # order 0, per weight as stored before packing
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -92,12 +93,13 @@ def _weight_type(value: Any) -> ir.Type:
 def _count(op: Any) -> LayerCount:
     result = op.results[0]
     shape = tuple(ir.RankedTensorType(result.type).shape)
-    macs, density, stored, weight_bits, weight_bytes = _macs(op, shape), 1.0, 0, 0, 0
+    macs, density, stored, weight_bits, weight_bytes, entropy = _macs(op, shape), 1.0, 0, 0, 0, 0.0
     inputs = list(op.operands)
     if op.name in ("qcc.conv2d", "qcc.linear", "qcc.matmul") and (payload := _constant(op.operands[1])) is not None:
         kind = _weight_type(op.operands[1])
         stored, weight_bits, weight_bytes = payload.size, element_bits(kind), _bytes(kind)
         density = float(np.count_nonzero(payload)) / max(payload.size, 1)
+        entropy = _entropy_bits(payload)
         inputs = inputs[:1]
     return LayerCount(
         name=layer_name(op.location),
@@ -113,7 +115,17 @@ def _count(op: Any) -> LayerCount:
         weight_bytes=weight_bytes,
         input_bytes=sum(_bytes(v.type) for v in inputs),
         output_bytes=_bytes(_finished(result).type),
+        entropy_bits=entropy,
     )
+
+
+def _entropy_bits(payload: np.ndarray) -> float:
+    """Order-0 entropy in bits per element, of integers of up to 16 bits; 0 for others, whose values hardly repeat."""
+    if payload.dtype.kind not in "iu" or payload.dtype.itemsize > 2:
+        return 0.0
+    counts = np.bincount(payload.reshape(-1).view(f"u{payload.dtype.itemsize}"))
+    p = counts[counts > 0] / max(payload.size, 1)
+    return float(-(p * np.log2(p)).sum())
 
 
 def _finished(value: Any) -> Any:

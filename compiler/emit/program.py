@@ -6,24 +6,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from qcc.compiler import report as reports
+from qcc.compiler.emit import coded_weights
 from qcc.compiler.emit.machine_code import MachineCode
 from qcc.compiler.emit.metadata import metadata
 from qcc.compiler.emit.shared_object import write_artifact
-from qcc.compiler.emit.weights_blob import weights_blob
+from qcc.compiler.options import CompileOptions
 from qcc.compiler.targets.cpu import CpuTarget
 from qcc.dialects.mlir import ir
 from qcc.runtime.cpu.executable import Executable, from_program
 
 
 def executable(
-    module: ir.Module, target: CpuTarget, *, fingerprint: str = "", report: Mapping[str, Any] | None = None, threads: int | None = None
+    module: ir.Module,
+    target: CpuTarget,
+    *,
+    options: CompileOptions | None = None,
+    report: Mapping[str, Any] | None = None,
+    threads: int | None = None,
 ) -> Executable:
     """The executable of `module`. Code for another CPU can be saved here and run elsewhere: calling it raises QccError."""
-    code, blob = MachineCode(module), weights_blob(module)
-    info = metadata(module, target, blob, fingerprint=fingerprint, report=report)
+    options = options or CompileOptions()
+    code = MachineCode(module)
+    stored = coded_weights.stored_weights(module, options.weight_coding, options.decode)
+    if report is not None:
+        report = reports.with_storage(report, coded_weights.summary(stored), coded_weights.per_layer(module, stored))
+    info = metadata(module, target, stored.data, fingerprint=options.fingerprint, report=report)
 
     def save(path: Path) -> None:
-        write_artifact(code, blob, info, path)
+        write_artifact(code, stored, info, path)
 
-    made = from_program(code.program_address, blob, info, threads=threads, save=save)
+    # In this process the decoded weights are there already; streaming keeps the coded ones only.
+    weights = stored.data if stored.streams else stored.block
+    made = from_program(code.program_address, weights, info, streams=stored.streams, threads=threads, save=save)
     return made.prepare() if target.runs_here else made

@@ -16,9 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from qcc.compiler.emit.c_header import c_header
+from qcc.compiler.emit.coded_weights import StoredWeights
 from qcc.compiler.emit.machine_code import MachineCode
 from qcc.dialects.errors import QccError
 from qcc.runtime.atomic_file import atomic_write
@@ -34,6 +33,12 @@ qcc_model_weights:
     .incbin "weights.bin"
     .balign 64
     .size qcc_model_weights, . - qcc_model_weights
+    .globl qcc_model_weights_form
+    .hidden qcc_model_weights_form
+    .type qcc_model_weights_form, @object
+qcc_model_weights_form:
+    .quad {{form}}
+    .size qcc_model_weights_form, . - qcc_model_weights_form
     .section {artifact_file.METADATA_SECTION},"a",@progbits
     .globl qcc_model_metadata
     .hidden qcc_model_metadata
@@ -48,7 +53,7 @@ _EXPORTED = ("info", "create", "run", "destroy", "threads", "profile", "profile_
 _EXPORTS = "{ global: " + " ".join(f"qcc_model_{name};" for name in _EXPORTED) + " local: *; };\n"
 
 
-def write_artifact(code: MachineCode, weights: np.ndarray[Any, Any], info: Mapping[str, Any], path: Path) -> None:
+def write_artifact(code: MachineCode, weights: StoredWeights, info: Mapping[str, Any], path: Path) -> None:
     """Write the shared object to `path` and its C header beside it. Raises QccError without a compiler or where it cannot be written."""
     compiler = system_compiler()
     library = loader.library_path(loader.MODEL_LIBRARY)
@@ -58,9 +63,10 @@ def write_artifact(code: MachineCode, weights: np.ndarray[Any, Any], info: Mappi
     with tempfile.TemporaryDirectory(prefix="qcc-") as name:
         folder = Path(name)
         code.write_object(folder / "program.o")
-        weights.tofile(folder / "weights.bin")
+        weights.data.tofile(folder / "weights.bin")
         (folder / "metadata.json").write_text(json.dumps(info, sort_keys=True))
-        (folder / "data.s").write_text(_DATA)
+        form = f"{int(weights.coded)}, {int(weights.streams)}, {weights.data.size}"  # coded or not, enum qcc_decode, bytes
+        (folder / "data.s").write_text(_DATA.format(form=form))
         (folder / "exports.map").write_text(_EXPORTS)
         shutil.copyfile(library, folder / "libqcc_model.a")
         _run([*compiler, "-c", "data.s", "-o", "data.o"], folder)

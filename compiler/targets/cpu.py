@@ -122,4 +122,4 @@ def build(compilation: Compilation, *, threads: int | None = None) -> Any:
     module = compilation.run_to("llvm")
     target: Any = CpuTarget(compilation.options.cpu)
     report = driver.report_base(compilation, target.isa)
-    return program.executable(module, target, fingerprint=compilation.options.fingerprint, report=report, threads=threads)
+    return program.executable(module, target, options=compilation.options, report=report, threads=threads)

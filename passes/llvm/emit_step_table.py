@@ -8,7 +8,7 @@ Before:
     func.func private @linear(...) attributes {qtile.codelet = {...}}
 After:
     module attributes {qcc.inputs, qcc.outputs, qcc.weights = [{offset_bytes, value}], qcc.weights_bytes, qcc.arena_bytes,
-                       qcc.steps = [{codelet, layer, tasks, bytes}]}
+                       qcc.steps = [{codelet, layer, tasks, bytes, weights}]}
     llvm.mlir.global internal constant @qcc_steps(dense<[[0, 3, 4, 0]]> : tensor<1x4xi64>) ...
     llvm.mlir.global constant @qcc_model_program ...           // struct qcc_program of runtime/cpu/include/qcc_runtime.h
     llvm.func @qcc_program_address() -> !llvm.ptr
@@ -85,6 +85,7 @@ class EmitStepTablePass(Pass):
                     "layer": _layer(call),
                     "tasks": op_attribute(call, "qtile.tasks", 1),
                     "bytes": _bytes(call),
+                    "weights": _weight_offsets(call),
                 }
                 for call in calls
             ]
@@ -107,6 +108,12 @@ def _layer(call: Any) -> str:
 def _bytes(call: Any) -> int:
     """Bytes of every buffer that the call touches."""
     return sum(op_attribute(operand.owner, "size_bytes", 0) for operand in call.operands)
+
+
+def _weight_offsets(call: Any) -> list[int]:
+    """Offsets in the block of weights of those that the call reads."""
+    buffers = [operand.owner for operand in call.operands]
+    return [op_attribute(b, "offset_bytes") for b in buffers if op_attribute(b, "space") == "weights"]
 
 
 def _add_step(tables: _Tables, call: Any) -> None:

@@ -29,6 +29,7 @@ from qcc.runtime.cpu import artifact_file, loader
 from qcc.runtime.cpu.measurement import Benchmark, Profile
 
 Array = np.ndarray[Any, Any]
+DECODE_STREAM = 1  # enum qcc_decode of the runtime's header
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Executable:
         self._run = program.library.qcc_model_run
         self._idle: deque[_Context] = deque()
         self._all: list[_Context] = []
+        self.start_seconds: float | None = None  # of the first context: memory, and decoding of coded weights
         self._expected = [(spec.numpy, spec.shape) for spec in self.inputs]
         self._made = [(spec.shape, spec.numpy) for spec in self.outputs]
 
@@ -96,8 +98,11 @@ class Executable:
 
     def _new_context(self) -> _Context:
         model = ctypes.c_void_p()
+        start = time.perf_counter()
         if self._program.create(self.threads, ctypes.byref(model)):
             raise QccError(self._program.library.qcc_model_error().decode())
+        if self.start_seconds is None:
+            self.start_seconds = time.perf_counter() - start
         context = _Context(model, (ctypes.c_void_p * max(len(self.inputs), 1))(), (ctypes.c_void_p * max(len(self.outputs), 1))())
         self._all.append(context)
         return context
@@ -204,7 +209,8 @@ class Executable:
             self(*values)
             times.append(time.perf_counter() - start)
         totals = self.report.get("totals", {})
-        return Benchmark(tuple(sorted(times)), self.threads, totals.get("macs", 0), self.info.get("bytes_per_run", 0))
+        bytes_moved = self.info.get("bytes_per_run", 0)
+        return Benchmark(tuple(sorted(times)), self.threads, totals.get("macs", 0), bytes_moved, self.start_seconds or 0.0)
 
     def profile(self, inputs: Sequence[Any] | None = None, *, runs: int = 10) -> Profile:
         """Time per step, the mean of `runs`; adds `measured_us` to the layers of `report`."""
@@ -296,13 +302,17 @@ def from_program(
     weights: Array,
     info: Mapping[str, Any],
     *,
+    streams: bool = False,
     threads: int | None = None,
     save: Callable[[Path], None] | None = None,
 ) -> Executable:
-    """An executable over a program in memory: `address` gives that of its `qcc_program` and owns the code; weights are 64-byte aligned."""
+    """An executable over a program in memory: `address` gives that of its `qcc_program` and owns the code; weights are 64-byte aligned,
+    and with `streams` in coded form (`runtime/reference/weights_image.py`), of which every step decodes its own while it runs."""
     library = loader.runtime()
 
     def create(count: int, model: Any) -> int:
+        if streams:
+            return library.qcc_model_create_coded(address(), weights.ctypes.data, weights.size, DECODE_STREAM, None, count, model)
         return library.qcc_model_create_from(address(), weights.ctypes.data, count, model)
 
     return Executable(Program(library, create), info, threads=threads, save=save)

@@ -9,12 +9,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Latencies in seconds, sorted; `macs` and `bytes_moved` per run, 0 where unknown."""
+    """Latencies in seconds, sorted; `macs` and `bytes_moved` per run, 0 where unknown; `start_seconds` of making the first context,
+    in which coded weights are decoded."""
 
     seconds: tuple[float, ...]
     threads: int
     macs: int = 0
     bytes_moved: int = 0
+    start_seconds: float = 0.0
 
     def percentile_ms(self, percent: float) -> float:
         """The latency that `percent` of the calls do not exceed, in ms."""
@@ -31,6 +33,8 @@ class Benchmark:
             text += f"; {self.macs / median / 1e6:.2f} GMAC/s"
         if self.bytes_moved:
             text += f"; {self.bytes_moved / median / 1e6:.2f} GB/s"
+        if self.start_seconds:
+            text += f"; start-up {self.start_seconds * 1000:.2f} ms"
         return text
 
 

@@ -1,0 +1,100 @@
+"""The weights of a module as an artefact stores them: raw, or entropy-coded, and what each layer's share of them is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qcc.compiler.emit.weights_blob import weights_blob
+from qcc.dialects.mlir import ir, op_attribute
+from qcc.runtime.reference import codecs, weights_image
+from qcc.runtime.reference.weights_image import Entry
+
+Array = np.ndarray[Any, Any]
+_MODE_NAMES = {codecs.RAW: "raw", codecs.HUFFMAN: "huffman", codecs.RANS: "rans"}
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """`block` u8 is the decoded weights, `data` u8 what is stored: the block itself where `codec` is none. Both aligned to 64 bytes.
+    `decode` is load or stream."""
+
+    block: Array
+    data: Array
+    codec: str
+    decode: str
+    entries: list[Entry]
+
+    @property
+    def coded(self) -> bool:
+        return self.codec != "none"
+
+    @property
+    def streams(self) -> bool:
+        """Whether they stay coded while the model runs."""
+        return self.coded and self.decode == "stream"
+
+
+def stored_weights(module: ir.Module, codec: str, decode: str) -> StoredWeights:
+    """The weights of a module in llvm form, coded with `codec`: none, huffman, rans, or auto for the smaller per tensor."""
+    block = weights_blob(module)
+    offsets = [entry["offset_bytes"].value for entry in module.operation.attributes["qcc.weights"]]
+    spans = [(start, end - start) for start, end in zip(offsets, [*offsets[1:], block.size], strict=True)]
+    if codec == "none" or not spans:
+        raw = [Entry(start, size, stored_bytes=size, entropy_bytes=_entropy_bytes(block[start : start + size])) for start, size in spans]
+        return StoredWeights(block, block, "none", decode, raw)
+    image = weights_image.encode(block, spans, codec)
+    return StoredWeights(block, image.data, codec, decode, image.entries)
+
+
+def _entropy_bytes(data: Array) -> float:
+    p = np.bincount(data, minlength=1) / max(data.size, 1)
+    return float(-(p[p > 0] * np.log2(p[p > 0])).sum()) * data.size / 8
+
+
+def summary(stored: StoredWeights) -> dict[str, Any]:
+    """Sizes of everything, with tables, directories and padding: what the report says about the coding of the model."""
+    modes = [_MODE_NAMES[e.mode] for e in stored.entries]
+    return {
+        "codec": stored.codec,
+        "decode": stored.decode,
+        "stored_bytes": stored.data.size,
+        "decoded_bytes": stored.block.size,
+        "entropy_bytes": round(sum(e.entropy_bytes for e in stored.entries)),
+        "coded_bytes": sum(e.stored_bytes for e in stored.entries if e.mode != codecs.RAW),
+        "coded_entropy_bytes": round(sum(e.entropy_bytes for e in stored.entries if e.mode != codecs.RAW)),
+        "tensors": {name: modes.count(name) for name in sorted(set(modes))},
+        "shared_tables": sum(e.mode != codecs.RAW and not e.own_table for e in stored.entries),
+    }
+
+
+def per_layer(module: ir.Module, stored: StoredWeights) -> dict[str, dict[str, Any]]:
+    """Per layer of the source model: `stored_bytes` of all its constants, and of the largest of them, its weights, `codec`,
+    `weights_stored_bytes` and `weights_entropy_bytes` (order 0, of the packed bytes). A constant that layers share counts for the first."""
+    at = {e.offset_bytes: e for e in stored.entries}
+    seen: set[int] = set()
+    found: dict[str, dict[str, Any]] = {}
+    for step in op_attribute(module.operation, "qcc.steps", []):
+        own = [at[o] for o in _new(step["weights"], seen) if o in at]
+        if not own:
+            continue
+        layer = found.setdefault(step["layer"], {"stored_bytes": 0, "weights_size_bytes": 0})
+        layer["stored_bytes"] += sum(e.stored_bytes for e in own)
+        largest = max(own, key=lambda e: e.size_bytes)
+        if largest.size_bytes > layer["weights_size_bytes"]:
+            layer |= {
+                "weights_size_bytes": largest.size_bytes,
+                "weights_stored_bytes": largest.stored_bytes,
+                "weights_entropy_bytes": round(largest.entropy_bytes),
+                "codec": _MODE_NAMES[largest.mode],
+            }
+    return found
+
+
+def _new(offsets: Sequence[int], seen: set[int]) -> list[int]:
+    fresh = [o for o in dict.fromkeys(offsets) if o not in seen]
+    seen.update(fresh)
+    return fresh
