@@ -1,0 +1,215 @@
+"""Coded weights: the C decoders equal the numpy reference bit for bit, damage is an error, and every mode gives the same outputs."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import qcc
+from qcc.compiler.emit import coded_weights, machine_code, metadata, program
+from qcc.compiler.options import CompileOptions
+from qcc.compiler.targets.cpu import CpuTarget
+from qcc.dialects.errors import QccError
+from qcc.runtime.cpu import executable, loader
+from qcc.runtime.reference import codecs, weights_image
+
+
+ISAS = ("portable", "avx2", "avx512")
+BAD_CPU, BAD_WEIGHTS = 3, 6
+
+
+def aligned(size: int) -> np.ndarray:
+    memory = np.zeros(size + 64, np.uint8)
+    return memory[-memory.ctypes.data % 64 :][:size]
+
+
+def decode_in_c(data: np.ndarray | bytes, size: int, isa: int = -1, threads: int = 1) -> tuple[int, np.ndarray]:
+    image, block = aligned(len(data)), aligned(size)
+    image[:] = np.frombuffer(data, np.uint8)
+    return loader.runtime().qcc_weights_decode(image.ctypes.data, image.size, block.ctypes.data, size, threads, isa), block
+
+
+def part(rng: np.random.Generator, kind: str, size: int) -> np.ndarray:
+    match kind:
+        case "bell":
+            return np.clip(np.rint(rng.standard_normal(size) * rng.uniform(1, 40)), -128, 127).astype(np.int8).view(np.uint8)
+        case "ternary":
+            return rng.choice(np.array([0, 1, 255], np.uint8), size)
+        case "nibbles":
+            low, high = (np.minimum(rng.geometric(0.4, size) - 1, 15) for _ in range(2))
+            return (low | high << 4).astype(np.uint8)
+        case "constant":
+            return np.full(size, rng.integers(0, 256), np.uint8)
+        case _:
+            return rng.integers(0, 256, size).astype(np.uint8)
+
+
+@st.composite
+def blocks(draw: st.DrawFn) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """A block of weights and its spans: multiples of 64 bytes, gaps between some."""
+    rng = np.random.default_rng(draw(st.integers(0, 1 << 30)))
+    kinds = draw(st.lists(st.sampled_from(["bell", "ternary", "nibbles", "constant", "noise"]), min_size=1, max_size=5))
+    pieces, spans, end = [], [], 0
+    for kind in kinds:
+        gap, size = 64 * draw(st.integers(0, 2)), 64 * draw(st.integers(1, 60) | st.sampled_from([1024, 1025, 2500]))
+        pieces += [np.zeros(gap, np.uint8), part(rng, kind, size)]
+        spans.append((end + gap, size))
+        end += gap + size
+    return np.concatenate(pieces), spans
+
+
+@settings(max_examples=25, deadline=None)
+@given(blocks(), st.sampled_from(["huffman", "rans", "auto"]))
+def test_c_decoders_equal_the_reference(case: tuple[np.ndarray, list[tuple[int, int]]], codec: str) -> None:
+    block, spans = case
+    image = weights_image.encode(block, spans, codec)
+    assert np.array_equal(weights_image.decode(image.data.tobytes()), block)
+    assert sum(e.stored_bytes for e in image.entries) <= sum(e.size_bytes + 32 for e in image.entries), "the escape holds"
+    for isa, name in enumerate(ISAS):
+        for threads in (1, 3):
+            status, found = decode_in_c(image.data, block.size, isa, threads)
+            if status == BAD_CPU:
+                continue
+            assert status == 0, f"{name}: {loader.runtime().qcc_model_error().decode()}"
+            assert np.array_equal(found, block), name
+
+
+@pytest.mark.parametrize("codec", ["huffman", "rans"])
+@pytest.mark.parametrize("kind", ["bell", "ternary", "nibbles", "constant"])
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_every_symbol_width_decodes(codec: str, kind: str, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = part(np.random.default_rng(1), kind, 70080)
+    tables = {8: 0, 4: 1, 2: 2}
+    real = weights_image._choose
+
+    def only(entries: Any, histograms: Any, modes: Any) -> Any:
+        made = real(entries, histograms, modes)
+        entries[0].mode, entries[0].bits, entries[0].table, entries[0].own_table = modes[0], bits, tables[bits], False
+        return made
+
+    monkeypatch.setattr(weights_image, "_choose", only)
+    image = weights_image.encode(block, [(0, block.size)], codec)
+    coded = image.entries[0].mode != codecs.RAW
+    assert coded == (image.entries[0].stored_bytes < block.size)
+    assert np.array_equal(weights_image.decode(image.data.tobytes()), block)
+    for isa in range(3):
+        status, found = decode_in_c(image.data, block.size, isa)
+        assert status == BAD_CPU or (status == 0 and np.array_equal(found, block))
+
+
+def test_coded_int8_and_int4_and_ternary_come_near_the_order_0_bound() -> None:
+    rng = np.random.default_rng(0)
+    for values, bound in (
+        (np.clip(np.rint(rng.standard_normal(1 << 20) * 25), -127, 127), 1.01),
+        (np.clip(np.rint(rng.standard_normal(1 << 20) * 2.5), -7, 7), 1.02),
+        (rng.choice([-1, 0, 1], 1 << 20, p=[0.25, 0.5, 0.25]), 1.05),
+        (rng.choice([-1, 1], 1 << 20), 1.05),
+    ):
+        block = values.astype(np.int8).view(np.uint8)
+        image = weights_image.encode(block, [(0, block.size)], "rans")
+        assert image.data.size <= bound * codecs.entropy_bits(block) * block.size / 8
+
+
+def test_small_tensors_share_a_table() -> None:
+    rng = np.random.default_rng(0)
+    block = np.concatenate([part(rng, "ternary", 512) for _ in range(40)])
+    image = weights_image.encode(block, [(512 * i, 512) for i in range(40)], "huffman")
+    assert all(e.mode == codecs.HUFFMAN and not e.own_table for e in image.entries)
+
+
+SOUND = np.concatenate([part(np.random.default_rng(5), kind, 4096 + 64) for kind in ("bell", "ternary", "nibbles", "noise")])
+IMAGES = {codec: weights_image.encode(SOUND, [(4160 * i, 4160) for i in range(4)], codec).data for codec in ("huffman", "rans")}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(["huffman", "rans"]), st.data())
+def test_damaged_images_are_an_error_or_other_bytes_but_never_a_crash(codec: str, data: st.DataObject) -> None:
+    image = IMAGES[codec].copy()
+    front = 64 + 4 * 32 + 64
+    for _ in range(data.draw(st.integers(1, 3))):
+        image[data.draw(st.integers(0, front) | st.integers(0, image.size - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.none() | st.integers(1, image.size - 1))
+    size = data.draw(st.sampled_from([SOUND.size, SOUND.size, 64]))
+    for isa in range(3):
+        status, _ = decode_in_c(image[:cut], size, isa)
+        assert status in (0, BAD_CPU, BAD_WEIGHTS)
+        assert cut is None or status != 0
+
+
+@pytest.mark.parametrize("codec", ["huffman", "rans"])
+def test_a_damaged_payload_is_found(codec: str) -> None:
+    image = IMAGES[codec].copy()
+    found = 0
+    for position in range(image.size - 4600, image.size - 100, 50):  # in the tiles, which lie last
+        image[position] ^= 64
+        found += decode_in_c(image, SOUND.size)[0] == BAD_WEIGHTS
+        image[position] ^= 64
+    assert found >= 60, f"{found} of 90 changed bytes of tiles were noticed"
+    assert b"are damaged" in loader.runtime().qcc_model_error()
+
+
+DIGITS = Path(__file__).parents[3] / "examples" / "digits_cnn.mlir"
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """An input of the digits CNN and its output with weights that are not coded."""
+    plain = qcc.compile(DIGITS, threads=1)
+    x = np.random.default_rng(0).standard_normal(plain.inputs[0].shape).astype(np.float32)
+    return x, plain(x)
+
+
+@pytest.mark.parametrize(("coding", "decode"), [("huffman", "load"), ("rans", "load"), ("huffman", "stream"), ("auto", "stream")])
+def test_every_mode_gives_the_same_outputs(coding: str, decode: str, digits: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    x, expected = digits
+    made = qcc.compile(DIGITS, threads=2, coding=coding, decode=decode)
+    made.save(tmp_path / "m.so")
+    for exe in (made, qcc.load(tmp_path / "m.so", threads=1), qcc.load(tmp_path / "m.so", threads=2)):
+        for _ in range(3):
+            assert np.array_equal(exe(x), expected)
+        assert exe.profile([x]).total_us > 0 and np.array_equal(exe(x), expected)
+        assert exe.start_seconds > 0 and "start-up" in str(exe.benchmark(seconds=0.01))
+    coding_report = made.report["coding"]
+    assert coding_report["codec"] == coding and coding_report["stored_bytes"] < coding_report["decoded_bytes"]
+    row = next(row for row in made.report["layers"] if row["weights"])
+    assert 0 < row["entropy_bits"] <= row["weight_bits"] and row["stored_bits"] >= row["packed_entropy_bits"] * 0.99
+
+
+def test_contexts_share_what_was_decoded_at_load(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.so"
+    program.executable(tiny.llvm_module(), CpuTarget(), options=CompileOptions(coding="rans")).save(path)
+    exe = qcc.load(path, threads=1)
+    library, other = exe._program.library, ctypes.c_void_p()
+    assert library.qcc_model_create(1, ctypes.byref(other)) == 0
+    library.qcc_model_destroy(other)
+    x = np.ones((4, 16), np.float32)
+    assert np.array_equal(exe(x), x - 2.5), "destroying one context leaves the weights to the others"
+
+
+def test_damage_found_while_streaming_is_an_error_of_the_run() -> None:
+    module = tiny.llvm_module()
+    code, stored = machine_code.MachineCode(module), coded_weights.stored_weights(module, "rans", "stream")
+    info = metadata.metadata(module, CpuTarget(), stored.data)
+    assert any(e.mode == codecs.RANS for e in stored.entries)
+    sound = executable.from_program(code.program_address, stored.data, info, streams=True, threads=2)
+    x = np.ones((4, 16), np.float32)
+    assert np.array_equal(sound(x), x - 2.5)
+    stored.data[-64 - 100] ^= 255  # a first state of the last tile
+    with pytest.raises(QccError, match="coded weights are damaged"):
+        executable.from_program(code.program_address, stored.data, info, streams=True, threads=2)(x)
+
+
+def test_optimizing_for_size_codes_and_bad_choices_are_named() -> None:
+    assert CompileOptions(optimize="size").weight_coding == "auto" and CompileOptions().weight_coding == "none"
+    assert CompileOptions(optimize="size", coding="none").weight_coding == "none"
+    with pytest.raises(QccError, match="coding is 'zip', expected one of none, huffman, rans, auto"):
+        CompileOptions(coding="zip")
+    with pytest.raises(QccError, match="decode is 'never', expected one of load, stream"):
+        CompileOptions(decode="never")
