@@ -62,7 +62,7 @@ class Image:
 
 
 def encode(block: Array, spans: Sequence[tuple[int, int]], codec: str) -> Image:
-    """Code the `spans` (offset, size; ascending, apart from each other) of `block` u8 with `codec`: huffman, rans, or auto for the smaller."""
+    """Code `spans` (offset, size; ascending, apart from each other) of `block` u8 with `codec`: huffman, rans, or auto for the smaller."""
     entries = [Entry(offset, size) for offset, size in spans]
     histograms = [np.bincount(block[e.offset_bytes : e.offset_bytes + e.size_bytes], minlength=256) for e in entries]
     tables = _choose(entries, histograms, CODECS[codec])
@@ -141,7 +141,7 @@ def _encode_tiles(block: Array, entries: Sequence[Entry], tables: Sequence[_Tabl
         chosen = [i for i, t in enumerate(tables) if (t.mode, t.bits) == way]
         values = np.stack([tables[i].values for i in chosen])
         jobs = [(i, t) for i, e in enumerate(entries) if (e.mode, e.bits) == way for t in range(_tile_count(e.size_bytes, bits))]
-        jobs.sort(key=lambda job: -_tile(entries[job[0]], job[1])[1])  # tiles of like size side by side; stable, so in order within an entry
+        jobs.sort(key=lambda job: -_tile(entries[job[0]], job[1])[1])  # like sizes side by side; an entry's tiles stay in order
         for first in range(0, len(jobs), _BATCH_TILES):
             batch = jobs[first : first + _BATCH_TILES]
             places = [_tile(entries[i], t) for i, t in batch]

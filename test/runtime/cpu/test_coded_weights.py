@@ -20,7 +20,6 @@ from qcc.dialects.errors import QccError
 from qcc.runtime.cpu import executable, loader
 from qcc.runtime.reference import codecs, weights_image
 
-
 ISAS = ("portable", "avx2", "avx512")
 BAD_CPU, BAD_WEIGHTS = 3, 6
 
