@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from qcc.compiler import frontend, pipeline, report
-from qcc.compiler.cost import layers
+from qcc.compiler.cost import energy, layers
 from qcc.compiler.options import CompileOptions
 from qcc.dialects import forms
 from qcc.dialects.errors import QccError
@@ -51,6 +51,7 @@ class Compilation:
     context: PassContext = field(default_factory=PassContext)
     seconds: list[tuple[str, float]] = field(default_factory=list)
     layers: list[layers.LayerCount] = field(default_factory=list)
+    energy_table: energy.EnergyTable = field(default_factory=energy.EnergyTable)
     form: str = "torch"
 
     @property
@@ -119,7 +120,8 @@ def start(
     def load() -> frontend.ImportedModel:
         return frontend.load(model, example_inputs)
 
-    compilation = Compilation(load(), load, options, observer)
+    table = energy.read_table(options.energy_table)
+    compilation = Compilation(load(), load, options, observer, energy_table=table)
     compilation.seconds.append(("import", time.perf_counter() - begin))
     return compilation
 
@@ -145,11 +147,13 @@ def finish(compilation: Any, **run: Any) -> Any:
 
 def report_base(compilation: Compilation, isa: str) -> dict[str, Any]:
     """What both targets' reports start from: options, stage times, layers with facts and predictions for `isa`, remarks."""
-    rows = report.layer_rows(compilation.layers, compilation.context.facts, isa)
+    rows = report.layer_rows(compilation.layers, compilation.context.facts, isa, compilation.energy_table)
     return {
         "options": asdict(compilation.options),
         "seconds": [{"stage": name, "seconds": seconds} for name, seconds in compilation.seconds],
         "layers": rows,
+        "memory": compilation.context.facts.get("", {}),
         "totals": report.totals(rows),
+        "energy_table": asdict(compilation.energy_table),
         "remarks": compilation.context.remarks,
     }

@@ -23,6 +23,7 @@ class CompileOptions:
     axis; `optimize` time or size; `keep_layers` keeps every layer's output for comparison.
     `coding` of stored weights: none, huffman, rans, or auto for the smallest per tensor; None is auto where `optimize` is size, else none.
     `decode` of coded weights: load (when the model is created) or stream (those of every step before it runs: less memory, more time).
+    `energy_table` is a JSON file of picojoules that the report's energy is counted with (`compiler/cost/energy.py`).
     """
 
     target: str = "cpu"
@@ -33,6 +34,7 @@ class CompileOptions:
     keep_layers: bool = False
     coding: str | None = None
     decode: str = "load"
+    energy_table: str | None = None
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:

@@ -12,7 +12,9 @@ from qcc.dialects.errors import QccError
 from qcc.runtime.atomic_file import atomic_write
 
 
-def layer_rows(counts: Sequence[layers.LayerCount], facts: dict[str, dict[str, Any]], isa: str) -> list[dict[str, Any]]:
+def layer_rows(
+    counts: Sequence[layers.LayerCount], facts: dict[str, dict[str, Any]], isa: str, table: energy.EnergyTable
+) -> list[dict[str, Any]]:
     """One row per layer, with the facts that passes recorded and the predicted time (us) and energy (nJ)."""
     model = machine.DEFAULTS.get(isa, machine.DEFAULTS["generic"])
     rows: list[dict[str, Any]] = []
@@ -20,7 +22,7 @@ def layer_rows(counts: Sequence[layers.LayerCount], facts: dict[str, dict[str, A
         row = layer.as_dict()
         row["output_shape"] = list(layer.output_shape)
         row["predicted_us"] = model.predict_us(layer)
-        row["energy_nj"] = energy.layer_energy_pj(layer) / 1000
+        row |= energy.row_entries(energy.count(layer), table)
         row["facts"] = facts.get(layer.name, {})
         rows.append(row)
     return rows
@@ -28,17 +30,25 @@ def layer_rows(counts: Sequence[layers.LayerCount], facts: dict[str, dict[str, A
 
 def with_storage(report: Mapping[str, Any], coding: dict[str, Any], stored: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """`report` with how the weights are stored: `coding` of the whole model, and per layer its bytes, codec and bits per weight beside the
-    order-0 entropy of the packed bytes (`stored_bits`, `packed_entropy_bits`; codes, tables and padding counted)."""
+    order-0 entropy of the packed bytes (`stored_bits`, `packed_entropy_bits`; codes, tables and padding counted).
+    Energy follows the bytes."""
     rows: list[dict[str, Any]] = []
-    for row in report["layers"]:
+    table = energy.EnergyTable(**report["energy_table"])
+    owners: dict[str, int] = {}  # a name may have several rows: its bytes belong to the one with weights, else to the first
+    for i, row in enumerate(report["layers"]):
+        if row["name"] not in owners or (row["weights"] and not report["layers"][owners[row["name"]]]["weights"]):
+            owners[row["name"]] = i
+    for i, row in enumerate(report["layers"]):
         found = stored.get(row["name"])
-        if found is not None:
-            row = {**row, "stored_bytes": found["stored_bytes"], "codec": found["codec"]}
-            if row["weights"]:
+        if found is not None and owners[row["name"]] == i:
+            counts = energy.EnergyCount(**row["energy_counts"]).with_weight_bytes(found["stored_bytes"])
+            row = {**row, "codelets": found["codelets"], "stored_bytes": found["stored_bytes"], **energy.row_entries(counts, table)}
+            if row["weights"] and "codec" in found:
+                row["codec"] = found["codec"]
                 row["stored_bits"] = 8 * found["weights_stored_bytes"] / row["weights"]
                 row["packed_entropy_bits"] = 8 * found["weights_entropy_bytes"] / row["weights"]
         rows.append(row)
-    return {**report, "layers": rows, "coding": coding}
+    return {**report, "layers": rows, "totals": totals(rows), "coding": coding}
 
 
 def totals(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -51,17 +61,14 @@ def totals(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def write(report: dict[str, Any], path: str) -> None:
     """Write the report as .json or .html. Raises QccError where the file cannot be written."""
-    data = json.dumps(report, indent=2, default=str) if path.endswith(".json") else html(report)
+    if path.endswith(".json"):
+        data = json.dumps(report, indent=2, default=str)
+    else:
+        from qcc.compiler import report_page
+
+        data = report_page.html(report)
     with atomic_write(path) as stream:
         stream.write(data.encode())
-
-
-def html(report: dict[str, Any]) -> str:
-    """A self-contained page."""
-    from jinja2 import Environment
-
-    template = (Path(__file__).parent / "report.html.j2").read_text()
-    return Environment(autoescape=True).from_string(template).render(report=report)
 
 
 def summary(report: dict[str, Any], model: Path, output: Path) -> str:
@@ -75,9 +82,16 @@ def summary(report: dict[str, Any], model: Path, output: Path) -> str:
             f", predicted {found['cycles']} cycles ({found['milliseconds']:.3f} ms at {found['clock_mhz']:g} MHz) on the accelerator"
         )
     lines = [
-        f"{model.name} -> {output.name}: {_size(size)}, weights {_size(total['weight_bytes'])} (fp32: {_size(total['fp32_bytes'])}), "
-        f"{total['macs'] / 1e6:.1f} M multiply-accumulates{predicted}"
+        f"{model.name} -> {output.name}: {bytes_text(size)}, weights {bytes_text(total['weight_bytes'])} "
+        f"(fp32: {bytes_text(total['fp32_bytes'])}), {total['macs'] / 1e6:.1f} M multiply-accumulates{predicted}"
     ]
+    coding = report.get("coding")
+    if coding and coding["codec"] != "none":
+        over = coding["stored_bytes"] / max(coding["entropy_bytes"], 1)
+        lines.append(
+            f"{coding['codec']} coding: {bytes_text(coding['decoded_bytes'])} of packed weights in {bytes_text(coding['stored_bytes'])}, "
+            f"{over:.3f} of their order-0 entropy; decode: {coding['decode']}"
+        )
     generic = [row for row in report["layers"] if row["generic"]]
     if generic:
         lines.append(f"generic path: {len(generic)} of {len(report['layers'])} layers")
@@ -100,7 +114,8 @@ def partition(segments: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _size(count: float) -> str:
+def bytes_text(count: float) -> str:
+    """Bytes in the largest unit that leaves a number of at least 1."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

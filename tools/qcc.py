@@ -48,6 +48,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--keep-layers", action="store_true", help="keep every layer's output, so that qcc-run --compare can look at it")
     p.add_argument("--dump-forms", metavar="DIR", help="write each form into DIR")
     p.add_argument("--report", metavar="FILE", help="write what was chosen per layer, as .html or .json")
+    p.add_argument("--accuracy", metavar="TEXT", help="what is known of the model's accuracy, for the report's summary")
+    p.add_argument("--energy-table", metavar="FILE", help="picojoules per operation and access, as JSON (compiler/cost/energy.py says how)")
     p.add_argument("--print-ir-after", action="append", default=[], metavar="PASS", help="print the IR after PASS to standard error")
     p.add_argument("--time-passes", action="store_true", help="print the time of every pass")
     p.add_argument("--quiet", action="store_true", help="no progress and no summary")
@@ -65,6 +67,7 @@ def _compile(args: argparse.Namespace) -> int:
         keep_layers=args.keep_layers,
         coding=args.coding,
         decode=args.decode,
+        energy_table=args.energy_table,
     )
     from qcc.compiler import driver, emit
     from qcc.tools.progress import Progress
@@ -85,7 +88,12 @@ def _compile(args: argparse.Namespace) -> int:
     if args.report and executable is not None:
         from qcc.compiler import report
 
-        report.write(executable.report, args.report)
+        if options.target == "cpu" and executable.runs_here:
+            executable.profile()
+        found = {**executable.report, "seconds": [{"stage": name, "seconds": seconds} for name, seconds in compilation.seconds]}
+        if args.accuracy:
+            found["accuracy"] = args.accuracy
+        report.write(found, args.report)
     if executable is not None and not args.quiet:
         from qcc.compiler import report
 

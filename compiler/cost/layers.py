@@ -38,6 +38,8 @@ class LayerCount:
     output_bytes: int
     generic: str = ""
     entropy_bits: float = 0.0  # order 0, per weight as stored before packing
+    arithmetic: str = "int"  # or fp16, fp32: what the layer computes in
+    unit_weights: bool = False  # all are -1, 0 or 1, so that products are signs
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -93,13 +95,13 @@ def _weight_type(value: Any) -> ir.Type:
 def _count(op: Any) -> LayerCount:
     result = op.results[0]
     shape = tuple(ir.RankedTensorType(result.type).shape)
-    macs, density, stored, weight_bits, weight_bytes, entropy = _macs(op, shape), 1.0, 0, 0, 0, 0.0
+    macs, density, stored, weight_bits, weight_bytes, entropy, unit = _macs(op, shape), 1.0, 0, 0, 0, 0.0, False
     inputs = list(op.operands)
     if op.name in ("qcc.conv2d", "qcc.linear", "qcc.matmul") and (payload := _constant(op.operands[1])) is not None:
         kind = _weight_type(op.operands[1])
         stored, weight_bits, weight_bytes = payload.size, element_bits(kind), _bytes(kind)
         density = float(np.count_nonzero(payload)) / max(payload.size, 1)
-        entropy = _entropy_bits(payload)
+        entropy, unit = _entropy_bits(payload), payload.dtype.kind == "i" and bool((np.abs(payload.astype(np.int32)) <= 1).all())
         inputs = inputs[:1]
     return LayerCount(
         name=layer_name(op.location),
@@ -116,7 +118,16 @@ def _count(op: Any) -> LayerCount:
         input_bytes=sum(_bytes(v.type) for v in inputs),
         output_bytes=_bytes(_finished(result).type),
         entropy_bits=entropy,
+        arithmetic=_arithmetic(result.type),
+        unit_weights=unit,
     )
+
+
+def _arithmetic(kind: ir.Type) -> str:
+    element = ir.RankedTensorType(kind).element_type
+    if isinstance(element, ir.FloatType):
+        return "fp16" if element.width <= 16 else "fp32"
+    return "int"
 
 
 def _entropy_bits(payload: np.ndarray) -> float:

@@ -72,16 +72,18 @@ def summary(stored: StoredWeights) -> dict[str, Any]:
 
 
 def per_layer(module: ir.Module, stored: StoredWeights) -> dict[str, dict[str, Any]]:
-    """Per layer of the source model: `stored_bytes` of all its constants, and of the largest of them, its weights, `codec`,
+    """Per layer of the source model: its `codelets`, `stored_bytes` of all its constants, and of the largest of them, its weights, `codec`,
     `weights_stored_bytes` and `weights_entropy_bytes` (order 0, of the packed bytes). A constant that layers share counts for the first."""
     at = {e.offset_bytes: e for e in stored.entries}
     seen: set[int] = set()
     found: dict[str, dict[str, Any]] = {}
     for step in op_attribute(module.operation, "qcc.steps", []):
+        layer = found.setdefault(step["layer"], {"stored_bytes": 0, "weights_size_bytes": 0, "codelets": []})
+        if step["codelet"] not in layer["codelets"]:
+            layer["codelets"].append(step["codelet"])
         own = [at[o] for o in _new(step["weights"], seen) if o in at]
         if not own:
             continue
-        layer = found.setdefault(step["layer"], {"stored_bytes": 0, "weights_size_bytes": 0})
         layer["stored_bytes"] += sum(e.stored_bytes for e in own)
         largest = max(own, key=lambda e: e.size_bytes)
         if largest.size_bytes > layer["weights_size_bytes"]:

@@ -57,6 +57,19 @@ def _plan(main: Any, context: PassContext) -> None:
     _set(main, "qtile.arena_bytes", arena_bytes)
     _set(main, "qtile.arena_floor_bytes", floor_bytes)
     _set(main, "qtile.weights_bytes", weights_bytes)
+    plan = [
+        {
+            "name": op_attribute(life.owner, "name", ""),
+            "space": op_attribute(life.owner, "space"),
+            "offset_bytes": life.offset_bytes,
+            "size_bytes": life.size_bytes,
+            "first": life.first,
+            "last": life.last,
+        }
+        for life in lives
+        if life.first <= life.last
+    ]
+    context.fact("", memory_plan=plan)
     context.fact("", arena_bytes=arena_bytes, arena_floor_bytes=floor_bytes, weights_bytes=weights_bytes)
 
 

@@ -91,6 +91,14 @@ class Executable:
         self._expected = [(spec.numpy, spec.shape) for spec in self.inputs]
         self._made = [(spec.shape, spec.numpy) for spec in self.outputs]
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether this CPU has every feature that the code needs."""
+        library = loader.runtime()
+        mask = library.qcc_cpu_features()
+        here = {library.qcc_cpu_feature_name(bit).decode() for bit in range(63) if mask >> bit & 1}
+        return set(self.info.get("cpu_features", ())) <= here
+
     def prepare(self) -> Executable:
         """Make the first context now: says what is wrong with this CPU before the first call. Raises QccError."""
         self._idle.append(self._new_context())

@@ -87,8 +87,8 @@ static int check_cpu(const qcc_program *program) {
     return QCC_OK;
 }
 
-/* Fills `pointers` and `patches` from the operand table, which is checked entry by entry. */
-static int resolve_operands(qcc_model *model, const char *weights) {
+/* Fills `pointers` and `patches` from the operand table, which is checked entry by entry; not the weights where they come in a stream. */
+static int resolve_operands(qcc_model *model, const char *weights, int streams) {
     const qcc_program *program = model->program;
     for (int64_t i = 0; i < program->operand_count; i++) {
         const qcc_operand *operand = &program->operands[i];
@@ -102,7 +102,7 @@ static int resolve_operands(qcc_model *model, const char *weights) {
             break;
         case QCC_ARENA:
         case QCC_WEIGHTS:
-            if (operand->space == QCC_WEIGHTS && !weights) break; /* the stream knows where they will be */
+            if (operand->space == QCC_WEIGHTS && streams) break; /* the stream knows where they will be */
             if (operand->offset_bytes < 0 || operand->offset_bytes > size) return qcc_fail(QCC_BAD_PROGRAM, "operand %lld lies outside its space", (long long)i);
             model->pointers[i] = (operand->space == QCC_ARENA ? model->memory : (char *)weights) + operand->offset_bytes;
             break;
@@ -161,11 +161,11 @@ static int finish(qcc_model *model, int status, qcc_model **result) {
 
 int qcc_model_create_from(const qcc_program *program, const void *weights, int threads, qcc_model **result) {
     qcc_model *model;
-    if (!program || !weights || !result) return qcc_fail(QCC_BAD_ARGUMENT, "program, weights and model must not be null");
+    if (!program || !result) return qcc_fail(QCC_BAD_ARGUMENT, "program and model must not be null");
     *result = NULL;
     if ((uintptr_t)weights % QCC_ALIGNMENT) return qcc_fail(QCC_BAD_ARGUMENT, "weights must be aligned to %d bytes", QCC_ALIGNMENT);
     int status = create(program, threads, &model);
-    return status ? status : finish(model, resolve_operands(model, weights), result);
+    return status ? status : finish(model, resolve_operands(model, weights, 0), result);
 }
 
 int qcc_weights_decode(const void *image, int64_t image_bytes, void *block, int64_t block_bytes, int threads, int isa) {
@@ -228,11 +228,11 @@ int qcc_model_create_coded(const qcc_program *program, const void *image, int64_
     int status = create(program, threads, &model);
     if (status) return status;
     if (decode == QCC_DECODE_STREAM) {
-        status = resolve_operands(model, NULL);
+        status = resolve_operands(model, NULL, 1);
         if (!status) status = qcc_stream_create(&model->stream, program, image, image_bytes, model->threads, model->pointers);
     } else {
         status = decode_shared(model, image, image_bytes, shared ? shared : &model->own);
-        if (!status) status = resolve_operands(model, model->shared->block);
+        if (!status) status = resolve_operands(model, model->shared->block, 0);
     }
     return finish(model, status, result);
 }
