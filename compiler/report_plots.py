@@ -11,7 +11,7 @@ from qcc.compiler.report_advice import time_us
 
 BLUE, ORANGE, GREEN, GREY, RED = "#3b76b5", "#dd8333", "#4f9d69", "#9aa3ab", "#b5413b"
 MOST = 15  # layers in a plot of layers; the rest is one bar
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, selectable, in the page's font
     "svg.hashsalt": "qcc",
     "font.family": "sans-serif",

@@ -42,7 +42,8 @@ def stored_weights(module: ir.Module, codec: str, decode: str) -> StoredWeights:
     """The weights of a module in llvm form, coded with `codec`: none, huffman, rans, or auto for the smaller per tensor."""
     block = weights_blob(module)
     offsets = [entry["offset_bytes"].value for entry in module.operation.attributes["qcc.weights"]]
-    spans = [(start, end - start) for start, end in zip(offsets, [*offsets[1:], block.size], strict=True)]
+    ends = [*offsets[1:], block.size] if offsets else []
+    spans = [(start, end - start) for start, end in zip(offsets, ends, strict=True)]
     if codec == "none" or not spans:
         raw = [Entry(start, size, stored_bytes=size, entropy_bytes=_entropy_bytes(block[start : start + size])) for start, size in spans]
         return StoredWeights(block, block, "none", decode, raw)

@@ -1,7 +1,7 @@
 // RUN: qcc-opt %s --pass-pipeline='builtin.module(emit-step-table)' --split-input-file --verify-diagnostics | filecheck %s
 
 // One step: three operands (input 0, weights at 64, output 0), four tasks, layer name at offset 0 of the strings.
-// CHECK: module attributes {qcc.arena_bytes = 0 : i64, qcc.inputs = {{.*}}, qcc.outputs = {{.*}}, qcc.steps = [{bytes = 6 : i64, codelet = "linear", layer = "fc", tasks = 4 : i64, weights = [64]}], qcc.weights = [{offset_bytes = 64 : i64, value = dense<[1, 2]> : tensor<2xi8>}], qcc.weights_bytes = 128 : i64}
+// CHECK: module attributes {qcc.arena_bytes = 0 : i64, qcc.inputs = {{.*}}, qcc.outputs = {{.*}}, qcc.steps = [{bytes = 6 : i64, codelet = "linear", layer = "fc", tasks = 4 : i64, weights = array<i64: 64>}], qcc.weights = [{offset_bytes = 64 : i64, value = dense<[1, 2]> : tensor<2xi8>}], qcc.weights_bytes = 128 : i64}
 // CHECK: llvm.func @linear(!llvm.ptr, i64, i64, !llvm.ptr) attributes {qtile.codelet = {kind = "linear"}, qtile.scratch_bytes = 256 : i64}
 // CHECK: @qcc_steps(dense<{{\[\[}}0, 3, 4, 0]]> : tensor<1x4xi64>)
 // CHECK: @qcc_operands(dense<{{\[\[}}0, 0, 0], [3, 0, 64], [1, 0, 0]]> : tensor<3x3xi64>)
