@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import html.parser
 import json
 import re
@@ -92,7 +93,10 @@ def test_the_table_has_every_layer_with_its_reasons(page: str, digits: dict[str,
     assert body.count("<tr") == len(digits["layers"])
     for row in digits["layers"]:
         assert f"{row['predicted_us']:.1f}" in body or not row["predicted_us"]
-    assert "hold the proven range" in body and "no sparse form saves" in body
+    why = html.unescape(page[page.index('<table id="reasons">') :].split("</table>")[0])
+    reasons = [text for row in digits["layers"] for text in report_advice.reasons(row)]
+    assert len(reasons) > 5 and all(text in why for text in reasons)
+    assert "hold the proven range" in why and "of the packed bytes" in why
     assert "99.44 % of 360" in page and "Horowitz" in page and "What would help most next" in page
 
 
