@@ -83,7 +83,8 @@ class Contraction:
     The iteration space of every operand is (n, g, h, w, c); x has stride 0 in c. The reduction is `taps[0]` times `taps[1]` runs of
     `run` contiguous elements of x, `tap_strides` apart. Weights are packed [n][g][h][block][tap][step][vector][lane][depth] (absent
     n, g, h have stride 0 in `w.strides`, whose last entry is the stride of a block); a block is `tile[2]` vectors of channels, the
-    last one as many as are left. `ahead`: they are constants, and those behind the ones in use are prefetched. `tile` is rows, columns and vectors of the register tile. Tasks are n * g * block chunks * row chunks.
+    last one as many as are left. `ahead`: they are constants, and those behind the ones in use are prefetched. `tile` is rows, columns
+    and vectors of the register tile. Tasks are n * g * block chunks * row chunks.
     `sums` is a buffer of u8 quadruples per step of a run (1 where the run has an element, 0 in its padding), present when `zero` (a per
     channel i32 operand) times the sum of x is to be subtracted: weights whose zero point is not in the packed bytes.
     """
@@ -112,12 +113,12 @@ class Contraction:
 
 @dataclass(frozen=True)
 class Winograd:
-    """A 3x3 convolution of stride 1 by F(4x4, 3x3): acc[n, h, w, c] = bias[c] + sum of x * w over 3 x 3 pixels and `channels`, then the steps.
+    """A 3x3 convolution of stride 1 by F(4x4, 3x3): acc[n, h, w, c] = bias[c] + sum of x * w over 3 x 3 and `channels`, then the steps.
 
-    The iteration space of every operand is (n, h, w, c). h and w are multiples of 4, x's channels and c of 32. w holds the transformed weights
-    [block][36][step][vector][lane][depth], a block being `tile[2]` vectors; integers are scaled by 576 (see the loop nest). `strip` tiles of
-    4 x 4 results (in the order n, h, w) and `chunk` blocks are a task; `tile` is the register tile (1, tiles, vectors) of the 36 products.
-    Scratch is 36 times the sum of `winograd_pitches`.
+    The iteration space of every operand is (n, h, w, c). h and w are multiples of 4, x's channels and c of 32. w holds the transformed
+    weights [block][36][step][vector][lane][depth], a block being `tile[2]` vectors; integers are scaled by 576 (see the loop nest). `strip`
+    tiles of 4 x 4 results (in the order n, h, w) and `chunk` blocks are a task; `tile` is the register tile (1, tiles, vectors) of the 36
+    products. Scratch is 36 times the sum of `winograd_pitches`.
     """
 
     isa: str

@@ -1,8 +1,8 @@
 """The loop nest of a 3x3 convolution by Winograd's minimal filtering F(4x4, 3x3): 36 products where the direct loop has 144.
 
-A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4.3. Integers stay exact: the transform of x has
-whole coefficients and its results fit 16 bits; that of the weights is scaled by 24 in both directions to be whole; sums wrap modulo 2^32 and
-hold 576 times the result, which the inverse of 9 modulo 2^32 and a shift by 6 bring back exactly if the result fits 26 bits.
+A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4.3. Integers stay exact: the transform of x
+has whole coefficients and its results fit 16 bits; that of the weights is scaled by 24 in both directions to be whole; sums wrap modulo
+2^32 and hold 576 times the result, which the inverse of 9 modulo 2^32 and a shift by 6 bring back exactly if the result fits 26 bits.
 """
 
 from __future__ import annotations

@@ -203,7 +203,7 @@ def _constant_weights(
 ) -> None:
     """Pack, choose a tile, call; `spread` are the strides of the program's operands and of y over (n, g, h, w, c)."""
     compute, element, packed, zero = _compute(lowering, op, weights.values, reading.place)
-    groups, channels, taps, run = packed.shape
+    _, channels, taps, run = packed.shape
     facts = ISAS[lowering.isa]
     depth = 4 if compute == "dot4_u8s8" else 1
     steps = taps * -(-run // depth)

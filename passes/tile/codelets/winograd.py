@@ -20,9 +20,10 @@ EDGE, POINTS, VECTORS = 4, 36, 2
 MOST_COLUMNS = 14  # of a register tile of two vectors
 CHANNELS = 32  # x comes in whole vectors of 16 bits, results in whole blocks of two vectors
 WEIGHTS_TIMES_24 = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 6]])  # G, the last row over 4
+LARGEST_WEIGHT = 32767 // 12**2  # whose transform fits 16 bits
 RESULT_BITS = 26  # what is left of 32 after the factor 576 is taken off
 
-CACHE_BYTES = 1_200_000  # of transformed x in the second-level cache
+SCRATCH_BYTES = 800_000  # at most, of a task, so that it stays in the second-level cache
 RESIDENT_BYTES = 1_000_000  # of weights that stay there from strip to strip
 BYTES_PER_CYCLE = 4.5  # of weights that do not
 INPUT_CYCLES, SUM_CYCLES = 150, 130  # of transforming a tile of x per vector, and of sums per vector with what is behind them
@@ -51,7 +52,7 @@ def plan(lowering: Lowering, op: Any, place: Place, values: np.ndarray) -> Plan 
     if compute == "dot2_s16" and (place.element != "u8" or not _exact(values)):
         return None
     tiles, rate = n * height * width // EDGE**2, 128 if compute == "dot2_s16" else 32
-    best = min((_predict(compute, n, tiles, channels, out, strip) for strip in _divisors(tiles)), key=lambda p: p.cycles)
+    best = min((_predict(compute, tiles, channels, out, strip) for strip in _divisors(tiles)), key=lambda p: p.cycles)
     direct = EDGE**2 * tiles * channels * out * 9 / rate * 1.1
     return best if best.cycles < GAIN * direct else None
 
@@ -60,22 +61,23 @@ def _exact(values: np.ndarray) -> bool:
     """Whether no sum of x * w, x in 0..255, leaves RESULT_BITS bits, and transformed weights fit 16 bits."""
     flat = values.reshape(values.shape[0], -1)
     sums = np.maximum(np.maximum(flat, 0).sum(axis=1), np.maximum(-flat, 0).sum(axis=1))
-    return bool(np.abs(values).max(initial=0) <= 128 and 255 * int(sums.max(initial=0)) < 1 << (RESULT_BITS - 1))
+    return bool(np.abs(values).max(initial=0) <= LARGEST_WEIGHT and 255 * int(sums.max(initial=0)) < 1 << (RESULT_BITS - 1))
 
 
 def _divisors(tiles: int) -> list[int]:
     return [d for d in range(1, min(tiles, 256) + 1) if tiles % d == 0]
 
 
-def _predict(compute: str, n: int, tiles: int, channels: int, out: int, strip: int) -> Plan:
+def _predict(compute: str, tiles: int, channels: int, out: int, strip: int) -> Plan:
     """The larger of arithmetic and of reading the weights once per strip."""
     size = 2 if compute == "dot2_s16" else 4
     products = POINTS * tiles * channels * out / (64 if size == 2 else 32) * (1.1 + 2 / strip)
-    transforms = tiles * (channels * size / 64 * INPUT_CYCLES + out / 16 * SUM_CYCLES)
+    again = 2 if tiles == strip else 1  # two tasks share the blocks, and both transform x
+    transforms = tiles * (again * channels * size / 64 * INPUT_CYCLES + out / 16 * SUM_CYCLES)
     weight_bytes = POINTS * channels * out * size
     times = tiles // strip if weight_bytes > RESIDENT_BYTES else 1
     cycles = max(products + transforms, times * weight_bytes / BYTES_PER_CYCLE)
-    if POINTS * strip * channels * size > CACHE_BYTES:
+    if POINTS * strip * (channels * size + CHANNELS * 4) > SCRATCH_BYTES:
         cycles = math.inf
     return Plan(compute, strip, cycles)
 
