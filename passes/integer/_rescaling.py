@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from qcc.dialects.element_types import Affine
 from qcc.dialects.mlir import op_attribute
 
 Array = np.ndarray[Any, Any]
@@ -26,6 +27,23 @@ def rescaling(op: Any, zero_point: int, low: int, high: int) -> Rescale:
         shift, rounding = op_attribute(op, "shift").reshape(-1), op_attribute(op, "rounding", "half_even")
         return lambda acc: np.clip(shifted(acc * multiplier.astype(np.int64), shift, rounding) + zero_point, low, high)
     return lambda acc: rounded(acc.astype(np.float32) * multiplier, zero_point, low, high)
+
+
+def combined(op: Any, a: Array, b: Array, kind: Affine) -> Array:
+    """What `qcc.add`, `sub` or `mul` `op`, whose result is of `kind`, makes of centred integers, i64."""
+    m, zero = op_attribute(op, "multipliers").reshape(-1), int(kind.zero_points[0])
+    low, high = op_attribute(op, "clamp", [kind.qmin, kind.qmax])
+    fixed = op_attribute(op, "mode", "f32") == "fixed"
+    number = np.int64 if fixed else np.float32
+    if op.name == "qcc.mul":
+        real = (a * b).astype(number) * m[0].astype(number)
+    else:
+        first, second = a.astype(number) * m[0].astype(number), b.astype(number) * m[1].astype(number)
+        real = first + second if op.name == "qcc.add" else first - second
+    if fixed:
+        value = shifted(real, op_attribute(op, "shift").reshape(-1)[0], op_attribute(op, "rounding", "half_even"))
+        return np.clip(value + zero, low, high)
+    return rounded(real, zero, low, high)
 
 
 def rounded(real: Array, zero_point: int, low: int, high: int) -> Array:
