@@ -1,0 +1,142 @@
+"""How few numbers a weight tensor holds: candidates from a sample, then an exact test over all elements. Pure numpy.
+
+Every test ends by comparing all real values with what the found type would decode to, so a wrong guess costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+F32 = np.float32
+MOST_LEVELS = 256
+_SAMPLE = 4096  # elements of the tensor, rows of it times elements of a row
+_ROWS = 8
+_MOST_WIDTH = 255  # of the integers of an affine tensor
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Integers k [o, n] and scales [1] or [o], real = f32(k) * scale."""
+
+    integers: Array
+    scales: Array
+
+
+def distinct(rows: Array) -> Array | None:
+    """The distinct values of `rows`, ascending, f32, where they are at most MOST_LEVELS; else None. Zeros have no sign."""
+    flat = rows.reshape(-1)
+    some = np.unique(flat[:: max(1, flat.size // _SAMPLE)])
+    if some.size > MOST_LEVELS or (some.size > flat.size // 2 and flat.size > 4):
+        return None
+    levels = some + F32(0)
+    for _ in range(8):  # values that the sample missed
+        missing = flat[levels[np.minimum(np.searchsorted(levels, flat), levels.size - 1)] != flat]
+        if not missing.size:
+            return levels
+        levels = np.unique(np.concatenate([levels, np.unique(missing[:_SAMPLE])])) + F32(0)
+        if levels.size > MOST_LEVELS:
+            return None
+    return None
+
+
+def steps_per_tensor(rows: Array, levels: Array) -> Steps | None:
+    """`rows` as integers times one scale, where its `levels` are."""
+    found = _steps(levels.reshape(1, -1))
+    if found is None:
+        return None
+    return Steps(found.integers[0][np.searchsorted(levels, rows)], found.scales)
+
+
+def steps_per_row(rows: Array) -> Steps | None:
+    """`rows` [o, n] as integers times one scale per row; a few rows first."""
+    filled = np.flatnonzero(rows.any(axis=1))
+    if filled.size == 0 or _steps(rows[_spread(filled)]) is None:
+        return None
+    return _steps(rows)
+
+
+def amplitudes_per_row(rows: Array) -> tuple[Array, Array] | None:
+    """(negative, positive) [o] where every row holds nothing but -negative, 0 and positive; 1 where a row does not have that sign."""
+
+    def of(some: Array) -> tuple[Array, Array]:
+        return np.maximum(-some.min(axis=1), 0), np.maximum(some.max(axis=1), 0)
+
+    def holds(some: Array, low: Array, high: Array) -> bool:
+        return bool(((some == 0) | (some == high[:, None]) | (some == -low[:, None])).all())
+
+    few = rows[_spread(np.arange(len(rows)))]
+    if not holds(few, *of(few)):
+        return None
+    low, high = of(rows)
+    if not holds(rows, low, high):
+        return None
+    return np.where(low > 0, low, np.where(high > 0, high, 1)), np.where(high > 0, high, np.where(low > 0, low, 1))
+
+
+def codebook_per_row(rows: Array, most: int = 16) -> tuple[Array, Array] | None:
+    """(levels [o, K], indices [o, n]) with K a power of two up to `most`, where no row has more distinct values; saves bytes or is None."""
+    if rows.shape[1] < 4 * most or any(np.unique(row).size > most for row in rows[_spread(np.arange(len(rows)))]):
+        return None
+    ordered = np.sort(rows, axis=1) + F32(0)
+    first = np.concatenate([np.ones((len(rows), 1), np.bool_), ordered[:, 1:] != ordered[:, :-1]], axis=1)
+    counts = first.sum(axis=1)
+    if counts.max() > most:
+        return None
+    size = 1 << max(1, int(counts.max() - 1).bit_length())
+    levels = np.zeros((len(rows), size), F32)
+    indices = np.empty(rows.shape, np.uint8)
+    for i, row in enumerate(rows):
+        values = ordered[i][first[i]]
+        levels[i, : values.size], levels[i, values.size :] = values, values[-1]
+        indices[i] = np.searchsorted(values, row)
+    return levels, indices
+
+
+def power_of_two(levels: Array) -> tuple[int, int, F32] | None:
+    """(least, greatest exponent, scale) where every level but 0 is +-2^e times a scale in [1, 2)."""
+    size = np.abs(levels[levels != 0])
+    if not size.size:
+        return None
+    mantissa, exponent = np.frexp(size)
+    if (mantissa != mantissa[0]).any():
+        return None
+    return int(exponent.min()) - 1, int(exponent.max()) - 1, F32(mantissa[0] * 2)
+
+
+def _spread(indices: Array) -> Array:
+    return indices[:: max(1, -(-indices.size // _ROWS))]
+
+
+def _steps(rows: Array) -> Steps | None:
+    """Every row as integers of at most _MOST_WIDTH + 1 values times its own scale; rows of zeros have scale 1."""
+    size = np.sort(np.abs(rows), axis=1).astype(np.float64)
+    gaps = np.diff(np.concatenate([np.zeros((len(rows), 1)), size], axis=1), axis=1)
+    largest = size[:, -1]
+    gap = np.where(gaps > largest[:, None] * 1e-5, gaps, np.inf).min(axis=1)  # smaller ones are the rounding of equal magnitudes
+    scale = np.where(largest > 0, gap, 1.0)
+    if not np.isfinite(scale).all() or (largest / scale > _MOST_WIDTH).any():
+        return None
+    done = largest == 0
+    scales, integers = np.where(done, F32(1), F32(0)), np.zeros(rows.shape, np.int16)
+    for parts in (1, 2, 3):
+        top = np.rint(largest / scale * parts)
+        for guess in _near(np.where(done, 1.0, largest / np.maximum(top, 1))):
+            k = np.rint(rows / guess[:, None])
+            fits = ~done & (k.astype(F32) * guess[:, None] == rows).all(axis=1) & (k.max(axis=1) - k.min(axis=1) <= _MOST_WIDTH)
+            integers[fits], scales[fits] = k[fits].astype(np.int16), guess[fits]
+            done |= fits
+        if done.all():
+            return Steps(integers, scales.astype(F32))
+    return None
+
+
+def _near(scale: Array) -> Iterator[Array]:
+    """The binary32 numbers around `scale`."""
+    middle = scale.astype(F32)
+    above, below = np.nextafter(middle, F32(np.inf)), np.nextafter(middle, F32(0))
+    yield from (middle, above, below, np.nextafter(above, F32(np.inf)), np.nextafter(below, F32(0)))
