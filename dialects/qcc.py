@@ -48,6 +48,8 @@ UNARY_KINDS = (
     "round",
     "sin",
     "cos",
+    "round_e4m3",
+    "round_e5m2",
 )
 REDUCE_KINDS = ("mean", "sum", "max", "min")
 

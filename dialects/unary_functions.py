@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import ml_dtypes
 import numpy as np
 
 Function = Callable[[np.ndarray, float | None], np.ndarray]
@@ -51,6 +52,8 @@ _FUNCTIONS: dict[str, Function] = {
     "round": lambda x, a: np.rint(x),
     "sin": lambda x, a: np.sin(x),
     "cos": lambda x, a: np.cos(x),
+    "round_e4m3": lambda x, a: np.clip(x, -448, 448).astype(ml_dtypes.float8_e4m3fn),
+    "round_e5m2": lambda x, a: x.astype(ml_dtypes.float8_e5m2),
 }
 
 

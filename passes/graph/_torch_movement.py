@@ -31,8 +31,25 @@ def _identity(r: Reader, op: Any) -> Sequence[Any]:
         element = element_types.affine_type(1.0, signed=stored.dtype.kind == "i")
         kept = r.constant(stored, like(result, list(result.shape), element))
         return [r.make("qcc.dequantize", [kept], result)]
+    if str(result.element_type) in _ROUNDED and isinstance(r.type(x).element_type, ir.F32Type):
+        return _round_trip(r, op)
     require(r.type(x) == result, "a change of element type")
     return [r.builtin(x)]
+
+
+_ROUNDED = {"f8E4M3FN": "round_e4m3", "f8E5M2": "round_e5m2"}
+
+
+def _round_trip(r: Reader, op: Any) -> Sequence[Any]:
+    """A conversion to a small float whose results all become f32 again is a function of f32."""
+    readers = [use.owner.operation for use in op.results[0].uses]
+    back = all(u.name in IDENTITIES and isinstance(r.type(u.results[0]).element_type, ir.F32Type) for u in readers)
+    require(back, "a small float that is computed with")
+    kind = r.type(op.operands[0])
+    rounded = r.make("qcc.unary", [r.builtin(op.operands[0])], kind, kind=_ROUNDED[str(r.type(op.results[0]).element_type)])
+    for reader in readers:
+        r.replace_early(reader, rounded)
+    return []
 
 
 @rule("torch.aten.dropout")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from qcc.dialects import approximations as table
@@ -238,4 +239,6 @@ UNARY: dict[str, Callable[..., Array]] = {
     "round": np.rint,
     "sin": sin,
     "cos": cos,
+    "round_e4m3": lambda x: np.clip(x, F32(-448), F32(448)).astype(ml_dtypes.float8_e4m3fn).astype(F32),
+    "round_e5m2": lambda x: x.astype(ml_dtypes.float8_e5m2).astype(F32),
 }

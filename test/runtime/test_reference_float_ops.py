@@ -14,6 +14,14 @@ from qcc.runtime.reference import qcc as meaning
 
 Function = Callable[[np.ndarray], np.ndarray]
 
+
+def small_float(x: np.ndarray, mantissa: int, least: int, greatest: float, beyond: float) -> np.ndarray:
+    """The nearest number with `mantissa` bits behind the leading one, normal from 2^least on; `beyond` above `greatest`."""
+    exponent = np.maximum(np.frexp(np.where(x == 0, 1, x))[1] - 1, least)
+    y = np.ldexp(np.rint(np.ldexp(x, mantissa - exponent)), exponent - mantissa)
+    return np.where(np.abs(y) > greatest, np.copysign(beyond, x), y)
+
+
 # kind -> (the function in binary64, greatest error in ulp of the result, or where that is cancellation, absolute error)
 EXPECTED: dict[str, tuple[Function, float, float]] = {
     "exp": (np.exp, 1.0, 0),
@@ -41,6 +49,8 @@ EXPECTED: dict[str, tuple[Function, float, float]] = {
     "floor": (np.floor, 0, 0),
     "ceil": (np.ceil, 0, 0),
     "round": (np.rint, 0, 0),
+    "round_e4m3": (lambda x: small_float(x, 3, -6, 448.0, 448.0), 0, 0),
+    "round_e5m2": (lambda x: small_float(x, 2, -14, 57344.0, np.inf), 0, 0),
 }
 
 

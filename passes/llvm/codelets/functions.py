@@ -140,6 +140,17 @@ def sign(x: Lanes) -> Lanes:
     return one.where(x.compare("ogt", 0.0), (-one).where(x.compare("olt", 0.0), x * 0.0))
 
 
+def round_float(x: Lanes, *, mantissa: int, least: int, greatest: float, beyond: float) -> Lanes:
+    """The nearest float of `mantissa` bits and normal numbers from 2^least on, half to even; above `greatest` it is `beyond`."""
+    bits, drop = x.bits("i32"), 23 - mantissa
+    normal = (((bits + ((1 << (drop - 1)) - 1) + ((bits >> drop) & 1)) >> drop) << drop).bits("f32")
+    step = 1.5 * 2.0 ** (23 + least - mantissa)  # whose unit in the last place is the least subnormal number
+    small = ((x + step) - step).copysign(x)
+    y = small.where(x.abs().compare("olt", 2.0**least), normal)
+    y = _constant(x, beyond).copysign(x).where(y.abs().compare("ogt", greatest), y)
+    return x.where(x.compare("uno", 0.0), y)
+
+
 def _constant(x: Lanes, value: float) -> Lanes:
     return Lanes(x.b, x.b.like(value, x.value))
 
@@ -170,4 +181,6 @@ UNARY: dict[str, Callable[..., Lanes]] = {
     "round": Lanes.rint,
     "sin": sin,
     "cos": cos,
+    "round_e4m3": lambda x: round_float(x, mantissa=3, least=-6, greatest=448.0, beyond=448.0),
+    "round_e5m2": lambda x: round_float(x, mantissa=2, least=-14, greatest=57344.0, beyond=INFINITY),
 }
