@@ -16,6 +16,7 @@ F32 = np.float32
 MOST_LEVELS = 256
 _SAMPLE = 4096  # elements of the tensor, rows of it times elements of a row
 _ROWS = 8
+_SHORT = 32
 _MOST_WIDTH = 255  # of the integers of an affine tensor
 
 
@@ -123,8 +124,10 @@ def _steps(rows: Array) -> Steps | None:
         return None
     done = largest == 0
     scales, integers = np.where(done, F32(1), F32(0)), np.zeros(rows.shape, np.int16)
-    for parts in (1, 2, 3):
-        top = np.rint(largest / scale * parts)
+    tops = [np.rint(largest / scale * parts) for parts in (1, 2, 3)]
+    if rows.shape[1] <= _SHORT:  # the filters of a depthwise layer may have no two neighbouring integers
+        tops += [np.full(len(rows), float(top)) for top in range(1, 129)]
+    for top in tops:
         for guess in _near(np.where(done, 1.0, largest / np.maximum(top, 1))):
             k = np.rint(rows / guess[:, None])
             fits = ~done & (k.astype(F32) * guess[:, None] == rows).all(axis=1) & (k.max(axis=1) - k.min(axis=1) <= _MOST_WIDTH)

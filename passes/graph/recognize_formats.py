@@ -12,9 +12,9 @@ After:
     %y = qcc.linear %x, %w
 
 Looked for in float weights, each for the tensor and per output channel: {-a, a}, {-a, 0, b}, integers of up to 8 bits times a scale,
-powers of two, and up to 256 levels of any value; of those that hold, the one with the fewest bits (integers before powers of two before
-levels). Affine weights whose integers have a common divisor or fewer bits than their type get the narrower type. A sample decides what
-is worth a full test.
+powers of two, and up to 256 levels of any value; of those that hold, the one with the fewest bits, but levels only where nothing else
+holds: the others multiply as integers. Affine weights whose integers have a common divisor or fewer bits than their type get the narrower
+type. A sample decides what is worth a full test.
 
 Requires: graph form, weights next to their layers, batch normalisation not yet folded (it rounds every weight anew).
 Guarantees: real values unchanged: every dequantized element equals the original (a zero loses its sign). Linear time but for one sort of
@@ -111,7 +111,11 @@ def _float_weight(constant: Any) -> Found | None:
     rows = array.reshape(array.shape[0], -1)
     levels = _levels.distinct(rows)
     found = [f for f in (_of_levels(rows, levels, array.shape) if levels is not None else [], *_per_row(rows, array.shape)) for f in f]
-    exact = (f for f in sorted(found, key=lambda f: f.bits) if np.array_equal(decode(f.stored, _tensor(array.shape, f.element)), array))
+    exact = (
+        f
+        for f in sorted(found, key=lambda f: (f.words.startswith("codebook"), f.bits))
+        if np.array_equal(decode(f.stored, _tensor(array.shape, f.element)), array)
+    )
     return next(exact, None)
 
 

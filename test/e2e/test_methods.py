@@ -1,0 +1,301 @@
+"""Every row of the compression methods that qcc serves: formats, sparsity and coding, each by its name in the literature.
+
+Formats and sparsity: plain float weights that some tool projected, without annotations, in a linear layer, a 3x3 convolution and a
+depthwise one, dense and with zeros in three patterns. They are compiled as an nn.Module, from .pt2 and from .onnx. The compiled layers
+equal the reference of the integer form bit for bit where weights and activations are integers, else within `FLOAT_BOUND` of the greatest
+output; and PyTorch within one more such bound.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from qcc.compiler import driver
+from qcc.compiler.options import CompileOptions
+from qcc.dialects import element_types
+from qcc.dialects.encodings import Encoding, make_encoding
+from qcc.dialects.mlir import create_context, ir
+from qcc.runtime.reference import interpreter, storage
+
+FLOAT_BOUND = 2e-5
+
+Format = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+
+
+def per_filter(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return (0.05 + rng.random(shape[0])).astype(np.float32).reshape(-1, *[1] * (len(shape) - 1))
+
+
+def integers(low: int, high: int, *, scale: float | None = None) -> Format:
+    """Integers low..high times one scale, or one per filter."""
+
+    def make(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        values = rng.integers(low, high + 1, shape).astype(np.float32)
+        values.reshape(shape[0], -1)[:, :2] = high, 1  # every filter reaches its range, and its step
+        return values * (np.float32(scale) if scale else per_filter(rng, shape))
+
+    return make
+
+
+def signs(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return np.where(rng.random(shape) < 0.5, -1, 1).astype(np.float32)
+
+
+def ttq(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return np.array([-0.31, 0.0, 0.17], np.float32)[rng.integers(0, 3, shape)]
+
+
+def lognet(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return (signs(rng, shape) * 2.0 ** rng.integers(-6, 1, shape)).astype(np.float32)
+
+
+def codebook(levels: int) -> Format:
+    def make(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        table = rng.standard_normal(levels).astype(np.float32)
+        return table[rng.integers(0, levels, shape)]
+
+    return make
+
+
+def cast(dtype: torch.dtype) -> Format:
+    def make(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return torch.from_numpy(rng.standard_normal(shape).astype(np.float32)).to(dtype).float().numpy()
+
+    return make
+
+
+# row -> (weights, bits of the activations or None for float, whether every layer computes on integers, what is recognised)
+FORMATS: dict[str, tuple[Format, int | None, bool, str]] = {
+    "dynamic fixed point, no fine-tuning (8 / 10 bits)": (integers(-127, 127, scale=2.0**-7), 10, True, "8-bit integers"),
+    "dynamic fixed point, fine-tuned (8 / 8 bits)": (integers(-127, 127, scale=2.0**-9), 8, True, "8-bit integers"),
+    "ternary weight networks (TWN)": (lambda r, s: r.integers(-1, 2, s).astype(np.float32) * per_filter(r, s), None, False, "ternary"),
+    "trained ternary quantization (TTQ)": (ttq, None, False, "ternary, two scales"),
+    "BinaryConnect (BC)": (signs, None, False, "binary"),
+    "binary weight network (BWN)": (lambda r, s: signs(r, s) * per_filter(r, s), None, False, "binary"),
+    "binarized network (BNN)": (signs, 1, False, "binary"),
+    "XNOR-Net": (lambda r, s: signs(r, s) * per_filter(r, s), 1, False, "binary"),
+    "LogNet (4-bit weights, 4-bit activations)": (lognet, 4, True, "powers of two"),
+    "weight sharing, 16 levels": (codebook(16), None, False, "codebook of 16 levels"),
+    "weight sharing, 256 levels": (codebook(64), 16, False, "codebook of 64 levels"),
+    "adaptive bit-width, 4 / 4": (integers(-7, 7), 4, True, "4-bit integers"),
+    "adaptive bit-width, 3 / 3": (integers(-3, 3), 3, True, "3-bit integers"),
+    "adaptive bit-width, 2 / 2": (integers(-1, 1), 2, True, "ternary"),
+    "FP8 E4M3": (cast(torch.float8_e4m3fn), None, False, "codebook"),
+    "FP8 E5M2": (cast(torch.float8_e5m2), None, False, "codebook"),
+}
+
+
+def no_zeros(weight: np.ndarray) -> np.ndarray:
+    return weight
+
+
+def unstructured(weight: np.ndarray) -> np.ndarray:
+    kept = np.random.default_rng(1).random(weight.shape) < 0.3
+    return weight * kept
+
+
+def two_of_four(weight: np.ndarray) -> np.ndarray:
+    return weight * (np.arange(weight.shape[1]) % 4 < 2).reshape(1, -1, *[1] * (weight.ndim - 2))
+
+
+def blocks(weight: np.ndarray) -> np.ndarray:
+    matrix = weight.reshape(weight.shape[0], -1).copy()
+    matrix[::8, : matrix.shape[1] // 2] = 0
+    for first in range(0, matrix.shape[0], 8):
+        matrix[first : first + 4, matrix.shape[1] // 2 :] = 0
+    return matrix.reshape(weight.shape)
+
+
+def channels(weight: np.ndarray) -> np.ndarray:
+    weight = weight.copy()
+    weight[::2] = 0
+    return weight
+
+
+def patterns(weight: np.ndarray) -> np.ndarray:
+    if weight.ndim != 4 or weight.shape[2] != 3:
+        return two_of_four(weight)
+    masks = np.array([[0, 1, 0, 1, 1, 0, 0, 1, 0], [1, 1, 0, 1, 1, 0, 0, 0, 0]]).reshape(2, 3, 3)
+    return weight * masks[np.random.default_rng(2).integers(0, 2, weight.shape[:2])]
+
+
+def one_tap(weight: np.ndarray) -> np.ndarray:
+    if weight.ndim != 4:
+        return weight
+    taps = np.random.default_rng(3).integers(0, 9, weight.shape[1])
+    return weight * (np.arange(9).reshape(1, 1, 3, 3) == taps.reshape(1, -1, 1, 1))
+
+
+SPARSITY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "magnitude pruning, unstructured": unstructured,
+    "N:M": two_of_four,
+    "structured, block": blocks,
+    "structured, channel (filter)": channels,
+    "structured, hardware-aware patterns per kernel": patterns,
+    "shift attention layer (SAL)": one_tap,
+}
+CROSSED = {"dense": no_zeros, "unstructured": unstructured, "2:4": two_of_four, "block": blocks}
+
+
+class Layers(nn.Module):
+    """One linear, one 3x3 and one depthwise layer for every pattern of zeros, all on one input each; the activations round to `bits`."""
+
+    def __init__(self, make: Format, zeros: list[Callable[[np.ndarray], np.ndarray]], bits: int | None, seed: int) -> None:
+        super().__init__()
+        rng = np.random.default_rng(seed)
+        self.bits = bits
+        self.linear = nn.ModuleList(nn.Linear(64, 24) for _ in zeros)
+        self.conv = nn.ModuleList(nn.Conv2d(16, 8, 3, padding=1) for _ in zeros)
+        self.depthwise = nn.ModuleList(nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False) for _ in zeros)
+        for kind in (self.linear, self.conv, self.depthwise):
+            for layer, pattern in zip(kind, zeros, strict=True):
+                layer.weight.data = torch.from_numpy(pattern(make(rng, tuple(layer.weight.shape))).astype(np.float32))
+
+    def rounded(self, x: Tensor) -> Tensor:
+        if self.bits is None:
+            return x
+        if self.bits == 1:
+            return torch.sign(x)
+        return torch.fake_quantize_per_tensor_affine(x, 2.0 ** (2 - self.bits), 0, -(1 << (self.bits - 1)), (1 << (self.bits - 1)) - 1)
+
+    def forward(self, rows: Tensor, image: Tensor) -> tuple[Tensor, ...]:
+        rows, image = self.rounded(rows), self.rounded(image)
+        return (
+            *[layer(rows) for layer in self.linear],
+            *[layer(image) for layer in self.conv],
+            *[layer(image) for layer in self.depthwise],
+        )
+
+
+def inputs(seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, 64, generator=generator), torch.randn(1, 16, 6, 6, generator=generator)
+
+
+def saved(model: nn.Module, road: str, folder: Path) -> Any:
+    """What `qcc.compile` is given: the module or a file."""
+    if road == "module":
+        return model
+    file = folder / f"model.{road}"
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        if road == "pt2":
+            torch.export.save(torch.export.export(model, inputs(0), strict=False), file)
+        else:
+            torch.onnx.export(model, inputs(0), str(file), opset_version=19, dynamo=False)
+    return file
+
+
+def check(model: Layers, road: str, folder: Path, exact: bool) -> Any:
+    """Compile, run, compare with the reference and with PyTorch; the executable."""
+    source = saved(model.eval(), road, folder)
+    example = inputs(0) if road == "module" else None
+    compilation = driver.start(source, CompileOptions(), example_inputs=example)
+    given = [x.numpy() for x in inputs(1)]
+    expected = interpreter.run(compilation.run_to("integer"), given)
+    executable = driver.finish(compilation, threads=1)
+    found = executable(*given)
+    with torch.no_grad():
+        simulated = [y.numpy() for y in model(*inputs(1))]
+    assert len(found) == len(expected) == len(simulated)
+    for y, reference, pytorch in zip(found, expected, simulated, strict=True):
+        bound = FLOAT_BOUND * max(float(np.abs(pytorch).max()), 1e-3)
+        if exact:
+            np.testing.assert_array_equal(y, reference)
+        else:
+            np.testing.assert_allclose(y, reference, atol=bound, rtol=0)
+        np.testing.assert_allclose(y, pytorch, atol=2 * bound, rtol=0)
+    return executable
+
+
+@pytest.mark.parametrize(
+    "row", [pytest.param(r, marks=[] if r.startswith("dynamic fixed point, f") else pytest.mark.slow) for r in FORMATS]
+)
+def test_number_formats(row: str, tmp_path: Path) -> None:
+    make, bits, exact, words = FORMATS[row]
+    model = Layers(make, list(CROSSED.values()), bits, seed=len(row))
+    executable = check(model, "module", tmp_path, exact)
+    found = {r["name"]: r["facts"].get("recognized", "") for r in executable.report["layers"]}
+    assert found["linear.0"].startswith(words) and found["conv.0"].startswith(words), found
+    if exact:
+        assert all(r["activation_bits"] <= 16 for r in executable.report["layers"] if r["op"] in ("conv2d", "linear"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("road", ["pt2", "onnx"])
+@pytest.mark.parametrize("row", FORMATS)
+def test_number_formats_from_file(row: str, road: str, tmp_path: Path) -> None:
+    if road == "onnx" and FORMATS[row][1] not in (None, 1, 8):
+        pytest.skip("torch's ONNX exporter writes fake quantization of 8 bits only")
+    make, bits, exact, _ = FORMATS[row]
+    check(Layers(make, list(CROSSED.values()), bits, seed=len(row)), road, tmp_path, exact)
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+def test_sparsity(bits: int | None, tmp_path: Path) -> None:
+    """All rows of SPARSITY in one model, with float weights and with 8-bit ones."""
+    make: Format = integers(-127, 127) if bits else (lambda rng, shape: rng.standard_normal(shape).astype(np.float32))
+    executable = check(Layers(make, list(SPARSITY.values()), bits, seed=5), "module", tmp_path, bits is not None)
+    facts = {r["name"]: r["facts"] for r in executable.report["layers"]}
+    names = {row: f"conv.{i}" for i, row in enumerate(SPARSITY)}
+    for row, name in names.items():
+        assert facts[name]["density"] < 0.7, row
+    expected = {"N:M": "2:4", "structured, channel (filter)": "channel 0", "structured, hardware-aware patterns per kernel": "pattern"}
+    for row, form in expected.items():
+        assert form in facts[names[row]]["storage_bytes"], row
+
+
+CODINGS = {
+    "run-length coding of activations (Eyeriss)": Encoding("run-length", {"run_bits": 5}),
+    "zero-flag coding": Encoding("bitmap"),
+    "Huffman coding": Encoding("dense", {}, "huffman"),
+    "arithmetic coding (rANS)": Encoding("dense", {}, "rans"),
+    "EIE: column-wise, 4-bit relative index": Encoding("csc", {"index_bits": 4, "relative": True}),
+    "CSC": Encoding("csc", {"index_bits": 8, "relative": False}),
+    "CSR": Encoding("csr", {"index_bits": 8, "relative": False}),
+}
+
+
+@pytest.mark.parametrize("row", CODINGS)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_coding(row: str, bits: int) -> None:
+    """The streams give the tensor back; four of five elements are zero, so each is smaller than the dense tensor."""
+    rng = np.random.default_rng(bits)
+    stored = rng.integers(1 - (1 << (bits - 1)), 1 << (bits - 1), (64, 128)).astype(np.int8)
+    stored[rng.random(stored.shape) < 0.8] = 0
+    with create_context(), ir.Location.unknown():
+        kind = ir.RankedTensorType.get(stored.shape, element_types.affine_type(0.5, bits=bits), make_encoding(CODINGS[row]))
+        streams = storage.pack(stored, kind)
+        assert np.array_equal(storage.unpack(streams, kind), stored)
+        wide_index = not CODINGS[row].parameters.get("relative", True)
+        assert storage.size_bytes(streams) < stored.size * bits / 8 * (1.1 if wide_index else 0.75)
+
+
+class Factorised(nn.Module):
+    """An SVD pair of linear layers, a Tucker-2 and a CP chain of convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.svd = nn.Sequential(nn.Linear(64, 6, bias=False), nn.Linear(6, 24))
+        self.tucker = nn.Sequential(nn.Conv2d(16, 4, 1, bias=False), nn.Conv2d(4, 6, 3, padding=1, bias=False), nn.Conv2d(6, 12, 1))
+        column, row = (nn.Conv2d(5, 5, k, padding=p, groups=5, bias=False) for k, p in (((3, 1), (1, 0)), ((1, 3), (0, 1))))
+        self.cp = nn.Sequential(nn.Conv2d(16, 5, 1, bias=False), column, row, nn.Conv2d(5, 12, 1))
+
+    def forward(self, rows: Tensor, image: Tensor) -> tuple[Tensor, ...]:
+        return self.svd(rows), self.tucker(image), self.cp(image)
+
+
+@pytest.mark.parametrize("road", ["module", pytest.param("onnx", marks=pytest.mark.slow)])
+def test_factorisation_svd_tucker_cp(road: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    executable = check(Factorised(), road, tmp_path, exact=False)  # type: ignore[arg-type]
+    products = [r for r in executable.report["layers"] if r["op"] in ("conv2d", "linear")]
+    assert len(products) == 9, "the chains stay chains"
