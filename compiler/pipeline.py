@@ -45,6 +45,9 @@ INTEGER: tuple[Stage, ...] = (
     Stage("fold-qdq", reason="products between dequantized operands become exact integer products; the rest of quantize is rescaling"),
     Stage("decode-weights", reason="float convolutions have no decoder, and a run should not unpack their weights"),
     Stage("cse", reason="integer biases and weights that layers share"),
+    Stage(
+        "drop-zero-taps", "shift={codelets}", "shift layers and kernels pruned in rows multiply less; the accelerator skips zeros anyway"
+    ),
     Stage("lower-requantize-to-fixed", "enabled={fixed_point}", "the accelerator's post unit has no floats; the CPU keeps the f32 mode"),
     Stage("remove-zero-channels", "granule=4", "pruned channels leave smaller layers; constants are known only once rescaling is"),
     Stage("propagate-bitwidth", reason="accumulators get the width that the actual weights and activation ranges prove"),
@@ -91,6 +94,7 @@ def forms(options: CompileOptions) -> list[tuple[str, list[Stage]]]:
     }[options.target]
     values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in asdict(options).items()}
     values["fixed_point"] = str(options.target == "fpga").lower()
+    values["codelets"] = str(options.target == "cpu").lower()
     if options.target == "cpu":
         values |= CpuTarget(options.cpu).stage_options()
     else:
