@@ -43,6 +43,7 @@ Array = np.ndarray[Any, Any]
 F32 = np.float32
 
 _PRODUCTS = ("qcc.conv2d", "qcc.linear")
+_USES_OF_A_LEVEL = 4  # on average, of one that is worth a table entry of 32 bits
 _FEWEST_ELEMENTS = 32  # below, types cost more than they save
 
 
@@ -135,7 +136,7 @@ def _of_levels(rows: Array, levels: Array, shape: tuple[int, ...]) -> list[Found
         found.append(_affine(steps.integers.reshape(shape), steps.scales, None, "per tensor"))
     if (powers := _levels.power_of_two(levels)) is not None:
         found += _powers(rows, powers, bool(signs[0]), shape)
-    if levels.size >= 2:
+    if 2 <= levels.size <= np.count_nonzero(rows) // _USES_OF_A_LEVEL:  # few weights that survived pruning are no clusters
         stored = np.searchsorted(levels, rows).astype(np.uint8).reshape(shape)
         book = types.Codebook(levels, np.ones(1, F32))
         found.append(Found(stored, types.make_type(book), book.bits, f"codebook of {levels.size} levels per tensor"))
@@ -153,7 +154,7 @@ def _per_row(rows: Array, shape: tuple[int, ...]) -> list[list[Found]]:
     elif (book := _levels.codebook_per_row(rows)) is not None:
         levels, stored = book
         described = types.Codebook(levels.reshape(shape[0], *[1] * (len(shape) - 1), -1), np.ones(1, F32))
-        if described.levels.size * 32 + described.bits * rows.size < 32 * rows.size / 2:
+        if described.levels.size <= np.count_nonzero(rows) // _USES_OF_A_LEVEL:
             words = f"codebook of {levels.shape[1]} levels per channel"
             found.append(Found(stored.reshape(shape), types.make_type(described), described.bits, words))
     return [found]
