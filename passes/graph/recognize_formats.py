@@ -148,7 +148,7 @@ def _per_row(rows: Array, shape: tuple[int, ...]) -> list[list[Found]]:
     found: list[Found] = []
     column = (-1, *[1] * (len(shape) - 1))
     if (pair := _levels.amplitudes_per_row(rows)) is not None:
-        found.append(_amplitudes(rows, *(v.reshape(column) for v in pair), shape, "per channel"))
+        found.append(_amplitudes(rows, pair[0].reshape(column), pair[1].reshape(column), shape, "per channel"))
     elif (steps := _levels.steps_per_row(rows)) is not None:
         found.append(_affine(steps.integers.reshape(shape), steps.scales, 0, "per channel"))
     elif (book := _levels.codebook_per_row(rows)) is not None:

@@ -130,7 +130,7 @@ def _splits(op: Any, filled: Array) -> bool:
 def _split(op: Any, filled: Array) -> None:
     """Replace `op` by a depthwise shift of x and a 1x1 product."""
     x, w, at = op.operands[0], op.operands[1], ir.InsertionPoint(op)
-    taps = filled.any(axis=0)  # [i, kh, kw]
+    taps = np.asarray(filled.any(axis=0))  # [i, kh, kw]
     shift = taps[:, None].astype(np.int8)
     name, channels, kernel = layer_name(op.location), filled.shape[1], filled.shape[2:]
     window = [op_attribute(op, key) for key in ("strides", "padding", "dilations")]
