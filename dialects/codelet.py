@@ -272,6 +272,59 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class TableSoftmax:
+    """Softmax of stored bytes along the last, contiguous dimension: e = table[max - x], y = rint(e * (multiplier / sum e)) + zero, clamped.
+
+    `sizes` are the outer dimensions and the length of a row. `table` is an i32 operand of 256, or u8 [2][256]: low bytes, then high bytes.
+    Words `args`: multiplier (f32), zero point, low and high of the stored result (i32). A task is `chunk` indices of dimension 0.
+    """
+
+    isa: str
+    sizes: tuple[int, ...]
+    x: Operand
+    table: Operand
+    args: tuple[int, int, int, int]
+    y: Operand
+    params: int
+    chunk: int
+    kind: str = "table_softmax"
+
+
+@dataclass(frozen=True)
+class DynamicRange:
+    """Least and greatest of f32 x [size] and 0: task i, for `chunk` elements, writes y[i] and y[RANGE_PARTS + i]."""
+
+    isa: str
+    size: int
+    chunk: int
+    x: Operand
+    y: Operand
+    kind: str = "dynamic_range"
+
+
+@dataclass(frozen=True)
+class DynamicQuantize:
+    """u8 levels of f32 x [size] by the range that `ranges` holds (see DynamicRange, `parts` tasks): ONNX DynamicQuantizeLinear.
+
+    Task 0 also writes `scale` f32 [1] and `zero` i32 [1]. A task is `chunk` elements.
+    """
+
+    isa: str
+    size: int
+    chunk: int
+    parts: int
+    x: Operand
+    ranges: Operand
+    scale: Operand
+    zero: Operand
+    y: Operand
+    kind: str = "dynamic_quantize"
+
+
+RANGE_PARTS = 16  # the most tasks of a DynamicRange
+
+
+@dataclass(frozen=True)
 class Embedding:
     """y[i, :] = table[ids[i], :] over `sizes` (ids, width); ids are cut to 0..rows - 1. A task is `chunk` ids."""
 
@@ -305,7 +358,21 @@ class Pack:
     kind: str = "pack"
 
 
-KINDS: dict[str, Any] = {cls.kind: cls for cls in (Map, Contraction, Winograd, Depthwise, DepthwiseQuads, Window, Rows, Embedding, Pack)}
+_CLASSES = (
+    Map,
+    Contraction,
+    Winograd,
+    Depthwise,
+    DepthwiseQuads,
+    Window,
+    Rows,
+    TableSoftmax,
+    DynamicRange,
+    DynamicQuantize,
+    Embedding,
+    Pack,
+)
+KINDS: dict[str, Any] = {cls.kind: cls for cls in _CLASSES}
 
 
 def to_config(codelet: Any) -> dict[str, Any]:
@@ -332,6 +399,8 @@ _NESTED: dict[str, Any] = {
     "table": Operand,
     "ids": Operand,
     "zero": Operand,
+    "ranges": Operand,
+    "scale": Operand,
     "operands": Operand,
     "steps": Step,
     "halo": Halo,
@@ -368,6 +437,8 @@ def tasks(codelet: Any) -> int:
         return n * g * -(-blocks(codelet) // codelet.chunks[0]) * -(-h // codelet.chunks[1])
     if isinstance(codelet, DepthwiseQuads):
         return -(-codelet.sizes[0] * -(-codelet.sizes[1] // codelet.rows) // codelet.chunk)
+    if isinstance(codelet, DynamicRange | DynamicQuantize):
+        return -(-codelet.size // codelet.chunk)
     if isinstance(codelet, Depthwise | Window | Pack):
         return -(-codelet.sizes[0] * codelet.sizes[1] // codelet.chunk)
     return -(-codelet.sizes[0] // codelet.chunk)
@@ -393,9 +464,11 @@ class IsaFacts:
     dot4: bool  # has u8 x s8 products of depth 4
     byte_tables: bool  # looks up 256 bytes in registers
     dot2: bool = False  # has s16 x s16 products of depth 2 that wrap
+    byte_lanes: bool = False  # looks up 256 bytes for 64 bytes at once
 
 
 ISAS: dict[str, IsaFacts] = {
     "avx512_vnni": IsaFacts(16, 32, dot4=True, byte_tables=True, dot2=True),
+    "avx512_vbmi": IsaFacts(16, 32, dot4=True, byte_tables=True, dot2=True, byte_lanes=True),
     "generic": IsaFacts(8, 16, dot4=False, byte_tables=False),
 }

@@ -31,5 +31,6 @@ class Machine:
 
 DEFAULTS = {
     "avx512_vnni": Machine("avx512_vnni", int8_gmacs=140.0, fp32_gmacs=35.0, elementwise_gbytes=8.0, dram_gbytes=10.0),
+    "avx512_vbmi": Machine("avx512_vbmi", int8_gmacs=200.0, fp32_gmacs=45.0, elementwise_gbytes=10.0, dram_gbytes=10.0),
     "generic": Machine("generic", int8_gmacs=20.0, fp32_gmacs=12.0, elementwise_gbytes=4.0, dram_gbytes=10.0),
 }

@@ -90,7 +90,9 @@ class CpuTarget:
     @property
     def isa(self) -> str:
         """The best instruction set that codelets are written for."""
-        return "avx512_vnni" if {"avx512vnni", "avx512bw", "avx512vl"} <= set(self.features) else "generic"
+        if not {"avx512vnni", "avx512bw", "avx512vl"} <= set(self.features):
+            return "generic"
+        return "avx512_vbmi" if "avx512vbmi" in self.features else "avx512_vnni"
 
     @property
     def runs_here(self) -> bool:

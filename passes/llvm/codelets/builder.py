@@ -30,9 +30,10 @@ class Address:
 
 
 class Builder:
-    """Appends operations at the current insertion point."""
+    """Appends operations at the current insertion point. `instructions` is the module of the instruction set, where there is one."""
 
-    def __init__(self) -> None:
+    def __init__(self, instructions: Any = None) -> None:
+        self.instructions = instructions
         self._types: dict[str, ir.Type] = {}
         self._constants: list[dict[tuple[str, Any], Value]] = [{}]
         self._no_overflow = ir.Attribute.parse("#llvm.overflow<none>")
@@ -251,6 +252,13 @@ class Builder:
         """Lanes of a then b, by number."""
         element = ir.VectorType(a.type).element_type
         return self.op("llvm.shufflevector", [a, b], f"{len(lanes)}x{element}", mask=ir.DenseI32ArrayAttr.get(list(lanes)))
+
+    def joined(self, parts: Sequence[Value]) -> Value:
+        """The lanes of all `parts` (a power of two of them, of equal type) in order."""
+        while len(parts) > 1:
+            lanes = list(range(2 * lanes_of(parts[0])))
+            parts = [self.shuffle(a, b, lanes) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
 
     def extract(self, vector: Value, lane: int) -> Value:
         return self.op("llvm.extractelement", [vector, self.constant(lane, "i64")], str(ir.VectorType(vector.type).element_type))

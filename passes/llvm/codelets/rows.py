@@ -13,7 +13,7 @@ from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value, lan
 from qcc.passes.llvm.codelets.fetch import Fetch
 from qcc.passes.llvm.codelets.functions import exp
 from qcc.passes.llvm.codelets.lanes import Lanes
-from qcc.passes.llvm.codelets.steps import Steps
+from qcc.passes.llvm.codelets.steps import TOGETHER, Steps
 
 REDUCTIONS = ("sum", "mean", "max", "min")
 
@@ -78,7 +78,7 @@ class _Row:
             b.store(e, b.at(self.scratch, b.mul(i, 4)))
             return e
 
-        return b.binary("fdiv", b.constant(1.0, "f32"), self._lane_sum(exponential))
+        return b.binary("fdiv", b.constant(1.0, "f32"), self._lane_sum(exponential, TOGETHER * LANES))
 
     def _normalize(self, x: Address) -> Value:
         """x - mean into scratch; 1 / sqrt(variance + epsilon)."""
@@ -103,10 +103,19 @@ class _Row:
         for first, count in pieces(self.length - self.whole, LANES):
             body(self.whole + first, count)
 
-    def _lane_sum(self, value: Callable[[Index, int], Value]) -> Value:
-        """`float_ops.lane_sum` of value(index, lanes)."""
+    def _lane_sum(self, value: Callable[[Index, int], Value], together: int = LANES) -> Value:
+        """`float_ops.lane_sum` of value(index, lanes), which gives `together` lanes at a time where a row has as many."""
         b = self.b
-        total = b.loop(0, self.whole, LANES, lambda i, acc: [b.binary("fadd", acc, value(i, LANES))], [b.constant(0.0, f"{LANES}xf32")])[0]
+
+        def several(i: Index, acc: Value) -> list[Value]:
+            wide = value(i, together)
+            for first in range(0, together, LANES):
+                acc = b.binary("fadd", acc, b.shuffle(wide, wide, list(range(first, first + LANES))))
+            return [acc]
+
+        most = self.whole // together * together
+        total = b.loop(0, most, together, several, [b.constant(0.0, f"{LANES}xf32")])[0]
+        total = b.loop(most, self.whole, LANES, lambda i, acc: [b.binary("fadd", acc, value(i, LANES))], [total])[0]
         if self.whole < self.length:
             total = b.binary("fadd", total, self._tail(value, 0.0))
         lanes = LANES

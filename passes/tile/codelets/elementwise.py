@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects import element_types, integer_values
-from qcc.dialects.codelet import Map, Step
+from qcc.dialects.codelet import ISAS, Map, Step
 from qcc.dialects.mlir import ir
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place
@@ -58,6 +58,8 @@ def absorb(lowering: Lowering, program: Program, value: Any) -> list[Any]:
     chain: list[Any] = []
     while used_once(value):
         user = next(iter(value.uses)).owner.operation
+        if user.name == "qcc.lut" and ISAS[lowering.isa].byte_lanes and not _goes_on(user):
+            break  # a pass over bytes that were just written takes less time than a look-up in words behind the product
         if user.name not in FUSABLE or shape_of(user.results[0]) != shape_of(value):
             break
         if value not in list(user.operands)[: 2 if _binary(user) else 1]:
@@ -68,6 +70,12 @@ def absorb(lowering: Lowering, program: Program, value: Any) -> list[Any]:
         chain.append(user)
         value = user.results[0]
     return chain
+
+
+def _goes_on(lut: Any) -> bool:
+    """Whether element-wise operations behind a table are fused with it."""
+    value = lut.results[0]
+    return used_once(value) and next(iter(value.uses)).owner.operation.name in FUSABLE
 
 
 def _binary(op: Any) -> bool:

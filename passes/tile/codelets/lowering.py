@@ -48,6 +48,7 @@ class Lowering:
         self.module, self.isa = module, isa
         self.places: dict[Any, Place] = {}
         self.folded: dict[Any, np.ndarray] = {}  # results computed here: the real values of constants
+        self.dynamic: dict[Any, Any] = {}  # values quantized while running: see `codelets/dynamic.py`
         self.current: Any = source
         self._declared: dict[tuple[str, tuple[str, ...]], str] = {}
         self._weights: dict[tuple[str, bytes], Any] = {}

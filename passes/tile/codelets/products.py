@@ -100,16 +100,23 @@ def _depthwise(lowering: Lowering, op: Any, place: Place) -> set[Any]:
 
 
 def _accumulator_bits(op: Any) -> int:
-    return ir.IntegerType(ir.RankedTensorType(op.results[0].type).element_type).width
+    element = ir.RankedTensorType(op.results[0].type).element_type
+    return ir.IntegerType(element).width if isinstance(element, ir.IntegerType) else 32  # a dynamic_linear keeps its sums to itself
 
 
 def linear(lowering: Lowering, op: Any) -> set[Any]:
     """Rows of x are the pixels of image rows."""
-    x, w = op.operands[0], op.operands[1]
-    out, inside = shape_of(w)
     program = Program(lowering)
     absorbed = elementwise.absorb(lowering, program, op.results[0])
-    place, y = rows_contiguous(lowering, lowering.place(x)), lowering.result(last_of(op, absorbed))
+    contract_rows(lowering, op, lowering.place(op.operands[0]), _bias(lowering, op, 1), program, absorbed)
+    return {op, *absorbed}
+
+
+def contract_rows(lowering: Lowering, op: Any, place: Place, bias: np.ndarray | None, program: Program, absorbed: Sequence[Any]) -> None:
+    """The linear layer `op` with x at `place` and constant weights, its sums starting at `bias` [1, out]."""
+    w = op.operands[1]
+    out, inside = shape_of(w)
+    place, y = rows_contiguous(lowering, place), lowering.result(last_of(op, absorbed))
     sizes, strides = row_space(lowering, [place, *program.operands, y], 3)
     if strides is None:  # too many dimensions: give every operand the same plain order
         place, program.operands[:] = _copied(lowering, place), [_copied(lowering, p) for p in program.operands]
@@ -118,10 +125,9 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
     n, h, rows = sizes
     (sn, sh, sr, _), *others = strides
     reading = Reading(place, (sn, 0, sh, sr, 0), (1, 1), (0, 0), inside)
-    weights = Weights(integers(lowering, op, w).reshape(1, out, 1, inside), _bias(lowering, op, 1))
+    weights = Weights(integers(lowering, op, w).reshape(1, out, 1, inside), bias)
     spread = [(a, 0, b, c, last) for a, b, c, last in others]
     _constant_weights(lowering, op, reading, weights, (n, 1, h, rows, out), program, y, spread)
-    return {op, *absorbed}
 
 
 def last_of(op: Any, absorbed: Sequence[Any]) -> Any:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from qcc.passes.llvm.codelets.builder import Address, Builder, Value, lanes_of
+from qcc.passes.llvm.codelets.builder import Address, Builder, Value, kind_of, lanes_of
 from qcc.passes.llvm.codelets.isa.generic import to_integer
 
-__all__ = ["dot2_s16", "dot4_u8s8", "look_up_bytes", "multiply_add_u8", "pack_bytes", "to_integer"]
+__all__ = ["dot2_s16", "dot4_u8s8", "look_up_bytes", "multiply_add_u8", "pack_bytes", "scale_by_power", "to_integer"]
 
 
 def dot4_u8s8(b: Builder, acc: Value, x: Value, w: Value) -> Value:
@@ -16,6 +16,17 @@ def dot4_u8s8(b: Builder, acc: Value, x: Value, w: Value) -> Value:
 def dot2_s16(b: Builder, acc: Value, x: Value, w: Value) -> Value:
     """acc[i] + x[2i] * w[2i] + x[2i+1] * w[2i+1]; acc 16xi32, x and w 32xi16. Wraps."""
     return b.call("llvm.x86.avx512.vpdpwssd.512", [acc, x, w], "16xi32")
+
+
+def scale_by_power(b: Builder, p: Value, n: Value) -> Value:
+    """p * 2^n, rounded once, for 4, 8 or a multiple of 16 f32 lanes and whole n: vscalefps."""
+    lanes = lanes_of(p)
+    if lanes > 16:
+        parts = [[b.shuffle(v, v, list(range(i, i + 16))) for v in (p, n)] for i in range(0, lanes, 16)]
+        return b.joined([scale_by_power(b, *part) for part in parts])
+    every = b.constant((1 << lanes) - 1 if lanes > 4 else 255, f"i{max(lanes, 8)}")
+    rounding = [b.constant(4, "i32")] if lanes == 16 else []  # the current mode
+    return b.call(f"llvm.x86.avx512.mask.scalef.ps.{32 * lanes}", [p, n, p, every, *rounding], kind_of(p))
 
 
 def multiply_add_u8(b: Builder, acc: Value, x: Value, w: Value) -> Value:
