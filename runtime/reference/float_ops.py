@@ -23,8 +23,8 @@ ONE, TWO, HALF, SIXTH, SLOPE = F32(1), F32(2), F32(0.5), F32(table.ONE_SIXTH), F
 def lane_sum(x: Array) -> Array:
     """Sum over the last axis: x [..., n] f32 -> [...] f32.
 
-    Lane j of 16 adds x[j], x[16 + j], x[32 + j], ... in this order (missing elements are 0); then lanes 8..15 are added onto 0..7, 4..7
-    onto 0..3, 2..3 onto 0..1, 1 onto 0.
+    Lane j of 64 adds x[j], x[64 + j], x[128 + j], ... in this order (missing elements are 0); then lanes 32..63 are added onto 0..31,
+    16..31 onto 0..15, and so on to 1 onto 0. 64 partial sums are four vectors of 16, whose additions do not wait for each other.
     """
     lanes = table.LANES
     n = x.shape[-1]

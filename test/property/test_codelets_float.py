@@ -240,3 +240,13 @@ def test_dequantized_constant(isa: str) -> None:
     check(
         t.module(t.op("qcc.linear", [x, w], _tensor([3, 3], "f32"))), [rng.standard_normal((3, 20)).astype(np.float32)], isa, tolerance=1e-5
     )
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_softmax_of_nan_and_infinity(isa: str) -> None:
+    """One NaN, or two infinities, make the whole row NaN; -infinity is a weight of 0."""
+    x = np.random.default_rng(13).standard_normal((5, 150)).astype(np.float32)
+    x[0, 70], x[1, 149], x[2, 3], x[3, 5:9] = np.nan, np.nan, np.inf, -np.inf
+    t = Text()
+    a = t.argument(_tensor(x.shape, "f32"))
+    check(t.module(t.op("qcc.softmax", [a], _tensor(x.shape, "f32"), "axis = 1 : i64")), [x], isa)

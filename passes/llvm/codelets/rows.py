@@ -13,7 +13,7 @@ from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value, lan
 from qcc.passes.llvm.codelets.fetch import Fetch
 from qcc.passes.llvm.codelets.functions import exp
 from qcc.passes.llvm.codelets.lanes import Lanes
-from qcc.passes.llvm.codelets.steps import TOGETHER, Steps
+from qcc.passes.llvm.codelets.steps import Steps
 
 REDUCTIONS = ("sum", "mean", "max", "min")
 
@@ -70,7 +70,7 @@ class _Row:
     def _softmax(self, x: Address) -> Value:
         """exp(x - max) into scratch; 1 / its sum."""
         b = self.b
-        greatest = self._extreme(x, "max")
+        greatest = self._extreme(x, "max", strict=False)  # a NaN comes back by its exponential, and from there into every quotient
 
         def exponential(i: Index, lanes: int) -> Value:
             value = load(b, "f32", b.at(x, b.mul(i, 4)), 1, lanes)
@@ -78,7 +78,7 @@ class _Row:
             b.store(e, b.at(self.scratch, b.mul(i, 4)))
             return e
 
-        return b.binary("fdiv", b.constant(1.0, "f32"), self._lane_sum(exponential, TOGETHER * LANES))
+        return b.binary("fdiv", b.constant(1.0, "f32"), self._lane_sum(exponential))
 
     def _normalize(self, x: Address) -> Value:
         """x - mean into scratch; 1 / sqrt(variance + epsilon)."""
@@ -103,19 +103,10 @@ class _Row:
         for first, count in pieces(self.length - self.whole, LANES):
             body(self.whole + first, count)
 
-    def _lane_sum(self, value: Callable[[Index, int], Value], together: int = LANES) -> Value:
-        """`float_ops.lane_sum` of value(index, lanes), which gives `together` lanes at a time where a row has as many."""
+    def _lane_sum(self, value: Callable[[Index, int], Value]) -> Value:
+        """`float_ops.lane_sum` of value(index, lanes)."""
         b = self.b
-
-        def several(i: Index, acc: Value) -> list[Value]:
-            wide = value(i, together)
-            for first in range(0, together, LANES):
-                acc = b.binary("fadd", acc, b.shuffle(wide, wide, list(range(first, first + LANES))))
-            return [acc]
-
-        most = self.whole // together * together
-        total = b.loop(0, most, together, several, [b.constant(0.0, f"{LANES}xf32")])[0]
-        total = b.loop(most, self.whole, LANES, lambda i, acc: [b.binary("fadd", acc, value(i, LANES))], [total])[0]
+        total = b.loop(0, self.whole, LANES, lambda i, acc: [b.binary("fadd", acc, value(i, LANES))], [b.constant(0.0, f"{LANES}xf32")])[0]
         if self.whole < self.length:
             total = b.binary("fadd", total, self._tail(value, 0.0))
         lanes = LANES
@@ -135,8 +126,8 @@ class _Row:
             found = b.shuffle(found, wide, [LANES + i if first <= i < first + count else i for i in range(LANES)])
         return found
 
-    def _extreme(self, x: Address, op: str) -> Value:
-        """Greatest or least element; NaN if there is one."""
+    def _extreme(self, x: Address, op: str, *, strict: bool = True) -> Value:
+        """Greatest or least element; NaN if there is one, or, if not `strict`, without looking at NaN."""
         b = self.b
         name, fill = ("maximum", -math.inf) if op == "max" else ("minimum", math.inf)
 
@@ -144,6 +135,8 @@ class _Row:
             return load(b, "f32", b.at(x, b.mul(i, 4)), 1, lanes)
 
         def better(a: Value, c: Value) -> Value:
+            if not strict:
+                return b.select(b.compare("ogt" if op == "max" else "olt", c, a), c, a)
             return b.call(f"llvm.{name}.v{lanes_of(a)}f32", [a, c], f"{lanes_of(a)}xf32")
 
         found = b.loop(0, self.whole, LANES, lambda i, acc: [better(acc, read(i, LANES))], [b.constant(fill, f"{LANES}xf32")])[0]

@@ -40,6 +40,8 @@ def multiply_add_u8(b: Builder, acc: Value, x: Value, w: Value) -> Value:
 def look_up_bytes(b: Builder, table: Address, index: Value) -> Value:
     """table[index] for i32 lanes of 0..255 and a table of 256 bytes, which stays in four registers as 64 words of four entries."""
     lanes = lanes_of(index)
+    if lanes > 16:
+        return b.joined([look_up_bytes(b, table, b.shuffle(index, index, list(range(i, i + 16)))) for i in range(0, lanes, 16)])
     if lanes < 16:
         index = b.shuffle(index, index, [min(i, lanes - 1) for i in range(16)])
     words = [b.load("16xi32", table + 64 * i, invariant=True) for i in range(4)]
