@@ -355,7 +355,7 @@ def softmax(x: Array, *, axis: int) -> Array:
     return np.moveaxis(float_ops.softmax(np.moveaxis(x, axis, -1)), -1, axis)
 
 
-def softmax_quantized(x: Array, *, axis: int, table: Array, multiplier: np.float32, zero_point: int, qmin: int, qmax: int) -> Array:
+def softmax_quantized(x: Array, *, axis: int, table: Array, multiplier: np.float32, zero_point: Array, qmin: int, qmax: int) -> Array:
     """e = table[max - x] along `axis`; clamp(rint(f32(e) * (multiplier / f32(sum(e)))) + zero_point, qmin, qmax); x stored integers."""
     wide = x.astype(np.int64)
     e = table.reshape(-1).astype(np.int64)[wide.max(axis=axis, keepdims=True) - wide]
