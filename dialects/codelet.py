@@ -110,6 +110,62 @@ class Contraction:
 
 
 @dataclass(frozen=True)
+class TileContraction:
+    """A contraction on a matrix unit: tiles of `rows` pixels x 16 channels, whose reduction takes `depth` elements at a time.
+
+    Sizes, operands, taps and runs are as in `Contraction`. The pixels of an image row are cut into tiles, the last of which ends with the
+    row (and overlaps the one before). With `pitch` > 0, x is linear in h * pitch + w, and the whole image is one such row, of which only
+    the first `sizes[3]` of every `pitch` pixels are results. Weights are packed [n][g][h][block of 16 channels][tap][run padded to whole
+    depths / quad][16][quad], quad being what 4 bytes hold; padding is 0, so that what x holds behind a run does not matter.
+    `tile` is how many tiles of pixels and of channels are accumulated at once, `chunks` the register tiles of channels and of pixels of a
+    task. `bias` starts the accumulators and has stride 0 in w.
+    """
+
+    isa: str
+    compute: str  # tile_u8s8, tile_bf16
+    sizes: tuple[int, int, int, int, int]
+    pitch: int
+    x: Operand
+    w: Operand
+    taps: tuple[int, int]
+    tap_strides: tuple[int, int]
+    run: int
+    rows: int
+    depth: int
+    tile: tuple[int, int]
+    chunks: tuple[int, int]
+    operands: tuple[Operand, ...]
+    steps: tuple[Step, ...]
+    y: Operand
+    bias: Operand | None = None
+    params: int = -1
+    halo: Halo | None = None
+    kind: str = "tile_contraction"
+
+    @property
+    def image(self) -> tuple[int, int]:
+        """Rows and pixels of a row as tiles cut them."""
+        _, _, h, w, _ = self.sizes
+        return (1, (h - 1) * self.pitch + w) if self.pitch else (h, w)
+
+    @property
+    def units(self) -> tuple[int, int]:
+        """Register tiles over the pixels: rows, and how many in a row."""
+        rows, pixels = self.image
+        return rows, -(-pixels // (self.rows * self.tile[0]))
+
+    @property
+    def blocks(self) -> int:
+        """Register tiles over the channels, a partial last one included."""
+        return -(-self.sizes[4] // (16 * self.tile[1]))
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Thread scratch that a task uses: the tile configuration, then a register tile of accumulators [pixel][channel]."""
+        return 64 + self.tile[0] * self.rows * self.tile[1] * 16 * 4
+
+
+@dataclass(frozen=True)
 class Depthwise:
     """Depthwise convolution: acc[n, h, w, c] = bias[c] + sum over taps of x * w[tap, c], then the steps.
 
@@ -275,7 +331,7 @@ class Pack:
     kind: str = "pack"
 
 
-KINDS: dict[str, Any] = {cls.kind: cls for cls in (Map, Contraction, Depthwise, DepthwiseQuads, Window, Rows, Embedding, Pack)}
+KINDS: dict[str, Any] = {cls.kind: cls for cls in (Map, Contraction, TileContraction, Depthwise, DepthwiseQuads, Window, Rows, Embedding, Pack)}
 
 
 def to_config(codelet: Any) -> dict[str, Any]:
@@ -332,6 +388,9 @@ def tasks(codelet: Any) -> int:
     if isinstance(codelet, Contraction):
         n, g, h, _, _ = codelet.sizes
         return n * g * -(-blocks(codelet) // codelet.chunks[0]) * -(-h // codelet.chunks[1])
+    if isinstance(codelet, TileContraction):
+        rows, units = codelet.units
+        return codelet.sizes[0] * codelet.sizes[1] * -(-codelet.blocks // codelet.chunks[0]) * -(-rows * units // codelet.chunks[1])
     if isinstance(codelet, DepthwiseQuads):
         return -(-codelet.sizes[0] * -(-codelet.sizes[1] // codelet.rows) // codelet.chunk)
     if isinstance(codelet, Depthwise | Window | Pack):
@@ -352,9 +411,11 @@ class IsaFacts:
     registers: int
     dot4: bool  # has u8 x s8 products of depth 4
     byte_tables: bool  # looks up 256 bytes in registers
+    tiles: bool = False  # has a matrix unit
 
 
 ISAS: dict[str, IsaFacts] = {
+    "amx": IsaFacts(16, 32, dot4=True, byte_tables=True, tiles=True),
     "avx512_vnni": IsaFacts(16, 32, dot4=True, byte_tables=True),
     "generic": IsaFacts(8, 16, dot4=False, byte_tables=False),
 }

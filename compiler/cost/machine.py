@@ -30,6 +30,7 @@ class Machine:
 
 
 DEFAULTS = {
+    "amx": Machine("amx", int8_gmacs=500.0, fp32_gmacs=35.0, elementwise_gbytes=8.0, dram_gbytes=10.0),
     "avx512_vnni": Machine("avx512_vnni", int8_gmacs=140.0, fp32_gmacs=35.0, elementwise_gbytes=8.0, dram_gbytes=10.0),
     "generic": Machine("generic", int8_gmacs=20.0, fp32_gmacs=12.0, elementwise_gbytes=4.0, dram_gbytes=10.0),
 }

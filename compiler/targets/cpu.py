@@ -90,6 +90,8 @@ class CpuTarget:
     @property
     def isa(self) -> str:
         """The best instruction set that codelets are written for."""
+        if {"amx-tile", "amx-int8", "avx512vnni", "avx512bw", "avx512vl"} <= set(self.features):
+            return "amx"
         return "avx512_vnni" if {"avx512vnni", "avx512bw", "avx512vl"} <= set(self.features) else "generic"
 
     @property

@@ -51,8 +51,8 @@ class Builder:
         made = ir.Operation.create(name, results=kinds, operands=list(operands), attributes=attributes)
         return made.results[0] if result else None
 
-    def call(self, intrinsic: str, operands: Sequence[Value], result: str) -> Value:
-        """An LLVM intrinsic by name."""
+    def call(self, intrinsic: str, operands: Sequence[Value], result: str | None) -> Value:
+        """An LLVM intrinsic by name; None for one without a result."""
         count = len(operands)
         return self.op(
             "llvm.call_intrinsic",
@@ -166,9 +166,14 @@ class Builder:
         return self.op("llvm.icmp", [self.index(a), self.index(b)], "i1", predicate=ir.IntegerAttr.get(self.type("i64"), 0))
 
     def less(self, a: Index, b: Index) -> Value:
+        """a < b, signed."""
         if isinstance(a, int) and isinstance(b, int):
             return a < b
-        return self.op("llvm.icmp", [self.index(a), self.index(b)], "i1", predicate=ir.IntegerAttr.get(self.type("i64"), 2))
+        return self.op("llvm.icmp", [self.index(a), self.index(b)], "i1", predicate=self.integer(_INTEGER_PREDICATES["slt"], "i64"))
+
+    def integer(self, value: int, kind: str) -> ir.Attribute:
+        """An integer attribute."""
+        return ir.IntegerAttr.get(self.type(kind), value)
 
     def _inside(self, block: ir.Block) -> Any:
         builder = self

@@ -13,7 +13,7 @@ from qcc.dialects import integer_values
 from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Contraction, Operand
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import error_at, ir, op_attribute
-from qcc.passes.tile.codelets import elementwise, packing, windows
+from qcc.passes.tile.codelets import elementwise, packing, tile_products, windows
 from qcc.passes.tile.codelets.border import read_border
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, stored_offset
@@ -197,16 +197,20 @@ def _constant_weights(
     """Pack, choose a tile, call; `spread` are the strides of the program's operands and of y over (n, g, h, w, c)."""
     compute, element, packed, zero = _compute(lowering, op, weights.values, reading.place)
     groups, channels, taps, run = packed.shape
+    bias = weights.bias
+    if weights.values.dtype.kind != "f":  # sum (x - zx) * w = sum x * w - zx * sum w
+        total = np.zeros((groups, channels), np.int64) if bias is None else bias
+        bias = total - _stored_zero(op.operands[0]) * weights.values.astype(np.int64).sum(axis=(2, 3))
+    if compute == "dot4_u8s8" and zero is None:
+        start = None if bias is None else _bias_container(bias, compute)
+        if tile_products.constant_weights(lowering, packed, start, reading, sizes, program, y, spread, halo_word):
+            return
     facts = ISAS[lowering.isa]
     depth = 4 if compute == "dot4_u8s8" else 1
     steps = taps * -(-run // depth)
     tile = choose_tile(lowering.isa, compute, sizes[2], sizes[3], channels, steps, one_row=False, summed=zero is not None)
     block = packing.block_stride(taps=taps, run=run, lanes=facts.lanes, depth=depth, vectors=tile[2])
     flat, group_stride = packing.pack(packed, lanes=facts.lanes, depth=depth, vectors=tile[2])
-    bias = weights.bias
-    if weights.values.dtype.kind != "f":  # sum (x - zx) * w = sum x * w - zx * sum w
-        total = np.zeros((groups, channels), np.int64) if bias is None else bias
-        bias = total - _stored_zero(op.operands[0]) * weights.values.astype(np.int64).sum(axis=(2, 3))
     width = tile[2] * facts.lanes
     bias_place = (
         None if bias is None else lowering.weights(packing.pad_channels(_bias_container(bias, compute), width), _bias_element(compute))

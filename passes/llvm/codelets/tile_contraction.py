@@ -1,0 +1,204 @@
+"""The loop nest of convolution, linear and matmul on a matrix unit: direct implicit GEMM on tiles.
+
+A tile of x is loaded straight from channels-last pixels, its stride being that of a pixel; no im2col. Accumulators go through thread
+scratch to vectors, where the steps run pixel by pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from qcc.dialects.codelet import ELEMENT_BYTES, TileContraction
+from qcc.passes.llvm.codelets import halo
+from qcc.passes.llvm.codelets.access import bytes_of, pieces, store
+from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
+from qcc.passes.llvm.codelets.fetch import Fetch
+from qcc.passes.llvm.codelets.isa import amx
+from qcc.passes.llvm.codelets.steps import Steps
+
+CHANNELS = 16  # of a tile
+ROW_BYTES = 4 * CHANNELS
+L1_BYTES = 32 * 1024  # of weights that one may expect to find again
+PREFETCH_STEPS = 2
+
+
+def emit(b: Builder, codelet: TileContraction, buffers: Sequence[Value], task: Value, instructions: Any, scratch: Value) -> None:
+    """Append the code of one task."""
+    halo.fill_once(b, codelet, buffers, task)
+    nest = _Nest(b, codelet, buffers, instructions, Address(scratch))
+    amx.configure(b, Address(scratch), nest.shapes())
+    nest.task(task)
+    amx.release(b)
+
+
+class _Nest:
+    def __init__(self, b: Builder, codelet: TileContraction, buffers: Sequence[Value], instructions: Any, scratch: Address) -> None:
+        self.b, self.codelet, self.buffers = b, codelet, buffers
+        self.steps = Steps(b, instructions)
+        self.accumulators = scratch + amx.CONFIG_BYTES
+        self.x_bytes = ELEMENT_BYTES[codelet.x.element]
+        self.step_bytes = codelet.depth * self.x_bytes  # of a row of x
+        self.lanes = "i32" if codelet.compute == "tile_u8s8" else "f32"
+
+    # --- tiles: accumulators first, then what is held during a step of the reduction, then what streams past it ----------------------
+
+    def shapes(self) -> dict[int, tuple[int, int]]:
+        """The configuration of all tiles in use."""
+        c, (pixels, channels) = self.codelet, self.codelet.tile
+        shapes = {self._accumulator(p, v): (c.rows, ROW_BYTES) for p in range(pixels) for v in range(channels)}
+        shapes |= {self._x(p): (c.rows, self.step_bytes) for p in range(pixels)}
+        return shapes | {self._w(v): (self.step_bytes // 4, ROW_BYTES) for v in range(channels)}
+
+    def _accumulator(self, pixels: int, channels: int) -> int:
+        return pixels * self.codelet.tile[1] + channels
+
+    def _x(self, pixels: int) -> int:
+        p, v = self.codelet.tile
+        return p * v + pixels if p <= v else p * v + v + pixels % 2
+
+    def _w(self, channels: int) -> int:
+        p, v = self.codelet.tile
+        return p * v + p + channels % 2 if p <= v else p * v + channels
+
+    # --- loops ----------------------------------------------------------------------------------------------------------------------
+
+    def task(self, task: Value) -> None:
+        """n, g, a chunk of channel blocks and a chunk of pixels; pixels innermost, so that neighbouring tasks share weights."""
+        b, c = self.b, self.codelet
+        rows, across = c.units
+        rest, pixel_chunk = b.divmod(task, -(-rows * across // c.chunks[1]))
+        rest, block_chunk = b.divmod(rest, -(-c.blocks // c.chunks[0]))
+        n, g = b.divmod(rest, c.sizes[1]) if c.sizes[1] > 1 else (rest, 0)
+        n = 0 if c.sizes[0] == 1 else n
+        first, unit = b.mul(block_chunk, c.chunks[0]), b.mul(pixel_chunk, c.chunks[1])
+        last, unit_end = b.minimum(b.add(first, c.chunks[0]), c.blocks), b.minimum(b.add(unit, c.chunks[1]), rows * across)
+        full, rest_channels = divmod(c.sizes[4], c.tile[1] * CHANNELS)
+
+        def pixels(block: Index, vectors: list[int]) -> None:
+            b.loop(unit, unit_end, 1, lambda u: self._unit(n, g, u, block, vectors))
+
+        if full:
+            b.loop(first, b.minimum(last, full), 1, lambda block: pixels(block, [CHANNELS] * c.tile[1]))
+        if rest_channels:
+            tail = [min(CHANNELS, rest_channels - start) for start in range(0, rest_channels, CHANNELS)]
+            b.when(b.equal(last, full + 1), lambda: pixels(full, tail))
+
+    def _unit(self, n: Index, g: Index, unit: Index, block: Index, vectors: list[int]) -> None:
+        """One register tile from bias to store; `vectors` are the channels of its tiles."""
+        b, c = self.b, self.codelet
+        h, across = b.divmod(unit, c.units[1]) if c.units[0] > 1 else (0, unit)
+        first = b.mul(across, c.tile[0] * c.rows)
+        starts = [b.minimum(b.add(first, p * c.rows), c.image[1] - c.rows) for p in range(c.tile[0])]
+        self._initial((n, g, h, 0, b.mul(block, c.tile[1] * CHANNELS)), len(vectors))
+        self._reduce([(n, g, h, start) for start in starts], block, len(vectors))
+        row = c.tile[1] * ROW_BYTES
+        for p in range(c.tile[0]):
+            for v in range(len(vectors)):
+                amx.store(b, self._accumulator(p, v), self.accumulators + p * c.rows * row + v * ROW_BYTES, row)
+        for p, start in enumerate(starts):
+            self._finish((n, g, h, start), self.accumulators + p * c.rows * row, b.mul(block, c.tile[1] * CHANNELS), vectors)
+
+    def _initial(self, place: tuple[Index, ...], count: int) -> None:
+        """Accumulators start as the bias, one row of it loaded again and again."""
+        b, bias = self.b, self.codelet.bias
+        for v in range(count):
+            for p in range(self.codelet.tile[0]):
+                if bias is None:
+                    amx.zero(b, self._accumulator(p, v))
+                else:
+                    address = b.at(self.buffers[bias.buffer], bytes_of(bias, place, b))
+                    amx.load(b, self._accumulator(p, v), address + v * ROW_BYTES, 0)
+
+    def _reduce(self, places: Sequence[tuple[Index, ...]], block: Index, count: int) -> None:
+        """accumulators += x * w over all taps and runs."""
+        b, c = self.b, self.codelet
+        xs = [b.at(self.buffers[c.x.buffer], bytes_of(c.x, (*place, 0), b)) for place in places]
+        n, g, h, _ = places[0]
+        weights = b.at(self.buffers[c.w.buffer], bytes_of(c.w, (n, g, h, 0, b.mul(block, c.tile[1])), b))
+        w_block = c.w.strides[4] * ELEMENT_BYTES[c.w.element]
+        steps = -(-c.run // c.depth)
+        w_step = self.step_bytes * CHANNELS
+        far = count * c.taps[0] * c.taps[1] * steps * w_step > L1_BYTES
+
+        def step(k: Index, tap: Index, moved: Index) -> None:
+            stored = b.at(weights, b.mul(b.add(b.mul(tap, steps), k), w_step))
+
+            def x(p: int) -> None:
+                amx.load(b, self._x(p), b.at(xs[p], b.add(moved, b.mul(k, self.step_bytes))), c.x.strides[3] * self.x_bytes)
+
+            def w(v: int) -> None:
+                amx.load(b, self._w(v), stored + v * w_block, ROW_BYTES)
+                if far:
+                    self._prefetch(stored + v * w_block + PREFETCH_STEPS * w_step, w_step)
+
+            def product(p: int, v: int) -> None:
+                amx.multiply_add(b, c.compute, self._accumulator(p, v), self._x(p), self._w(v))
+
+            if c.tile[0] <= c.tile[1]:
+                _stream(range(c.tile[0]), range(count), x, w, product)
+            else:
+                _stream(range(count), range(c.tile[0]), w, x, lambda v, p: product(p, v))
+
+        def tap(t0: Index, t1: Index) -> None:
+            moved = b.mul(b.dot((t0, t1), c.tap_strides), self.x_bytes)
+            number = b.add(b.mul(t0, c.taps[1]), t1)
+            b.loop(0, steps, 1, lambda k: step(k, number, moved))
+
+        b.loop(0, c.taps[0], 1, lambda t0: b.loop(0, c.taps[1], 1, lambda t1: tap(t0, t1)))
+
+    def _prefetch(self, address: Address, size: int) -> None:
+        b = self.b
+        for line in range(0, size, 64):
+            attributes = {name: b.integer(value, "i32") for name, value in (("rw", 0), ("hint", 3), ("cache", 1))}
+            b.op("llvm.intr.prefetch", [b.pointer(address + line)], **attributes)
+
+    # --- what follows the product ---------------------------------------------------------------------------------------------------
+
+    def _finish(self, place: tuple[Index, ...], accumulators: Address, channel: Index, vectors: list[int]) -> None:
+        """The steps and the store of one tile's pixels."""
+        b, c = self.b, self.codelet
+        n, g, h, start = place
+        row_bytes = c.tile[1] * ROW_BYTES
+        if not c.pitch:
+            b.loop(0, c.rows, 1, lambda r: self._pixel((n, g, h, b.add(start, r)), b.at(accumulators, b.mul(r, row_bytes)), channel, vectors))
+            return
+        first, width = b.divmod(start, c.pitch), c.sizes[3]
+
+        def pixel(r: Index, h: Index, w: Index) -> list[Value]:
+            inside = True if c.pitch == width else b.less(w, width)
+            b.when(inside, lambda: self._pixel((n, g, h, w), b.at(accumulators, b.mul(r, row_bytes)), channel, vectors))
+            following = b.add(w, 1)
+            wraps = b.equal(following, c.pitch)
+            return [b.select(wraps, b.add(h, 1), h), b.select(wraps, b.index(0), following)]
+
+        b.loop(0, c.rows, 1, pixel, [b.index(first[0]), b.index(first[1])])
+
+    def _pixel(self, place: tuple[Index, ...], accumulators: Address, channel: Index, vectors: list[int]) -> None:
+        b, c = self.b, self.codelet
+        fetch = Fetch(b, c.operands, self.buffers, c.params, self.steps.instructions)
+        bases = [b.at(self.buffers[o.buffer], bytes_of(o, (*place, channel), b)) for o in c.operands]
+        y = b.at(self.buffers[c.y.buffer], bytes_of(c.y, (*place, channel), b))
+        for v, count in enumerate(vectors):
+            for first, lanes in pieces(count, CHANNELS):
+                moved = v * CHANNELS + first
+                value = b.load(f"{lanes}x{self.lanes}", accumulators + 4 * moved)
+                fetch.key = moved
+                fetch.place = lambda number, moved=moved: (
+                    bases[number] + moved * c.operands[number].strides[4] * ELEMENT_BYTES[c.operands[number].element]
+                )
+                result = self.steps.run(c.steps, value, fetch)
+                store(b, c.y.element, y + moved * c.y.strides[4] * ELEMENT_BYTES[c.y.element], c.y.strides[4], result)
+
+
+def _stream(
+    held: range, streamed: range, hold: Callable[[int], None], load: Callable[[int], None], product: Callable[[int, int], None]
+) -> None:
+    """All products of held and streamed tiles, every load directly before its first use so that loads and products overlap."""
+    for s in streamed:
+        for i in held:
+            if s == 0:
+                hold(i)
+            if i == 0:
+                load(s)
+            product(i, s)

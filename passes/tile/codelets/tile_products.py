@@ -1,0 +1,186 @@
+"""Products on a matrix unit: when it pays, how pixels and reduction are cut into tiles, and the call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Operand, TileContraction
+from qcc.passes.tile.codelets import packing
+from qcc.passes.tile.codelets.lowering import Lowering
+from qcc.passes.tile.codelets.place import Place
+from qcc.passes.tile.codelets.program import Program
+from qcc.passes.tile.codelets.register_tile import choose_chunks
+
+ROWS = CHANNELS = 16
+ROW_BYTES = 64
+REGISTER_TILES = ((2, 2), (1, 4), (4, 1), (1, 3), (3, 1), (1, 2), (2, 1), (1, 1))
+"""(tiles of pixels, tiles of channels): accumulators, the held tiles and two streamed ones fit eight tiles."""
+
+TASK_CYCLES = 400  # configuring the tiles, and filling and draining the unit
+VECTOR_CYCLES = 8  # of the steps of one result vector, which comes from memory
+
+Sizes = tuple[int, int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a product is cut: fields of `TileContraction`."""
+
+    pitch: int
+    rows: int
+    depth: int
+    steps: int
+    tile: tuple[int, int]
+
+
+def choose(sizes: Sizes, strides: Sizes, taps: int, run: int, element: str, *, one_row: bool = False) -> Shape | None:
+    """The tiles with the fewest predicted cycles for x of these strides over (n, g, h, w, c), or None where vectors are predicted faster.
+
+    `one_row`: weights differ between rows of x.
+    """
+    steps, depth = cut(run, ELEMENT_BYTES[element])
+    best = min(candidates(sizes, strides, taps * steps, depth, steps, one_row), key=lambda found: found[0])
+    n, g, h, w, channels = sizes
+    vectors = n * g * h * w * math.ceil(channels / CHANNELS) * (taps * math.ceil(run * ELEMENT_BYTES[element] / 4) * 0.55 + 6)
+    return best[1] if best[0] < vectors else None
+
+
+def cut(run: int, size: int) -> tuple[int, int]:
+    """(steps, depth) such that steps * depth elements of `size` bytes cover a run: few steps first, then little padding."""
+    steps = math.ceil(run * size / ROW_BYTES)
+    return steps, math.ceil(run * size / steps / 4) * 4 // size
+
+
+def candidates(sizes: Sizes, strides: Sizes, reduction: int, depth: int, steps: int, one_row: bool) -> Iterator[tuple[float, Shape]]:
+    n, g, h, w, channels = sizes
+    images = [(0, h, w)]
+    pitch, ragged = divmod(strides[2], strides[3]) if strides[3] else (0, 1)
+    if h > 1 and not one_row and not ragged and pitch >= w:  # the image is one row of pixels, some of which are border
+        images.append((pitch, 1, (h - 1) * pitch + w))
+    count = math.ceil(channels / CHANNELS)
+    for pitch, image_rows, pixels in images:
+        rows = math.ceil(pixels / math.ceil(pixels / ROWS))
+        for tile in REGISTER_TILES:
+            across = math.ceil(pixels / (rows * tile[0]))
+            cycles = sum(times * _unit_cycles(tile[0], part, rows, reduction) for part, times in _parts(count, tile[1]))
+            total = n * g * image_rows * across * cycles + TASK_CYCLES
+            yield total, Shape(pitch, rows, depth, steps, tile)
+
+
+def _parts(size: int, tile: int) -> list[tuple[int, int]]:
+    return [(t, times) for t, times in ((tile, size // tile), (size % tile, 1)) if t and times]
+
+
+def _unit_cycles(pixels: int, channels: int, rows: int, reduction: int) -> float:
+    """Cycles of one register tile: a product takes a cycle per row of x (at least 8), a load half a cycle per row; loads and products
+    overlap. Then accumulators are stored and every vector goes through the steps."""
+    products = pixels * channels * max(rows, 8)
+    loads = (pixels * rows + channels * ROWS) / 2
+    return reduction * max(products, loads) + 1.2 * pixels * channels * rows + VECTOR_CYCLES * pixels * channels * rows + 60
+
+
+def constant_weights(
+    lowering: Lowering,
+    values: np.ndarray,
+    bias: np.ndarray | None,
+    reading: Any,
+    sizes: Sizes,
+    program: Program,
+    y: Place,
+    spread: Sequence[tuple[int, ...]],
+    halo_word: int,
+) -> bool:
+    """Lower a product with packed weights [groups, c, taps, run] s8 and bias [groups, c] i32 to tiles, if that is predicted to pay.
+
+    The other arguments are those of `products`. False: nothing was done.
+    """
+    if not ISAS[lowering.isa].tiles or not readable(reading.place):
+        return False
+    groups, channels, taps, run = values.shape
+    shape = choose(sizes, reading.strides, taps, run, reading.place.element)
+    if shape is None:
+        return False
+    padded = np.zeros((groups, channels, taps, shape.steps * shape.depth), values.dtype)
+    padded[..., :run] = values
+    quad = 4 // ELEMENT_BYTES[reading.place.element]
+    flat, group_stride = packing.pack(padded, lanes=CHANNELS, depth=quad, vectors=1)
+    block = packing.block_stride(taps=taps, run=padded.shape[3], lanes=CHANNELS, depth=quad, vectors=1)
+    w = lowering.weights(flat, "s8")
+    bias_place = None
+    if bias is not None:
+        bias_place = lowering.weights(packing.pad_channels(bias, CHANNELS), "i32")
+    per_group = math.ceil(channels / CHANNELS) * CHANNELS
+    emit(
+        lowering, shape, "tile_u8s8", sizes, reading, w, (0, group_stride, 0, 0, block), bias_place, (0, per_group, 0, 0, 1),
+        program, y, spread, halo_word,
+    )  # fmt: skip
+    return True
+
+
+def readable(x: Place) -> bool:
+    """Whether tiles may read past the last pixel: constants have no slack behind them."""
+    return x.buffer.owner.attributes["space"].value != "weights"
+
+
+def emit(
+    lowering: Lowering,
+    shape: Shape,
+    compute: str,
+    sizes: Sizes,
+    reading: Any,
+    w: Place,
+    w_strides: Sizes,
+    bias: Place | None,
+    bias_strides: Sizes,
+    program: Program,
+    y: Place,
+    spread: Sequence[tuple[int, ...]],
+    halo_word: int,
+) -> None:
+    """Call the contraction; `spread` has the strides over (n, g, h, w, c) of the program's operands, then of y."""
+    halo = None
+    if any(y.halo):
+        halo = y.fill(len(program.words))
+        program.words.append(halo_word)
+    places: list[Place] = [reading.place, w]
+    bias_operand = None
+    if bias is not None:
+        bias_operand = Operand(len(places), bias.element, bias_strides)
+        places.append(bias)
+    operands = [place.operand(len(places) + i, spread[i]) for i, place in enumerate(program.operands)]
+    places += program.operands
+    params = -1
+    if program.words:
+        params = len(places)
+        places.append(lowering.params(program.words))
+    n, groups, height, width, channels = sizes
+    pixels = (height - 1) * shape.pitch + width if shape.pitch else width
+    units = (1 if shape.pitch else height) * math.ceil(pixels / (shape.rows * shape.tile[0]))
+    macs = math.prod(sizes) * math.prod(reading.taps) * reading.run
+    codelet = TileContraction(
+        isa=lowering.isa,
+        compute=compute,
+        sizes=sizes,
+        pitch=shape.pitch,
+        x=Operand(0, reading.place.element, reading.strides, reading.place.offset + reading.offset),
+        w=Operand(1, w.element, w_strides),
+        taps=reading.taps,
+        tap_strides=reading.tap_strides,
+        run=reading.run,
+        rows=shape.rows,
+        depth=shape.depth,
+        tile=shape.tile,
+        chunks=choose_chunks((1, 1, 1), n * groups, math.ceil(channels / (CHANNELS * shape.tile[1])), units, macs // 4),
+        operands=tuple(operands),
+        steps=tuple(program.steps),
+        y=y.operand(len(places), spread[-1]),
+        bias=bias_operand,
+        params=params,
+        halo=halo,
+    )
+    lowering.call(codelet, [*places, y], scratch_bytes=codelet.scratch_bytes)
