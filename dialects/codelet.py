@@ -118,7 +118,7 @@ class TileContraction:
     the first `sizes[3]` of every `pitch` pixels are results. Weights are packed [n][g][h][block of 16 channels][tap][run padded to whole
     depths / quad][16][quad], quad being what 4 bytes hold; padding is 0, so that what x holds behind a run does not matter.
     `tile` is how many tiles of pixels and of channels are accumulated at once, `chunks` the register tiles of channels and of pixels of a
-    task. `bias` starts the accumulators and has stride 0 in w.
+    task. `bias` starts the accumulators and has stride 0 in w. `sums` and `zero` are as in `Contraction`, the ones of `sums` in one column.
     """
 
     isa: str
@@ -138,6 +138,8 @@ class TileContraction:
     steps: tuple[Step, ...]
     y: Operand
     bias: Operand | None = None
+    zero: Operand | None = None
+    sums: int = -1
     params: int = -1
     halo: Halo | None = None
     kind: str = "tile_contraction"
@@ -161,8 +163,10 @@ class TileContraction:
 
     @property
     def scratch_bytes(self) -> int:
-        """Thread scratch that a task uses: the tile configuration, then a register tile of accumulators [pixel][channel]."""
-        return 64 + self.tile[0] * self.rows * self.tile[1] * 16 * 4
+        """Thread scratch that a task uses: the tile configuration, a register tile of accumulators [pixel][channel], sums of x [pixel]."""
+        pixels = self.tile[0] * self.rows
+        sums = 0 if self.zero is None else self.chunks[1] * pixels * 4
+        return 64 + pixels * self.tile[1] * 16 * 4 + sums
 
 
 @dataclass(frozen=True)

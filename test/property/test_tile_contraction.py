@@ -49,6 +49,7 @@ def _check_on_tiles(case: dict[str, Any], number: int) -> None:
     padding=st.tuples(*[st.integers(0, 2)] * 4),
     size=st.tuples(st.integers(5, 9), st.integers(5, 40)),
     flags=st.tuples(*[st.booleans()] * 5),
+    w_bits=st.sampled_from([8, 7, 3]),
     number=st.integers(0, 15),
     seed=st.integers(0, 1 << 30),
 )

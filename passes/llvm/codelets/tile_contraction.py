@@ -11,7 +11,7 @@ from typing import Any
 
 from qcc.dialects.codelet import ELEMENT_BYTES, TileContraction
 from qcc.passes.llvm.codelets import halo
-from qcc.passes.llvm.codelets.access import bytes_of, pieces, store
+from qcc.passes.llvm.codelets.access import bytes_of, load, pieces, store
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 from qcc.passes.llvm.codelets.fetch import Fetch
 from qcc.passes.llvm.codelets.isa import amx
@@ -26,24 +26,23 @@ PREFETCH_STEPS = 2
 def emit(b: Builder, codelet: TileContraction, buffers: Sequence[Value], task: Value, instructions: Any, scratch: Value) -> None:
     """Append the code of one task."""
     halo.fill_once(b, codelet, buffers, task)
-    nest = _Nest(b, codelet, buffers, instructions, Address(scratch))
-    amx.configure(b, Address(scratch), nest.shapes())
-    nest.task(task)
-    amx.release(b)
+    _Nest(b, codelet, buffers, instructions, Address(scratch)).task(task)
 
 
 class _Nest:
     def __init__(self, b: Builder, codelet: TileContraction, buffers: Sequence[Value], instructions: Any, scratch: Address) -> None:
         self.b, self.codelet, self.buffers = b, codelet, buffers
         self.steps = Steps(b, instructions)
+        self.config = scratch
         self.accumulators = scratch + amx.CONFIG_BYTES
+        self.sums = self.accumulators + codelet.tile[0] * codelet.rows * codelet.tile[1] * ROW_BYTES
         self.x_bytes = ELEMENT_BYTES[codelet.x.element]
         self.step_bytes = codelet.depth * self.x_bytes  # of a row of x
         self.lanes = "i32" if codelet.compute == "tile_u8s8" else "f32"
 
     # --- tiles: accumulators first, then what is held during a step of the reduction, then what streams past it ----------------------
 
-    def shapes(self) -> dict[int, tuple[int, int]]:
+    def _shapes(self) -> dict[int, tuple[int, int]]:
         """The configuration of all tiles in use."""
         c, (pixels, channels) = self.codelet, self.codelet.tile
         shapes = {self._accumulator(p, v): (c.rows, ROW_BYTES) for p in range(pixels) for v in range(channels)}
@@ -76,28 +75,39 @@ class _Nest:
         full, rest_channels = divmod(c.sizes[4], c.tile[1] * CHANNELS)
 
         def pixels(block: Index, vectors: list[int]) -> None:
-            b.loop(unit, unit_end, 1, lambda u: self._unit(n, g, u, block, vectors))
+            b.loop(unit, unit_end, 1, lambda u: self._unit(self._places(n, g, u), b.sub(u, unit), block, vectors))
 
+        if c.zero is not None:
+            amx.configure(b, self.config, {0: (c.rows, 4), 1: (c.rows, self.step_bytes), 2: (self.step_bytes // 4, 4)})
+            b.loop(unit, unit_end, 1, lambda u: self._sum(self._places(n, g, u), b.sub(u, unit)))
+        amx.configure(b, self.config, self._shapes())
         if full:
             b.loop(first, b.minimum(last, full), 1, lambda block: pixels(block, [CHANNELS] * c.tile[1]))
         if rest_channels:
             tail = [min(CHANNELS, rest_channels - start) for start in range(0, rest_channels, CHANNELS)]
             b.when(b.equal(last, full + 1), lambda: pixels(full, tail))
+        amx.release(b)
 
-    def _unit(self, n: Index, g: Index, unit: Index, block: Index, vectors: list[int]) -> None:
-        """One register tile from bias to store; `vectors` are the channels of its tiles."""
+    def _places(self, n: Index, g: Index, unit: Index) -> list[tuple[Index, ...]]:
+        """(n, g, h, w) of the first pixel of each of a register tile's tiles."""
         b, c = self.b, self.codelet
         h, across = b.divmod(unit, c.units[1]) if c.units[0] > 1 else (0, unit)
         first = b.mul(across, c.tile[0] * c.rows)
-        starts = [b.minimum(b.add(first, p * c.rows), c.image[1] - c.rows) for p in range(c.tile[0])]
-        self._initial((n, g, h, 0, b.mul(block, c.tile[1] * CHANNELS)), len(vectors))
-        self._reduce([(n, g, h, start) for start in starts], block, len(vectors))
+        return [(n, g, h, b.minimum(b.add(first, p * c.rows), c.image[1] - c.rows)) for p in range(c.tile[0])]
+
+    def _unit(self, places: Sequence[tuple[Index, ...]], number: Index, block: Index, vectors: list[int]) -> None:
+        """One register tile, `number` of the task, from bias to store; `vectors` are the channels of its tiles."""
+        b, c = self.b, self.codelet
+        channel = b.mul(block, c.tile[1] * CHANNELS)
+        self._initial((*places[0][:3], 0, channel), len(vectors))
+        self._reduce(places, block, len(vectors))
         row = c.tile[1] * ROW_BYTES
         for p in range(c.tile[0]):
             for v in range(len(vectors)):
                 amx.store(b, self._accumulator(p, v), self.accumulators + p * c.rows * row + v * ROW_BYTES, row)
-        for p, start in enumerate(starts):
-            self._finish((n, g, h, start), self.accumulators + p * c.rows * row, b.mul(block, c.tile[1] * CHANNELS), vectors)
+        for p, place in enumerate(places):
+            sums = b.at(self.sums, b.mul(number, c.tile[0] * c.rows * 4)) + p * c.rows * 4
+            self._finish(place, self.accumulators + p * c.rows * row, sums, channel, vectors)
 
     def _initial(self, place: tuple[Index, ...], count: int) -> None:
         """Accumulators start as the bias, one row of it loaded again and again."""
@@ -140,12 +150,33 @@ class _Nest:
             else:
                 _stream(range(count), range(c.tile[0]), w, x, lambda v, p: product(p, v))
 
+        self._each_step(step)
+
+    def _each_step(self, step: Callable[[Index, Index, Index], None]) -> None:
+        """step(k, tap, bytes that x moves for the tap) for all steps of all taps."""
+        b, c = self.b, self.codelet
+
         def tap(t0: Index, t1: Index) -> None:
             moved = b.mul(b.dot((t0, t1), c.tap_strides), self.x_bytes)
             number = b.add(b.mul(t0, c.taps[1]), t1)
-            b.loop(0, steps, 1, lambda k: step(k, number, moved))
+            b.loop(0, -(-c.run // c.depth), 1, lambda k: step(k, number, moved))
 
         b.loop(0, c.taps[0], 1, lambda t0: b.loop(0, c.taps[1], 1, lambda t1: tap(t0, t1)))
+
+    def _sum(self, places: Sequence[tuple[Index, ...]], number: Index) -> None:
+        """Sums of x over the reduction, one per pixel: products with a column of ones."""
+        b, c = self.b, self.codelet
+        for p, place in enumerate(places):
+            x = b.at(self.buffers[c.x.buffer], bytes_of(c.x, (*place, 0), b))
+
+            def step(k: Index, tap: Index, moved: Index, x: Address = x) -> None:
+                amx.load(b, 1, b.at(x, b.add(moved, b.mul(k, self.step_bytes))), c.x.strides[3] * self.x_bytes)
+                amx.load(b, 2, b.at(self.buffers[c.sums], b.mul(k, self.step_bytes)), 4)
+                amx.multiply_add(b, c.compute, 0, 1, 2)
+
+            amx.zero(b, 0)
+            self._each_step(step)
+            amx.store(b, 0, b.at(self.sums, b.mul(number, c.tile[0] * c.rows * 4)) + p * c.rows * 4, 4)
 
     def _prefetch(self, address: Address, size: int) -> None:
         b = self.b
@@ -155,26 +186,27 @@ class _Nest:
 
     # --- what follows the product ---------------------------------------------------------------------------------------------------
 
-    def _finish(self, place: tuple[Index, ...], accumulators: Address, channel: Index, vectors: list[int]) -> None:
+    def _finish(self, place: tuple[Index, ...], accumulators: Address, sums: Address, channel: Index, vectors: list[int]) -> None:
         """The steps and the store of one tile's pixels."""
         b, c = self.b, self.codelet
         n, g, h, start = place
-        row_bytes = c.tile[1] * ROW_BYTES
-        if not c.pitch:
-            b.loop(0, c.rows, 1, lambda r: self._pixel((n, g, h, b.add(start, r)), b.at(accumulators, b.mul(r, row_bytes)), channel, vectors))
-            return
-        first, width = b.divmod(start, c.pitch), c.sizes[3]
 
-        def pixel(r: Index, h: Index, w: Index) -> list[Value]:
-            inside = True if c.pitch == width else b.less(w, width)
-            b.when(inside, lambda: self._pixel((n, g, h, w), b.at(accumulators, b.mul(r, row_bytes)), channel, vectors))
+        def pixel(r: Index, h: Index, w: Index) -> None:
+            here = b.at(accumulators, b.mul(r, c.tile[1] * ROW_BYTES))
+            self._pixel((n, g, h, w), here, b.at(sums, b.mul(r, 4)), channel, vectors)
+
+        def pitched(r: Index, h: Index, w: Index) -> list[Value]:
+            b.when(True if c.pitch == c.sizes[3] else b.less(w, c.sizes[3]), lambda: pixel(r, h, w))
             following = b.add(w, 1)
             wraps = b.equal(following, c.pitch)
             return [b.select(wraps, b.add(h, 1), h), b.select(wraps, b.index(0), following)]
 
-        b.loop(0, c.rows, 1, pixel, [b.index(first[0]), b.index(first[1])])
+        if not c.pitch:
+            b.loop(0, c.rows, 1, lambda r: pixel(r, h, b.add(start, r)))
+            return
+        b.loop(0, c.rows, 1, pitched, [b.index(i) for i in b.divmod(start, c.pitch)])
 
-    def _pixel(self, place: tuple[Index, ...], accumulators: Address, channel: Index, vectors: list[int]) -> None:
+    def _pixel(self, place: tuple[Index, ...], accumulators: Address, sums: Address, channel: Index, vectors: list[int]) -> None:
         b, c = self.b, self.codelet
         fetch = Fetch(b, c.operands, self.buffers, c.params, self.steps.instructions)
         bases = [b.at(self.buffers[o.buffer], bytes_of(o, (*place, channel), b)) for o in c.operands]
@@ -183,6 +215,9 @@ class _Nest:
             for first, lanes in pieces(count, CHANNELS):
                 moved = v * CHANNELS + first
                 value = b.load(f"{lanes}x{self.lanes}", accumulators + 4 * moved)
+                if c.zero is not None:
+                    zero = load(b, "i32", b.at(self.buffers[c.zero.buffer], bytes_of(c.zero, (*place, channel), b)) + 4 * moved, 1, lanes)
+                    value = b.binary("sub", value, b.binary("mul", b.splat(b.load("i32", sums), lanes), zero))
                 fetch.key = moved
                 fetch.place = lambda number, moved=moved: (
                     bases[number] + moved * c.operands[number].strides[4] * ELEMENT_BYTES[c.operands[number].element]

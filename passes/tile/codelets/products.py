@@ -201,9 +201,9 @@ def _constant_weights(
     if weights.values.dtype.kind != "f":  # sum (x - zx) * w = sum x * w - zx * sum w
         total = np.zeros((groups, channels), np.int64) if bias is None else bias
         bias = total - _stored_zero(op.operands[0]) * weights.values.astype(np.int64).sum(axis=(2, 3))
-    if compute == "dot4_u8s8" and zero is None:
+    if compute == "dot4_u8s8":
         start = None if bias is None else _bias_container(bias, compute)
-        if tile_products.constant_weights(lowering, packed, start, reading, sizes, program, y, spread, halo_word):
+        if tile_products.constant_weights(lowering, packed, start, zero, reading, sizes, program, y, spread, halo_word):
             return
     facts = ISAS[lowering.isa]
     depth = 4 if compute == "dot4_u8s8" else 1

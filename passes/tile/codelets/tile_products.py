@@ -25,6 +25,7 @@ TASK_CYCLES = 400  # configuring the tiles, and filling and draining the unit
 VECTOR_CYCLES = 8  # of the steps of one result vector, which comes from memory
 
 Sizes = tuple[int, int, int, int, int]
+Strided = tuple[Place, Sizes]  # with strides over (n, g, h, w, c)
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def constant_weights(
     lowering: Lowering,
     values: np.ndarray,
     bias: np.ndarray | None,
+    zero: np.ndarray | None,
     reading: Any,
     sizes: Sizes,
     program: Program,
@@ -95,7 +97,7 @@ def constant_weights(
     spread: Sequence[tuple[int, ...]],
     halo_word: int,
 ) -> bool:
-    """Lower a product with packed weights [groups, c, taps, run] s8 and bias [groups, c] i32 to tiles, if that is predicted to pay.
+    """Lower a product with weights [groups, c, taps, run] s8, bias and zero [groups, c] i32 to tiles, if that is predicted to pay.
 
     The other arguments are those of `products`. False: nothing was done.
     """
@@ -111,14 +113,11 @@ def constant_weights(
     flat, group_stride = packing.pack(padded, lanes=CHANNELS, depth=quad, vectors=1)
     block = packing.block_stride(taps=taps, run=padded.shape[3], lanes=CHANNELS, depth=quad, vectors=1)
     w = lowering.weights(flat, "s8")
-    bias_place = None
-    if bias is not None:
-        bias_place = lowering.weights(packing.pad_channels(bias, CHANNELS), "i32")
-    per_group = math.ceil(channels / CHANNELS) * CHANNELS
-    emit(
-        lowering, shape, "tile_u8s8", sizes, reading, w, (0, group_stride, 0, 0, block), bias_place, (0, per_group, 0, 0, 1),
-        program, y, spread, halo_word,
-    )  # fmt: skip
+    per_channel = (0, math.ceil(channels / CHANNELS) * CHANNELS, 0, 0, 1)
+    start, zeros = [
+        (lowering.weights(packing.pad_channels(v, CHANNELS), "i32"), per_channel) if v is not None else None for v in (bias, zero)
+    ]
+    emit(lowering, shape, "tile_u8s8", sizes, reading, (w, (0, group_stride, 0, 0, block)), start, zeros, program, y, spread, halo_word)
     return True
 
 
@@ -133,10 +132,9 @@ def emit(
     compute: str,
     sizes: Sizes,
     reading: Any,
-    w: Place,
-    w_strides: Sizes,
-    bias: Place | None,
-    bias_strides: Sizes,
+    w: Strided,
+    bias: Strided | None,
+    zero: Strided | None,
     program: Program,
     y: Place,
     spread: Sequence[tuple[int, ...]],
@@ -147,11 +145,20 @@ def emit(
     if any(y.halo):
         halo = y.fill(len(program.words))
         program.words.append(halo_word)
-    places: list[Place] = [reading.place, w]
-    bias_operand = None
-    if bias is not None:
-        bias_operand = Operand(len(places), bias.element, bias_strides)
-        places.append(bias)
+    places: list[Place] = [reading.place]
+
+    def added(operand: Strided | None) -> Operand | None:
+        if operand is None:
+            return None
+        places.append(operand[0])
+        return Operand(len(places) - 1, operand[0].element, operand[1], operand[0].offset)
+
+    w_operand, bias_operand, zero_operand = added(w), added(bias), added(zero)
+    assert w_operand is not None
+    sums = -1
+    if zero is not None:
+        sums = len(places)
+        places.append(lowering.weights(_ones(reading.run, shape.steps * shape.depth), "u8"))
     operands = [place.operand(len(places) + i, spread[i]) for i, place in enumerate(program.operands)]
     places += program.operands
     params = -1
@@ -168,7 +175,7 @@ def emit(
         sizes=sizes,
         pitch=shape.pitch,
         x=Operand(0, reading.place.element, reading.strides, reading.place.offset + reading.offset),
-        w=Operand(1, w.element, w_strides),
+        w=w_operand,
         taps=reading.taps,
         tap_strides=reading.tap_strides,
         run=reading.run,
@@ -180,7 +187,16 @@ def emit(
         steps=tuple(program.steps),
         y=y.operand(len(places), spread[-1]),
         bias=bias_operand,
+        zero=zero_operand,
+        sums=sums,
         params=params,
         halo=halo,
     )
     lowering.call(codelet, [*places, y], scratch_bytes=codelet.scratch_bytes)
+
+
+def _ones(run: int, padded: int) -> np.ndarray:
+    """[padded] u8: 1 where a run has an element."""
+    ones = np.zeros(padded, np.uint8)
+    ones[:run] = 1
+    return ones
