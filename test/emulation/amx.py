@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from qcc.compiler.targets.cpu import FEATURES, CpuTarget, host_feature_mask
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parents[1] / "build" / "emulation"
@@ -45,3 +52,19 @@ def count(*names: str) -> int:
 def machine_has_amx() -> bool:
     """Whether AMX instructions run in hardware here."""
     return " amx_tile" in Path("/proc/cpuinfo").read_text()
+
+
+@contextlib.contextmanager
+def sapphire_rapids() -> Iterator[CpuTarget]:
+    """The target `sapphirerapids`, whose executables run in this process although the machine lacks AMX."""
+    install()
+    target = CpuTarget("sapphirerapids")
+    mask, host = target.feature_mask, host_feature_mask()
+    missing = [name for i, name in enumerate(FEATURES) if mask & ~host and (mask & ~host) >> i & 1]
+    if any(not name.startswith("amx") for name in missing):
+        pytest.skip(f"this machine lacks {', '.join(missing)}, and only AMX is emulated")
+    with (
+        mock.patch.object(CpuTarget, "feature_mask", property(lambda self: mask & host)),
+        mock.patch.object(CpuTarget, "runs_here", property(lambda self: True)),
+    ):
+        yield target

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ REGISTER_TILES = ((2, 2), (1, 4), (4, 1), (1, 3), (3, 1), (1, 2), (2, 1), (1, 1)
 """(tiles of pixels, tiles of channels): accumulators, the held tiles and two streamed ones fit eight tiles."""
 
 TASK_CYCLES = 400  # configuring the tiles, and filling and draining the unit
-VECTOR_CYCLES = 8  # of the steps of one result vector, which comes from memory
+VECTOR_CYCLES = 6.5  # of the steps of one result vector
 
 Sizes = tuple[int, int, int, int, int]
 Strided = tuple[Place, Sizes]  # with strides over (n, g, h, w, c)
@@ -49,6 +49,18 @@ def choose(sizes: Sizes, strides: Sizes, taps: int, run: int, element: str, *, o
     n, g, h, w, channels = sizes
     vectors = n * g * h * w * math.ceil(channels / CHANNELS) * (taps * math.ceil(run * ELEMENT_BYTES[element] / 4) * 0.55 + 6)
     return best[1] if best[0] < vectors else None
+
+
+def choose_matmul(isa: str, y: Sequence[int], k: int) -> Shape | None:
+    """As `choose`, for bytes a [..., m, k] times computed b [..., k, n] to y; b is packed without steps of padding, so k must divide."""
+    quads = math.ceil(k / 4)
+    fewest = math.ceil(quads / ROWS)
+    steps = next((s for s in range(fewest, 2 * fewest + 1) if quads % s == 0), None)
+    if not ISAS[isa].tiles or steps is None:
+        return None
+    sizes = (1, 1, math.prod(y[:-2]), y[-2], y[-1])
+    shape = choose(sizes, (0, 0, 0, 1, 0), 1, k, "u8", one_row=True)
+    return None if shape is None else replace(shape, steps=steps, depth=4 * quads // steps)
 
 
 def cut(run: int, size: int) -> tuple[int, int]:
