@@ -17,7 +17,7 @@ from typing import Any
 
 NOTHING = 1 << 16  # an argument of a step that is the integer 0 and takes no instruction
 
-ELEMENT_BYTES = {"u8": 1, "s8": 1, "u16": 2, "s16": 2, "i32": 4, "i64": 8, "f32": 4, "i1": 1}
+ELEMENT_BYTES = {"u8": 1, "s8": 1, "u16": 2, "s16": 2, "i32": 4, "i64": 8, "f32": 4, "bf16": 2, "i1": 1}
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def _any_shape(number: int) -> Any:
     """`tile_products.choose` that takes candidate `number` (modulo how many there are), whatever it costs."""
 
     def choose(sizes: Any, strides: Any, taps: int, run: int, element: str, *, one_row: bool = False) -> tile_products.Shape:
-        steps, depth = tile_products.cut(run, 1)
+        steps, depth = tile_products.cut(run, element) or (0, 0)
         found = [s for _, s in tile_products.candidates(sizes, strides, taps * steps, depth, steps, one_row)]
         return found[number % len(found)]
 

@@ -102,7 +102,7 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
     out, inside = shape_of(w)
     program = Program(lowering)
     absorbed = elementwise.absorb(lowering, program, op.results[0])
-    place, y = rows_contiguous(lowering, lowering.place(x)), lowering.result(last_of(op, absorbed))
+    place, y = rows_contiguous(lowering, lowering.place(x, narrow=True)), lowering.result(last_of(op, absorbed))
     sizes, strides = row_space(lowering, [place, *program.operands, y], 3)
     if strides is None:  # too many dimensions: give every operand the same plain order
         place, program.operands[:] = _copied(lowering, place), [_copied(lowering, p) for p in program.operands]
@@ -168,7 +168,7 @@ def integers(lowering: Lowering, op: Any, w: Any) -> np.ndarray:
 
 def _image(lowering: Lowering, op: Any, x: Any) -> Place:
     """x channels-last with the border the convolution reads; copied where it does not lie so."""
-    place, border = lowering.place(x), read_border(op)
+    place, border = lowering.place(x, narrow=True), read_border(op)
     deep_enough = all(have >= need for have, need in zip(place.halo, border, strict=True))
     readable = place.strides[1] == 1 or place.shape[1] == 1
     if deep_enough and readable and not _outside(place):
@@ -201,9 +201,10 @@ def _constant_weights(
     if weights.values.dtype.kind != "f":  # sum (x - zx) * w = sum x * w - zx * sum w
         total = np.zeros((groups, channels), np.int64) if bias is None else bias
         bias = total - _stored_zero(op.operands[0]) * weights.values.astype(np.int64).sum(axis=(2, 3))
-    if compute == "dot4_u8s8":
+    on_tiles = {("dot4_u8s8", "u8"): "tile_u8s8", ("lane_f32", "bf16"): "tile_bf16"}.get((compute, reading.place.element))
+    if on_tiles and element in ("s8", "bf16"):
         start = None if bias is None else _bias_container(bias, compute)
-        if tile_products.constant_weights(lowering, packed, start, zero, reading, sizes, program, y, spread, halo_word):
+        if tile_products.constant_weights(lowering, on_tiles, packed, start, zero, reading, sizes, program, y, spread, halo_word):
             return
     facts = ISAS[lowering.isa]
     depth = 4 if compute == "dot4_u8s8" else 1
@@ -216,7 +217,7 @@ def _constant_weights(
         None if bias is None else lowering.weights(packing.pad_channels(_bias_container(bias, compute), width), _bias_element(compute))
     )
     zero_place = None if zero is None else lowering.weights(packing.pad_channels(zero.astype(np.int32), width), "i32")
-    w_place = lowering.weights(flat, element)
+    w_place = lowering.weights(packing.bf16_words(flat) if element == "bf16" else flat, element)
     contracting = Contracting(compute, sizes, reading, w_place, (0, group_stride, 0, 0, block), bias_place, zero_place, tile)
     emit(lowering, contracting, program, y, halo_word, spread)
 
@@ -241,7 +242,8 @@ def _stored_zero(x: Any) -> int:
 def _compute(lowering: Lowering, op: Any, values: np.ndarray, x: Place) -> tuple[str, str, np.ndarray, np.ndarray | None]:
     """(compute tile, element of the packed weights, values to pack, zero [groups, c] or None)."""
     if values.dtype.kind == "f":
-        return "lane_f32", "f32", values, None
+        bf16 = not (values.view(np.uint32) & 0xFFFF).any()  # nothing is lost
+        return "lane_f32", "bf16" if bf16 else "f32", values, None
     if _accumulator_bits(op) > 32:
         return "lane_i64", "i32", values, None
     if ISAS[lowering.isa].dot4 and x.element == "u8":

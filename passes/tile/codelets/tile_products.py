@@ -44,7 +44,10 @@ def choose(sizes: Sizes, strides: Sizes, taps: int, run: int, element: str, *, o
 
     `one_row`: weights differ between rows of x.
     """
-    steps, depth = cut(run, ELEMENT_BYTES[element])
+    found = cut(run, element)
+    if found is None:
+        return None
+    steps, depth = found
     best = min(candidates(sizes, strides, taps * steps, depth, steps, one_row), key=lambda found: found[0])
     n, g, h, w, channels = sizes
     vectors = n * g * h * w * math.ceil(channels / CHANNELS) * (taps * math.ceil(run * ELEMENT_BYTES[element] / 4) * 0.55 + 6)
@@ -63,10 +66,17 @@ def choose_matmul(isa: str, y: Sequence[int], k: int) -> Shape | None:
     return None if shape is None else replace(shape, steps=steps, depth=4 * quads // steps)
 
 
-def cut(run: int, size: int) -> tuple[int, int]:
-    """(steps, depth) such that steps * depth elements of `size` bytes cover a run: few steps first, then little padding."""
+def cut(run: int, element: str) -> tuple[int, int] | None:
+    """(steps, depth) such that steps * depth elements cover a run: few steps first, then little padding.
+
+    Of bf16 exactly, or None: what lies behind a run may be no number, and 0 times that is no number either.
+    """
+    size = ELEMENT_BYTES[element]
     steps = math.ceil(run * size / ROW_BYTES)
-    return steps, math.ceil(run * size / steps / 4) * 4 // size
+    if element != "bf16":
+        return steps, math.ceil(run * size / steps / 4) * 4 // size
+    exact = next((s for s in range(steps, 2 * steps + 1) if run % (2 * s) == 0), None)
+    return None if exact is None else (exact, run // exact)
 
 
 def candidates(sizes: Sizes, strides: Sizes, reduction: int, depth: int, steps: int, one_row: bool) -> Iterator[tuple[float, Shape]]:
@@ -99,6 +109,7 @@ def _unit_cycles(pixels: int, channels: int, rows: int, reduction: int) -> float
 
 def constant_weights(
     lowering: Lowering,
+    compute: str,
     values: np.ndarray,
     bias: np.ndarray | None,
     zero: np.ndarray | None,
@@ -109,9 +120,10 @@ def constant_weights(
     spread: Sequence[tuple[int, ...]],
     halo_word: int,
 ) -> bool:
-    """Lower a product with weights [groups, c, taps, run] s8, bias and zero [groups, c] i32 to tiles, if that is predicted to pay.
+    """Lower a product with weights [groups, c, taps, run], bias and zero [groups, c] to tiles, if that is predicted to pay.
 
-    The other arguments are those of `products`. False: nothing was done.
+    `compute` tile_u8s8: weights s8, bias i32. tile_bf16: weights f32 that bf16 holds, bias f32. The other arguments are those of
+    `products`. False: nothing was done.
     """
     if not ISAS[lowering.isa].tiles or not readable(reading.place):
         return False
@@ -124,12 +136,15 @@ def constant_weights(
     quad = 4 // ELEMENT_BYTES[reading.place.element]
     flat, group_stride = packing.pack(padded, lanes=CHANNELS, depth=quad, vectors=1)
     block = packing.block_stride(taps=taps, run=padded.shape[3], lanes=CHANNELS, depth=quad, vectors=1)
-    w = lowering.weights(flat, "s8")
+    w = lowering.weights(flat, "s8") if compute == "tile_u8s8" else lowering.weights(packing.bf16_words(flat), "bf16")
     per_channel = (0, math.ceil(channels / CHANNELS) * CHANNELS, 0, 0, 1)
-    start, zeros = [
-        (lowering.weights(packing.pad_channels(v, CHANNELS), "i32"), per_channel) if v is not None else None for v in (bias, zero)
-    ]
-    emit(lowering, shape, "tile_u8s8", sizes, reading, (w, (0, group_stride, 0, 0, block)), start, zeros, program, y, spread, halo_word)
+    accumulator = "i32" if compute == "tile_u8s8" else "f32"
+
+    def spread_out(v: np.ndarray | None) -> Strided | None:
+        return None if v is None else (lowering.weights(packing.pad_channels(v, CHANNELS), accumulator), per_channel)
+
+    start, zeros = spread_out(bias), spread_out(zero)
+    emit(lowering, shape, compute, sizes, reading, (w, (0, group_stride, 0, 0, block)), start, zeros, program, y, spread, halo_word)
     return True
 
 
