@@ -335,7 +335,9 @@ class Pack:
     kind: str = "pack"
 
 
-KINDS: dict[str, Any] = {cls.kind: cls for cls in (Map, Contraction, TileContraction, Depthwise, DepthwiseQuads, Window, Rows, Embedding, Pack)}
+KINDS: dict[str, Any] = {
+    cls.kind: cls for cls in (Map, Contraction, TileContraction, Depthwise, DepthwiseQuads, Window, Rows, Embedding, Pack)
+}
 
 
 def to_config(codelet: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from qcc.passes.llvm.codelets.isa import isa
 from qcc.passes.tile.codelets import tile_products
 from test.emulation import amx
 from test.property.test_codelets import _convolution
@@ -74,6 +75,10 @@ def test_tiles_are_chosen_where_they_pay(case: dict[str, Any]) -> None:
     tiled = check(*_convolution(CASE | case), "amx")
     assert 'kind = "tile_contraction"' in tiled.text
     assert amx.machine_has_amx() or amx.count("tdpbusd") > before
+
+
+def test_everything_else_is_as_on_vectors() -> None:
+    assert set(isa("amx").__all__) == set(isa("avx512_vnni").__all__)
 
 
 def test_vectors_are_chosen_where_the_reduction_is_short() -> None:
