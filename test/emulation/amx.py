@@ -8,7 +8,7 @@ import functools
 import hashlib
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from unittest import mock
 
@@ -55,7 +55,7 @@ def machine_has_amx() -> bool:
 
 
 @contextlib.contextmanager
-def sapphire_rapids() -> Iterator[CpuTarget]:
+def sapphire_rapids() -> Generator[CpuTarget]:
     """The target `sapphirerapids`, whose executables run in this process although the machine lacks AMX."""
     install()
     target = CpuTarget("sapphirerapids")

@@ -7,6 +7,7 @@ scratch to vectors, where the steps run pixel by pixel.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from qcc.dialects.codelet import ELEMENT_BYTES, TileContraction
@@ -187,43 +188,99 @@ class _Nest:
     # --- what follows the product ---------------------------------------------------------------------------------------------------
 
     def _finish(self, place: tuple[Index, ...], accumulators: Address, sums: Address, channel: Index, vectors: list[int]) -> None:
-        """The steps and the store of one tile's pixels."""
+        """The steps and the store of one tile's pixels, as many at once as give 64 bytes where the program ends in bytes."""
         b, c = self.b, self.codelet
         n, g, h, start = place
+        whole = all(count == CHANNELS for count in vectors) and 4 % len(vectors) == 0 and c.y.strides[4] == 1
+        packed = whole and self.steps.packs(c.steps, c.y.element)
+        together = 4 // len(vectors) if packed else 1
 
-        def pixel(r: Index, h: Index, w: Index) -> None:
-            here = b.at(accumulators, b.mul(r, c.tile[1] * ROW_BYTES))
-            self._pixel((n, g, h, w), here, b.at(sums, b.mul(r, 4)), channel, vectors)
+        def pixels(count: int, r: Index, h: Value, w: Value) -> list[Value]:
+            found: list[_Pixel] = []
+            for i in range(count):
+                row = b.add(r, i)
+                inside = True if c.pitch in (0, c.sizes[3]) else b.less(w, c.sizes[3])
+                values = b.at(accumulators, b.mul(row, c.tile[1] * ROW_BYTES))
+                found.append(_Pixel((n, g, h, w), inside, values, b.at(sums, b.mul(row, 4))))
+                h, w = self._next(h, w)
+            if packed and count == together:
+                self._store_packed(found, channel, len(vectors))
+            else:
+                b.when(found[0].inside, lambda: self._store(found[0], channel, vectors))
+            return [h, w]
 
-        def pitched(r: Index, h: Index, w: Index) -> list[Value]:
-            b.when(True if c.pitch == c.sizes[3] else b.less(w, c.sizes[3]), lambda: pixel(r, h, w))
-            following = b.add(w, 1)
-            wraps = b.equal(following, c.pitch)
-            return [b.select(wraps, b.add(h, 1), h), b.select(wraps, b.index(0), following)]
+        at = [b.index(i) for i in (b.divmod(start, c.pitch) if c.pitch else (h, start))]
+        bulk = c.rows // together * together
+        at = b.loop(0, bulk, together, lambda r, h, w: pixels(together, r, h, w), at)
+        for r in range(bulk, c.rows):
+            at = pixels(1, r, *at)
 
-        if not c.pitch:
-            b.loop(0, c.rows, 1, lambda r: pixel(r, h, b.add(start, r)))
-            return
-        b.loop(0, c.rows, 1, pitched, [b.index(i) for i in b.divmod(start, c.pitch)])
+    def _next(self, h: Value, w: Value) -> tuple[Value, Value]:
+        """The pixel behind (h, w)."""
+        b, pitch = self.b, self.codelet.pitch
+        following = b.add(w, 1)
+        if not pitch:
+            return h, following
+        wraps = b.equal(following, pitch)
+        return b.select(wraps, b.add(h, 1), h), b.select(wraps, b.index(0), following)
 
-    def _pixel(self, place: tuple[Index, ...], accumulators: Address, sums: Address, channel: Index, vectors: list[int]) -> None:
+    def _store(self, pixel: _Pixel, channel: Index, vectors: list[int]) -> None:
         b, c = self.b, self.codelet
-        fetch = Fetch(b, c.operands, self.buffers, c.params, self.steps.instructions)
-        bases = [b.at(self.buffers[o.buffer], bytes_of(o, (*place, channel), b)) for o in c.operands]
-        y = b.at(self.buffers[c.y.buffer], bytes_of(c.y, (*place, channel), b))
+        y = b.at(self.buffers[c.y.buffer], bytes_of(c.y, (*pixel.place, channel), b))
+        cache: dict[Any, Value] = {}
         for v, count in enumerate(vectors):
             for first, lanes in pieces(count, CHANNELS):
                 moved = v * CHANNELS + first
-                value = b.load(f"{lanes}x{self.lanes}", accumulators + 4 * moved)
-                if c.zero is not None:
-                    zero = load(b, "i32", b.at(self.buffers[c.zero.buffer], bytes_of(c.zero, (*place, channel), b)) + 4 * moved, 1, lanes)
-                    value = b.binary("sub", value, b.binary("mul", b.splat(b.load("i32", sums), lanes), zero))
-                fetch.key = moved
-                fetch.place = lambda number, moved=moved: (
-                    bases[number] + moved * c.operands[number].strides[4] * ELEMENT_BYTES[c.operands[number].element]
-                )
+                value, fetch = self._value(pixel, channel, moved, lanes), self._fetch(pixel, channel, moved, cache)
                 result = self.steps.run(c.steps, value, fetch)
                 store(b, c.y.element, y + moved * c.y.strides[4] * ELEMENT_BYTES[c.y.element], c.y.strides[4], result)
+
+    def _store_packed(self, pixels: Sequence[_Pixel], channel: Index, vectors: int) -> None:
+        """Four vectors as 64 bytes, which packing leaves in turns of four lanes: one shuffle of 32-bit words puts them in order."""
+        b, c = self.b, self.codelet
+        parts = [(pixel, v * CHANNELS) for pixel in pixels for v in range(vectors)]
+        cache: dict[Any, Value] = {}
+        values = [self._value(pixel, channel, moved, CHANNELS) for pixel, moved in parts]
+        found = self.steps.run_packed(c.steps, values, [self._fetch(pixel, channel, moved, cache) for pixel, moved in parts])
+        words = b.op("llvm.bitcast", [found], "16xi32")
+        for i, pixel in enumerate(pixels):
+            order = [4 * turn + i * vectors + v for v in range(vectors) for turn in range(4)]
+            target = b.at(self.buffers[c.y.buffer], bytes_of(c.y, (*pixel.place, channel), b))
+            part = b.shuffle(words, words, order)
+            b.when(pixel.inside, lambda part=part, target=target: b.store(part, target))
+
+    def _value(self, pixel: _Pixel, channel: Index, moved: int, lanes: int) -> Value:
+        """The sums of `lanes` channels."""
+        b, zero = self.b, self.codelet.zero
+        value = b.load(f"{lanes}x{self.lanes}", pixel.accumulators + 4 * moved)
+        if zero is None:
+            return value
+        zeros = b.at(self.buffers[zero.buffer], bytes_of(zero, (*pixel.place, channel), b)) + 4 * moved
+        return b.binary("sub", value, b.binary("mul", b.splat(b.load("i32", pixel.sum), lanes), load(b, "i32", zeros, 1, lanes)))
+
+    def _fetch(self, pixel: _Pixel, channel: Index, moved: int, cache: dict[Any, Value]) -> Fetch:
+        """Arguments of steps at a pixel's channels; what does not change between pixels is in `cache`."""
+        b, c = self.b, self.codelet
+        fetch = Fetch(b, c.operands, self.buffers, c.params, self.steps.instructions)
+        fetch.cache, fetch.key = cache, moved
+
+        def place(number: int) -> Address:
+            operand = c.operands[number]
+            base = b.at(self.buffers[operand.buffer], bytes_of(operand, (*pixel.place, channel), b))
+            return base + moved * operand.strides[4] * ELEMENT_BYTES[operand.element]
+
+        fetch.place = place
+        return fetch
+
+
+@dataclass(frozen=True)
+class _Pixel:
+    """One pixel of a tile: its place (n, g, h, w), whether it is a result, and where its accumulators and its sum of x are."""
+
+    place: tuple[Index, ...]
+    inside: Value
+    accumulators: Address
+    sum: Address
 
 
 def _stream(
