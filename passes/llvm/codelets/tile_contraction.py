@@ -14,6 +14,7 @@ from qcc.dialects.codelet import ELEMENT_BYTES, TileContraction
 from qcc.passes.llvm.codelets import halo
 from qcc.passes.llvm.codelets.access import bytes_of, load, pieces, store
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
+from qcc.passes.llvm.codelets.byte_stores import ByteStores
 from qcc.passes.llvm.codelets.fetch import Fetch
 from qcc.passes.llvm.codelets.isa import amx
 from qcc.passes.llvm.codelets.steps import Steps
@@ -141,7 +142,8 @@ class _Nest:
             def w(v: int) -> None:
                 amx.load(b, self._w(v), stored + v * w_block, ROW_BYTES)
                 if far:
-                    self._prefetch(stored + v * w_block + PREFETCH_STEPS * w_step, w_step)
+                    for line in range(0, w_step, 64):
+                        b.prefetch(stored + v * w_block + PREFETCH_STEPS * w_step + line, level=1)
 
             def product(p: int, v: int) -> None:
                 amx.multiply_add(b, c.compute, self._accumulator(p, v), self._x(p), self._w(v))
@@ -179,34 +181,24 @@ class _Nest:
             self._each_step(step)
             amx.store(b, 0, b.at(self.sums, b.mul(number, c.tile[0] * c.rows * 4)) + p * c.rows * 4, 4)
 
-    def _prefetch(self, address: Address, size: int) -> None:
-        b = self.b
-        for line in range(0, size, 64):
-            attributes = {name: b.integer(value, "i32") for name, value in (("rw", 0), ("hint", 3), ("cache", 1))}
-            b.op("llvm.intr.prefetch", [b.pointer(address + line)], **attributes)
-
     # --- what follows the product ---------------------------------------------------------------------------------------------------
 
     def _finish(self, place: tuple[Index, ...], accumulators: Address, sums: Address, channel: Index, vectors: list[int]) -> None:
         """The steps and the store of one tile's pixels, as many at once as give 64 bytes where the program ends in bytes."""
         b, c = self.b, self.codelet
         n, g, h, start = place
-        whole = all(count == CHANNELS for count in vectors) and 4 % len(vectors) == 0 and c.y.strides[4] == 1
-        packed = whole and self.steps.packs(c.steps, c.y.element)
-        together = 4 // len(vectors) if packed else 1
+        gaps = c.pitch not in (0, c.sizes[3])
+        together = max(1, 4 // len(vectors)) if not gaps and self._packs() else 1
 
         def pixels(count: int, r: Index, h: Value, w: Value) -> list[Value]:
             found: list[_Pixel] = []
             for i in range(count):
                 row = b.add(r, i)
-                inside = True if c.pitch in (0, c.sizes[3]) else b.less(w, c.sizes[3])
+                inside = b.less(w, c.sizes[3]) if gaps else True
                 values = b.at(accumulators, b.mul(row, c.tile[1] * ROW_BYTES))
                 found.append(_Pixel((n, g, h, w), inside, values, b.at(sums, b.mul(row, 4))))
                 h, w = self._next(h, w)
-            if packed and count == together:
-                self._store_packed(found, channel, len(vectors))
-            else:
-                b.when(found[0].inside, lambda: self._store(found[0], channel, vectors))
+            b.when(found[0].inside, lambda: self._store(found, channel, vectors))
             return [h, w]
 
         at = [b.index(i) for i in (b.divmod(start, c.pitch) if c.pitch else (h, start))]
@@ -224,30 +216,28 @@ class _Nest:
         wraps = b.equal(following, pitch)
         return b.select(wraps, b.add(h, 1), h), b.select(wraps, b.index(0), following)
 
-    def _store(self, pixel: _Pixel, channel: Index, vectors: list[int]) -> None:
-        b, c = self.b, self.codelet
-        y = b.at(self.buffers[c.y.buffer], bytes_of(c.y, (*pixel.place, channel), b))
-        cache: dict[Any, Value] = {}
-        for v, count in enumerate(vectors):
-            for first, lanes in pieces(count, CHANNELS):
-                moved = v * CHANNELS + first
-                value, fetch = self._value(pixel, channel, moved, lanes), self._fetch(pixel, channel, moved, cache)
-                result = self.steps.run(c.steps, value, fetch)
-                store(b, c.y.element, y + moved * c.y.strides[4] * ELEMENT_BYTES[c.y.element], c.y.strides[4], result)
+    def _packs(self) -> bool:
+        """Whether results are bytes, which four vectors make at once."""
+        return self.codelet.y.strides[4] == 1 and self.steps.packs(self.codelet.steps, self.codelet.y.element)
 
-    def _store_packed(self, pixels: Sequence[_Pixel], channel: Index, vectors: int) -> None:
-        """Four vectors as 64 bytes, which packing leaves in turns of four lanes: one shuffle of 32-bit words puts them in order."""
+    def _store(self, pixels: Sequence[_Pixel], channel: Index, vectors: list[int]) -> None:
+        """The steps and the store of all channels of some pixels."""
         b, c = self.b, self.codelet
-        parts = [(pixel, v * CHANNELS) for pixel in pixels for v in range(vectors)]
         cache: dict[Any, Value] = {}
-        values = [self._value(pixel, channel, moved, CHANNELS) for pixel, moved in parts]
-        found = self.steps.run_packed(c.steps, values, [self._fetch(pixel, channel, moved, cache) for pixel, moved in parts])
-        words = b.op("llvm.bitcast", [found], "16xi32")
-        for i, pixel in enumerate(pixels):
-            order = [4 * turn + i * vectors + v for v in range(vectors) for turn in range(4)]
-            target = b.at(self.buffers[c.y.buffer], bytes_of(c.y, (*pixel.place, channel), b))
-            part = b.shuffle(words, words, order)
-            b.when(pixel.inside, lambda part=part, target=target: b.store(part, target))
+        collected = ByteStores(b, self.steps, c.steps) if self._packs() else None
+        for pixel in pixels:
+            y = b.at(self.buffers[c.y.buffer], bytes_of(c.y, (*pixel.place, channel), b))
+            for v, count in enumerate(vectors):
+                for first, lanes in pieces(count, CHANNELS):
+                    moved = v * CHANNELS + first
+                    value, fetch = self._value(pixel, channel, moved, lanes), self._fetch(pixel, channel, moved, cache)
+                    address = y + moved * c.y.strides[4] * ELEMENT_BYTES[c.y.element]
+                    if collected:
+                        collected.put(value, fetch, address)
+                    else:
+                        store(b, c.y.element, address, c.y.strides[4], self.steps.run(c.steps, value, fetch))
+        if collected:
+            collected.flush()
 
     def _value(self, pixel: _Pixel, channel: Index, moved: int, lanes: int) -> Value:
         """The sums of `lanes` channels."""

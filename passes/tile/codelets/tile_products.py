@@ -195,6 +195,8 @@ def emit(
     n, groups, height, width, channels = sizes
     pixels = (height - 1) * shape.pitch + width if shape.pitch else width
     units = (1 if shape.pitch else height) * math.ceil(pixels / (shape.rows * shape.tile[0]))
+    blocks = math.ceil(channels / (CHANNELS * shape.tile[1]))
+    weight_bytes = blocks * shape.tile[1] * w[1][4] * ELEMENT_BYTES[w[0].element]
     macs = math.prod(sizes) * math.prod(reading.taps) * reading.run
     codelet = TileContraction(
         isa=lowering.isa,
@@ -209,7 +211,7 @@ def emit(
         rows=shape.rows,
         depth=shape.depth,
         tile=shape.tile,
-        chunks=choose_chunks((1, 1, 1), n * groups, math.ceil(channels / (CHANNELS * shape.tile[1])), units, macs // 4),
+        chunks=choose_chunks((1, 1, 1), n * groups, blocks, units, macs // 4, weight_bytes),
         operands=tuple(operands),
         steps=tuple(program.steps),
         y=y.operand(len(places), spread[-1]),
