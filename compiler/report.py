@@ -40,8 +40,12 @@ def with_storage(report: Mapping[str, Any], coding: dict[str, Any], stored: Mapp
             owners[row["name"]] = i
     for i, row in enumerate(report["layers"]):
         found = stored.get(row["name"])
-        if found is not None and owners[row["name"]] == i:
-            counts = energy.EnergyCount(**row["energy_counts"]).with_weight_bytes(found["stored_bytes"])
+        counts = energy.EnergyCount(**row["energy_counts"])
+        if found is None:  # no step of its own: its value comes from the layer before in registers, and is not written for it
+            moved = max(0, row["input_bytes"] + row["output_bytes"] - 2 * row["output_bytes"])
+            row = {**row, "fused": True, **energy.row_entries(counts.with_activation_bytes(moved), table)}
+        elif owners[row["name"]] == i:
+            counts = counts.with_weight_bytes(found["stored_bytes"])
             row = {**row, "codelets": found["codelets"], "stored_bytes": found["stored_bytes"], **energy.row_entries(counts, table)}
             if row["weights"] and "codec" in found:
                 row["codec"] = found["codec"]

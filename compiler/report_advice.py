@@ -14,6 +14,8 @@ def reasons(row: Row) -> list[str]:
     found: list[str] = []
     if row["generic"]:
         found.append(f"generic path: {row['generic']}")
+    if row.get("fused"):
+        found.append("fused: has no step of its own")
     if "weight_format" in facts:
         found.append(f"{facts['weight_format']} weights multiply as integers")
     if facts.get("weight_only"):

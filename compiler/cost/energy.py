@@ -10,7 +10,8 @@ particular chip draws; `--energy-table` gives others, as JSON with the same name
 
 What is counted: one multiplication and one addition for every product with a non-zero weight (none of the former where weights are only
 -1, 0 and 1: signs are additions); for every result that is rescaled one addition (bias) and one binary32 multiplication; weights once from
-DRAM, as many bytes as are stored; inputs and outputs from the smallest level that holds both. Reuse out of registers costs nothing.
+DRAM, as many bytes as are stored; inputs and outputs from the smallest level that holds both, but not what a fused layer gets from the one
+before it in registers. Reuse out of registers costs nothing.
 """
 
 from __future__ import annotations
@@ -68,6 +69,11 @@ class EnergyCount:
         """The same with weights of another size, for example coded."""
         return replace(self, weight_bytes={"dram": stored_bytes} if stored_bytes else {})
 
+    def with_activation_bytes(self, moved: int) -> EnergyCount:
+        """The same with inputs and outputs of another size together, from the smallest level that holds them."""
+        level = next((name for name, size in LEVEL_BYTES.items() if moved <= size), "dram")
+        return replace(self, activation_bytes={level: moved} if moved else {})
+
     def parts_pj(self, table: EnergyTable) -> dict[str, float]:
         """Picojoules of compute, weights and activations."""
         compute = sum(table.multiplication_pj(kind) * n for kind, n in self.multiplications.items())
@@ -93,11 +99,8 @@ def count(layer: LayerCount) -> EnergyCount:
             _add(multiplications, "fp32", outputs)
     elif not layer.generic:
         _add(additions, layer.arithmetic if layer.arithmetic != "int" else "int32", outputs)
-    moved = layer.input_bytes + layer.output_bytes
-    level = next((name for name, size in LEVEL_BYTES.items() if moved <= size), "dram")
-    return EnergyCount(
-        multiplications, additions, {"dram": layer.weight_bytes} if layer.weight_bytes else {}, {level: moved} if moved else {}
-    )
+    counts = EnergyCount(multiplications, additions, {}, {}).with_weight_bytes(layer.weight_bytes)
+    return counts.with_activation_bytes(layer.input_bytes + layer.output_bytes)
 
 
 def _product(layer: LayerCount) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ def executable(
     if report is not None:
         report = reports.with_storage(report, coded_weights.summary(stored), coded_weights.per_layer(module, stored))
     info = metadata(module, target, stored.data, fingerprint=options.fingerprint, report=report)
+
+    if stored.streams:
+        stored = replace(stored, block=stored.data)  # what is decoded while running need not stay in memory
 
     def save(path: Path) -> None:
         write_artifact(code, stored, info, path)

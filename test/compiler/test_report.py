@@ -129,6 +129,20 @@ def test_energy_and_sizes_add_up(digits: dict[str, Any]) -> None:
     assert 0 < directory < 8192, "what no layer owns is the header, shared tables and padding"
 
 
+def test_a_fused_layer_moves_only_what_the_others_do_not() -> None:
+    parts = {"generic": "", "macs": 0, "nonzero_macs": 0, "weights": 0, "weight_bytes": 0, "predicted_us": 0.0}
+    counts = {"multiplications": {}, "additions": {"int32": 100}, "weight_bytes": {}, "activation_bytes": {"cache_8k": 300}}
+    add = {**parts, "name": "add", "input_bytes": 200, "output_bytes": 100, "energy_counts": counts}
+    table = {"name": "", "add_pj": {"int8": 0.0, "int32": 0.1}, "multiply_pj": {}, "memory_64bit_pj": {"cache_8k": 8.0}}
+    fused, alone = (
+        report.with_storage({"layers": [add], "energy_table": table}, {}, stored)["layers"][0]
+        for stored in ({}, {"add": {"codelets": ["map"], "stored_bytes": 0}})
+    )
+    assert fused["energy_nj"] == pytest.approx((100 * 0.1 + 100) / 1000), "one operand; the other and the sum stay in registers"
+    assert alone["energy_nj"] == pytest.approx((100 * 0.1 + 300) / 1000)
+    assert "fused: has no step of its own" in report_advice.reasons(fused) and not report_advice.reasons(alone)
+
+
 def test_advice_rests_on_figures() -> None:
     base = {
         "generic": "",

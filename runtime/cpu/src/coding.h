@@ -36,10 +36,7 @@ static inline uint32_t qcc_word(const uint8_t *at) {
     return word;
 }
 
-/* Whether a whole row of lanes can be decoded with all the words that it might take. */
-static inline int qcc_row_is_safe(const struct qcc_tile *tile) { return tile->count >= QCC_LANES && tile->end - tile->next >= 2 * QCC_LANES; }
-
-/* Rows that can surely be decoded before the next look at the words left. */
+/* Whole rows of lanes that can surely be decoded before the next look at the words left, whatever they take. */
 static inline int64_t qcc_safe_rows(const struct qcc_tile *tile) {
     int64_t by_words = (tile->end - tile->next) / (2 * QCC_LANES), by_count = tile->count / QCC_LANES;
     return by_words < by_count ? by_words : by_count;

@@ -29,20 +29,25 @@ int qcc_huffman_fill(uint32_t *slots, const uint8_t *data, int64_t bytes, int bi
 }
 
 static void rows_scalar(const uint32_t *slots, struct qcc_tile *t) {
-    while (qcc_row_is_safe(t)) {
+    uint32_t state[QCC_LANES]; /* copies, which stores to `out` cannot change */
+    int32_t held[QCC_LANES];
+    memcpy(state, t->state, sizeof state), memcpy(held, t->held, sizeof held);
+    for (int64_t rows; (rows = qcc_safe_rows(t)) > 0;) {
+        t->count -= rows * QCC_LANES;
         const uint8_t *next = t->next;
-        for (int i = 0; i < QCC_LANES; i++) {
-            uint32_t slot = slots[t->state[i] >> (32 - LONGEST)], x = t->state[i] << (slot >> 8);
-            int32_t held = t->held[i] - (int32_t)(slot >> 8), low = held < LEAST_HELD;
-            t->out[i] = (uint8_t)slot;
-            t->state[i] = x | (qcc_word(next) << (LEAST_HELD * low - held * low) & -(uint32_t)low); /* no branch: it would be taken at random */
-            t->held[i] = held + 16 * low;
-            next += 2 * low;
-        }
-        t->next = next;
-        t->out += QCC_LANES;
-        t->count -= QCC_LANES;
+        uint8_t *out = t->out;
+        for (; rows > 0; rows--, out += QCC_LANES)
+            for (int i = 0; i < QCC_LANES; i++) {
+                uint32_t slot = slots[state[i] >> (32 - LONGEST)], x = state[i] << (slot >> 8);
+                int32_t left = held[i] - (int32_t)(slot >> 8), low = left < LEAST_HELD;
+                out[i] = (uint8_t)slot;
+                state[i] = x | (qcc_word(next) << ((LEAST_HELD - left) & 31) & -(uint32_t)low); /* no branch: it would be taken at random */
+                held[i] = left + 16 * low;
+                next += 2 * low;
+            }
+        t->next = next, t->out = out;
     }
+    memcpy(t->state, state, sizeof state), memcpy(t->held, held, sizeof held);
 }
 
 /* The rest, with a look at the end before every word; then whether the tile ended as it must. */

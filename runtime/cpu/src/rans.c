@@ -33,18 +33,22 @@ int qcc_rans_fill(uint32_t *slots, const uint8_t *data, int64_t bytes, int bits)
 static inline uint32_t advance(uint32_t x, uint32_t slot) { return ((slot >> 8 & (QCC_SLOTS - 1)) + 1) * (x >> SCALE_BITS) + (slot >> 20); }
 
 static void rows_scalar(const uint32_t *slots, struct qcc_tile *t) {
-    while (qcc_row_is_safe(t)) {
+    uint32_t state[QCC_LANES]; /* a copy, which stores to `out` cannot change */
+    memcpy(state, t->state, sizeof state);
+    for (int64_t rows; (rows = qcc_safe_rows(t)) > 0;) {
+        t->count -= rows * QCC_LANES;
         const uint8_t *next = t->next;
-        for (int i = 0; i < QCC_LANES; i++) {
-            uint32_t slot = slots[t->state[i] & (QCC_SLOTS - 1)], x = advance(t->state[i], slot), low = x < LEAST_STATE;
-            t->out[i] = (uint8_t)slot;
-            t->state[i] = x << 16 * low | (qcc_word(next) & -low); /* no branch: it would be taken at random */
-            next += 2 * low;
-        }
-        t->next = next;
-        t->out += QCC_LANES;
-        t->count -= QCC_LANES;
+        uint8_t *out = t->out;
+        for (; rows > 0; rows--, out += QCC_LANES)
+            for (int i = 0; i < QCC_LANES; i++) {
+                uint32_t slot = slots[state[i] & (QCC_SLOTS - 1)], x = advance(state[i], slot), low = x < LEAST_STATE;
+                out[i] = (uint8_t)slot;
+                state[i] = x << 16 * low | (qcc_word(next) & -low); /* no branch: it would be taken at random */
+                next += 2 * low;
+            }
+        t->next = next, t->out = out;
     }
+    memcpy(t->state, state, sizeof state);
 }
 
 /* The rest, with a look at the end before every word; then whether the tile ended as it must. */

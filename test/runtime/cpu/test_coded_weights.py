@@ -17,7 +17,7 @@ from qcc.compiler.emit import coded_weights, machine_code, metadata, program
 from qcc.compiler.options import CompileOptions
 from qcc.compiler.targets.cpu import CpuTarget
 from qcc.dialects.errors import QccError
-from qcc.runtime.cpu import executable, loader
+from qcc.runtime.cpu import artifact_file, executable, loader
 from qcc.runtime.reference import codecs, weights_image
 
 ISAS = ("portable", "avx2", "avx512")
@@ -190,6 +190,21 @@ def test_contexts_share_what_was_decoded_at_load(tmp_path: Path) -> None:
     library.qcc_model_destroy(other)
     x = np.ones((4, 16), np.float32)
     assert np.array_equal(exe(x), x - 2.5), "destroying one context leaves the weights to the others"
+
+
+def test_damage_under_a_checksum_that_fits_is_an_error_of_loading(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.so"
+    program.executable(tiny.llvm_module(), CpuTarget(), options=CompileOptions(coding="rans")).save(path)
+    body = path.read_bytes()[:-48]
+    section = artifact_file.elf_section(body, ".qcc.weights")
+    assert section is not None and section[:8] == weights_image.MAGIC
+    for position in (0, 17, 64 + 8, len(section) - 64 - 100):  # magic, decoded size, an entry's size, a first state
+        damaged = bytearray(body)
+        damaged[body.index(section) + position] ^= 16
+        place = tmp_path / f"damaged-{position}.so"  # a name of its own: the loader keeps what it mapped
+        place.write_bytes(artifact_file.seal(bytes(damaged)))
+        with pytest.raises(QccError, match=r"coded weights (are damaged|decode to)"):
+            qcc.load(place)
 
 
 def test_damage_found_while_streaming_is_an_error_of_the_run() -> None:
