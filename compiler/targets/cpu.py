@@ -90,7 +90,7 @@ class CpuTarget:
     @property
     def isa(self) -> str:
         """The best instruction set that codelets are written for."""
-        if {"amx-tile", "amx-int8", "avx512vnni", "avx512bw", "avx512vl"} <= set(self.features):
+        if {"amx-tile", "amx-int8", "amx-bf16", "avx512vnni", "avx512bw", "avx512vl"} <= set(self.features):
             return "amx"
         return "avx512_vnni" if {"avx512vnni", "avx512bw", "avx512vl"} <= set(self.features) else "generic"
 
