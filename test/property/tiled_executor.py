@@ -15,7 +15,9 @@ from test.emulation import amx
 
 LOWER = "builtin.module(canonicalize,cse,convert-scf-to-cf,convert-arith-to-llvm,convert-cf-to-llvm,reconcile-unrealized-casts)"
 GARBAGE = 0xA5
-AMX = "attach-target{cpu=sapphirerapids features=+avx2,+fma,+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512vnni,+amx-tile,+amx-int8,+amx-bf16}"
+AMX = (
+    "attach-target{cpu=sapphirerapids features=+avx2,+fma,+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512vnni,+amx-tile,+amx-int8,+amx-bf16}"
+)
 
 
 class Tiled:
