@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .networks import Encoder, MobileNetV2, ResNet
+from .networks import Encoder, MobileNetV2, ResNet, Vgg16
 
 FOLDER = Path(__file__).parents[2] / "build" / "e2e-models"
 CALIBRATION_INPUTS = 4
@@ -55,16 +55,18 @@ def smooth_image(generator: torch.Generator) -> Tensor:
     return image + 0.2 * torch.randn(image.shape, generator=generator)
 
 
-def token_vectors(generator: torch.Generator) -> Tensor:
-    """[1, 128, 384]: what an embedding layer would give."""
-    return torch.randn(1, 128, 384, generator=generator)
+def token_vectors(width: int) -> Callable[[torch.Generator], Tensor]:
+    """Makes [1, 128, width]: what an embedding layer would give."""
+    return lambda generator: torch.randn(1, 128, width, generator=generator)
 
 
 MODELS = {
     "resnet18": Model(lambda: ResNet((2, 2, 2, 2), bottleneck=False), smooth_image, 1.81e9),
     "resnet50": Model(lambda: ResNet((3, 4, 6, 3), bottleneck=True), smooth_image, 4.09e9),
     "mobilenetv2": Model(MobileNetV2, smooth_image, 0.30e9),
-    "encoder": Model(lambda: Encoder(6, 384, 12, 1536), token_vectors, 1.43e9, ("MatMul", "Gemm", "Add")),
+    "vgg16": Model(Vgg16, smooth_image, 15.47e9),
+    "encoder": Model(lambda: Encoder(6, 384, 12, 1536), token_vectors(384), 1.43e9, ("MatMul", "Gemm", "Add")),
+    "encoder_base": Model(lambda: Encoder(12, 768, 12, 3072), token_vectors(768), 11.2e9, ("MatMul", "Gemm", "Add")),
 }
 KINDS = ("onnx", "pt2", "mlir")
 
