@@ -6,6 +6,8 @@ VGG: Simonyan and Zisserman, ICLR 2015, configuration D without batch norms. Enc
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -116,6 +118,19 @@ class Vgg16(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(torch.flatten(self.features(x), 1))
+
+
+class Chain(nn.Module):
+    """x [n, widths[0]] -> [n, widths[-1]]: linear layers without bias, relu between them."""
+
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(a, b, bias=False) for a, b in pairwise(widths)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = functional.relu(layer(x))
+        return self.layers[-1](x)
 
 
 class EncoderLayer(nn.Module):
