@@ -117,7 +117,8 @@ def all_peers() -> dict[str, Peer]:
 def python_with(needs: tuple[str, ...]) -> str | None:
     """A Python that has the packages: one of the environments, else this one; None where there is none."""
     code = f"import importlib.util, json; print(json.dumps(all(importlib.util.find_spec(n) for n in {list(needs)!r})))"
-    for python in [*sorted(ENVIRONMENTS.glob("*/bin/python")), Path(sys.executable)]:
+    places = [ENVIRONMENTS / name / "bin" / "python" for name in ("peers", "litert", "deepsparse")]
+    for python in [*filter(Path.exists, places), Path(sys.executable)]:
         done = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=ROOT / "build")
         if done.returncode == 0 and json.loads(done.stdout):
             return str(python)
