@@ -1,7 +1,7 @@
 """What the cost model knows of a machine: rates of products, bandwidths by memory level, the cost of a step.
 
-`qcc-bench machine` measures one once and keeps it as JSON; the defaults are what it gave on machines of a class. Rates are what the plainest
-loop reaches, registers only, not what a codelet reaches: that is the cost model's business (`dialects/codelet_cost.py`).
+`qcc-bench machine` measures one once and keeps it as JSON; the defaults are what it gave on machines of a class. Rates are those of the
+plainest loop, registers only, not those of a codelet: that is the cost model's business (`dialects/codelet_cost.py`).
 """
 
 from __future__ import annotations

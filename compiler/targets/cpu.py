@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from qcc.dialects.errors import QccError
@@ -117,9 +117,12 @@ def host_feature_mask() -> int:
 def build(compilation: Compilation, *, threads: int | None = None) -> Any:
     """Run the pipeline to LLVM and make the executable."""
     from qcc.compiler import driver
+    from qcc.compiler.cost import predict, probe
     from qcc.compiler.emit import program
 
-    module = compilation.run_to("llvm")
     target: Any = CpuTarget(compilation.options.cpu)
-    report = driver.report_base(compilation, target.isa)
+    machine = probe.description(compilation.options.machine, target.features, native=target.cpu == "native")
+    predicted = predict.steps(compilation.run_to("tiled"), machine)
+    module = compilation.run_to("llvm")
+    report = driver.report_base(compilation, predict.layers(predicted)) | {"machine": asdict(machine)}
     return program.executable(module, target, options=compilation.options, report=report, threads=threads)

@@ -236,8 +236,9 @@ class Executable:
         self._idle.append(context)
         del alive
         profile = Profile.of(steps, [float(ns) / 1000 / max(measured, 1) for ns in spent_ns], self.threads)
-        for row in self.report["layers"]:
-            row["measured_us"] = profile.layer_us.get(row["name"])
+        left = dict(profile.layer_us)
+        for row in self.report["layers"]:  # the first row of a name has all of its steps, as in what was predicted
+            row["measured_us"] = left.pop(row["name"], None)
         return profile
 
 
