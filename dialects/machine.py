@@ -7,7 +7,7 @@ plainest loop, registers only, not those of a codelet: that is the cost model's 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +76,8 @@ _EMERALD_RAPIDS = Machine(
 
 DEFAULTS = {
     "emerald-rapids-vnni": _EMERALD_RAPIDS,
-    "emerald-rapids-amx": Machine(
-        **{
-            **asdict(_EMERALD_RAPIDS),
-            "name": "emerald-rapids-amx",
-            "gmacs": _EMERALD_RAPIDS.gmacs | {"amx_int8": 2000.0, "amx_bf16": 1000.0},
-        }
+    "emerald-rapids-amx": replace(
+        _EMERALD_RAPIDS, name="emerald-rapids-amx", gmacs=_EMERALD_RAPIDS.gmacs | {"amx_int8": 2000.0, "amx_bf16": 1000.0}
     ),
     "x86-64-v3": Machine(
         name="x86-64-v3",
