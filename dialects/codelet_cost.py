@@ -1,9 +1,10 @@
 """Predicted cycles and bytes of one call of a codelet on a machine: the one model that chooses tiles, picks formats and fills the report.
 
-A call's time is that of its arithmetic, or of bringing its operands nearer where that takes longer, as in a roofline (Williams, Waterman,
-Patterson, CACM 2009), but per loop nest: the arithmetic counts register tiles with their partial ones, and every operand comes from the
-memory level in which its size lets it stay between two uses. Constants were fitted once to the layers of the end-to-end models; decision
-0006 has the fit. It lives here, below the passes, because they choose by it and the compiler reports it.
+The arithmetic counts register tiles with their partial ones, steps of reductions and result vectors. To it comes the part of memory
+traffic that arithmetic does not hide: weights on their way from the level that the whole model leaves them in, and blocks of weights that
+exceed the first-level cache, once for every register tile. The constants are fitted to measured layers of the end-to-end models
+(decision 0007; `python -m benchmarks.fit_cost` repeats it). It lives here, below the passes, because they choose by it and the compiler
+reports it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Contraction, Depthwise, Embedding, Map, Operand, Pack, Rows, Step, Window, tasks
+from qcc.dialects import codelet as codelets
+from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Contraction, Depthwise, DepthwiseQuads, Map, Operand, Rows, Step, Window
 from qcc.dialects.machine import Machine
 
 LATENCY_CYCLES = {"dot4_u8s8": 5.0, "lane_f32": 4.0, "lane_i32": 5.0, "lane_i64": 5.0}
@@ -21,11 +23,13 @@ LATENCY_CYCLES = {"dot4_u8s8": 5.0, "lane_f32": 4.0, "lane_i32": 5.0, "lane_i64"
 EMULATED_CYCLES = {"lane_i32": 1.5, "lane_i64": 3.0}
 """Cycles of a vector multiply-add that is no single instruction of the machine description."""
 
-TILE_CYCLES = 20.0  # to begin and end a register tile
-REDUCTION_CYCLES = 0.5  # loop overhead of one step of a reduction
+TILE_CYCLES = 5.0  # to begin and end a register tile
+REDUCTION_CYCLES = 3.7  # one step of a reduction beyond its products: loop, loads of x
 LOADED_VECTOR_CYCLES = 1.0  # an operand of the step program, converted to 32 bits
 STORED_VECTOR_CYCLES = 2.0  # narrowed and stored
 ROW_CYCLES = 30.0  # to begin and end an innermost loop
+EXPOSED_BLOCK = 0.35  # share of reading weights from the second-level cache, tile by tile, that products do not hide
+EXPOSED_WEIGHTS = 1.5  # the same of weights that come from further away once: above 1, because one stream has few misses in flight
 
 STEP_CYCLES = {  # of one vector of 16 lanes
     "requantize": 3.5, "requantize_real": 3.0, "shift": 20.0, "add_quantized": 6.0, "mul_quantized": 7.0, "lut": 6.0, "dequantize": 2.0,
@@ -75,43 +79,26 @@ def steps_cycles(steps: Sequence[Step]) -> float:
     return cycles
 
 
-def cost(codelet: Any, machine: Machine, *, threads: int = 1, weights_bytes: int = 0, arena_bytes: int = 0) -> Cost:
-    """The predicted cost of a call. `weights_bytes` and `arena_bytes` are the whole model's: what does not fit in a cache with the rest of
-    the model comes from further away in every run."""
-    cycles, weights, activations = _work(codelet, machine)
-    alone = _memory_cycles(machine, weights, activations, weights_bytes, arena_bytes, threads)
-    count = tasks(codelet)
+def cost(codelet: Any, machine: Machine, *, threads: int = 1, weights_bytes: int = 0, arena_bytes: int = 0) -> Cost | None:
+    """The predicted cost of a call, None for a kind that is not modelled. `weights_bytes` and `arena_bytes` are the whole model's: what
+    does not fit in a cache with the rest of the model comes from further away in every run."""
+    if (model := _MODELS.get(type(codelet))) is None:
+        return None
+    cycles, weights, activations = model(codelet, machine)
+    count = codelets.tasks(codelet)
     share = math.ceil(count / threads) / count if count else 1.0  # of the busiest thread
-    cycles_here = max(cycles * share, alone * share) + machine.step_ns[threads > 1] * machine.ghz
-    return Cost(cycles, weights, activations, cycles_here / machine.ghz / 1000)
+    moved = _memory_cycles(machine, weights, activations, weights_bytes, arena_bytes, threads)
+    busy = max(cycles + EXPOSED_WEIGHTS * moved[0], moved[1]) * share + machine.step_ns[threads > 1] * machine.ghz
+    return Cost(cycles, weights, activations, busy / machine.ghz / 1000)
 
 
-def _memory_cycles(machine: Machine, weights: int, activations: int, weights_bytes: int, arena_bytes: int, threads: int) -> float:
-    """Cycles until all operands have come once from where the rest of the model left them."""
+def _memory_cycles(
+    machine: Machine, weights: int, activations: int, weights_bytes: int, arena_bytes: int, threads: int
+) -> tuple[float, float]:
+    """Cycles until weights, and until activations, have come once from where the rest of the model left them."""
     from_weights = machine.level_of(max(weights_bytes, weights))
     from_arena = machine.level_of(max(min(arena_bytes, 2 * activations), activations))
-    return weights / machine.read_bytes_per_cycle(from_weights, threads) + activations / machine.read_bytes_per_cycle(from_arena, threads)
-
-
-def _work(codelet: Any, machine: Machine) -> tuple[float, int, int]:
-    """Cycles of arithmetic, bytes of weights, bytes of activations read and written."""
-    if isinstance(codelet, Contraction):
-        return _contraction(codelet, machine)
-    if isinstance(codelet, Depthwise):
-        return _depthwise(codelet)
-    if isinstance(codelet, Window):
-        return _window(codelet)
-    if isinstance(codelet, Rows):
-        return _rows(codelet)
-    if isinstance(codelet, Map):
-        return _map(codelet)
-    if isinstance(codelet, Pack):
-        elements = math.prod(codelet.sizes)
-        return elements / 16, 0, 2 * elements
-    if isinstance(codelet, Embedding):
-        elements = math.prod(codelet.sizes)
-        return elements / 8, 0, elements * (ELEMENT_BYTES[codelet.table.element] + ELEMENT_BYTES[codelet.y.element])
-    return 0.0, 0, 0
+    return weights / machine.read_bytes_per_cycle(from_weights, threads), activations / machine.read_bytes_per_cycle(from_arena, threads)
 
 
 def _extra_bytes(operands: Sequence[Operand], elements: int) -> int:
@@ -137,7 +124,7 @@ def _contraction(c: Contraction, machine: Machine) -> tuple[float, int, int]:
                 nearest = "l1" if block <= machine.cache_bytes["l1"] * 0.6 else machine.level_of(block)
                 streamed = block / machine.read_bytes_per_cycle(nearest)
                 one = tile_cycles(c.compute, pixels, deep, steps, rate, finish)
-                cycles += down * across * count * max(one, streamed + finish * pixels * deep)
+                cycles += down * across * count * (one + EXPOSED_BLOCK * streamed * (nearest != "l1"))
     elements = n * g * height * width * channels
     weights = (n if c.w.strides[0] else 1) * g * steps * vectors * lanes * w_bytes
     taps_rows = (height - 1) * c.x.strides[2] + (c.taps[0] - 1) * c.tap_strides[0] + 1
@@ -146,7 +133,7 @@ def _contraction(c: Contraction, machine: Machine) -> tuple[float, int, int]:
     return n * g * cycles, weights, activations
 
 
-def _depthwise(c: Depthwise) -> tuple[float, int, int]:
+def _depthwise(c: Depthwise, machine: Machine) -> tuple[float, int, int]:
     n, height, width, channels = c.sizes
     vectors = -(-channels // 16)
     taps = c.taps[0] * c.taps[1]
@@ -158,17 +145,32 @@ def _depthwise(c: Depthwise) -> tuple[float, int, int]:
     return cycles, taps * vectors * 16 * ELEMENT_BYTES[c.w.element], x + elements * ELEMENT_BYTES[c.y.element]
 
 
-def _window(c: Window) -> tuple[float, int, int]:
+def _depthwise_quads(c: DepthwiseQuads, machine: Machine) -> tuple[float, int, int]:
+    n, height, width, channels = c.sizes
+    quads, groups = c.taps[0] * len(c.quads()), math.ceil(width / c.pixels)
+    finish = steps_cycles(c.steps) + STORED_VECTOR_CYCLES
+    interleave = 8.0  # of one quadruple of 64 bytes each: bytes, then words
+    cycles, blocks = 0.0, codelets.channel_blocks(channels)
+    for _, vectors in blocks:
+        whole = math.ceil(groups * vectors / 4)
+        cycles += whole * (quads * (interleave + 4 * c.pixels * product_cycles("dot4_u8s8", 16, machine)) + 4 * c.pixels * finish)
+    elements = n * height * width * channels
+    x = elements * max(1, round(c.x.strides[2] / max(channels, 1))) ** 2
+    weights = len(blocks) * quads * c.pixels * 256
+    return n * height * cycles, weights, x + elements * ELEMENT_BYTES[c.y.element] + _extra_bytes(c.operands, elements)
+
+
+def _window(c: Window, machine: Machine) -> tuple[float, int, int]:
     n, height, width, channels = c.sizes
     vectors = math.ceil(channels / (64 if c.op == "max" and c.x.element == "u8" else 16))
     taps = math.prod(c.kernel)
-    one = taps * (0.75 if c.op == "max" else 1.5) + steps_cycles(c.steps) + STORED_VECTOR_CYCLES
+    one = taps * (2.5 if c.op == "max" else 3.0) + steps_cycles(c.steps) + STORED_VECTOR_CYCLES
     elements = n * height * width * channels
     x = n * math.prod(c.image) * channels * ELEMENT_BYTES[c.x.element]
-    return n * height * width * (vectors * one + 5.0), 0, x + elements * ELEMENT_BYTES[c.y.element]
+    return n * height * width * (vectors * one + ROW_CYCLES), 0, x + elements * ELEMENT_BYTES[c.y.element]
 
 
-def _rows(c: Rows) -> tuple[float, int, int]:
+def _rows(c: Rows, machine: Machine) -> tuple[float, int, int]:
     rows, length = math.prod(c.sizes[:-1]), c.sizes[-1]
     vectors = math.ceil(length / 16)
     passes = {"softmax": 40.0, "normalize": 6.0}.get(c.op, 1.5)
@@ -178,7 +180,7 @@ def _rows(c: Rows) -> tuple[float, int, int]:
     return rows * one, 0, elements * ELEMENT_BYTES[c.x.element] + written * ELEMENT_BYTES[c.y.element]
 
 
-def _map(c: Map) -> tuple[float, int, int]:
+def _map(c: Map, machine: Machine) -> tuple[float, int, int]:
     elements, length = math.prod(c.sizes), c.sizes[-1]
     loaded = c.operands[0].strides[-1]
     scattered = 16.0 * sum(stride not in (0, 1) for stride in (loaded, c.y.strides[-1]))  # element by element
@@ -188,3 +190,25 @@ def _map(c: Map) -> tuple[float, int, int]:
     cycles = elements / length * (math.ceil(length / lanes) * one + (ROW_CYCLES / 4 if length < 256 else ROW_CYCLES))
     moved = elements * (ELEMENT_BYTES[c.operands[0].element] + ELEMENT_BYTES[c.y.element]) + _extra_bytes(c.operands[1:], elements)
     return cycles, 0, moved
+
+
+def _pack(c: codelets.Pack, machine: Machine) -> tuple[float, int, int]:
+    elements = math.prod(c.sizes)
+    return elements / 4, 0, 2 * elements
+
+
+def _embedding(c: codelets.Embedding, machine: Machine) -> tuple[float, int, int]:
+    elements = math.prod(c.sizes)
+    return elements / 8, 0, elements * (ELEMENT_BYTES[c.table.element] + ELEMENT_BYTES[c.y.element])
+
+
+_MODELS: dict[type, Any] = {  # each gives cycles of arithmetic, bytes of weights, bytes of activations read and written
+    Contraction: _contraction,
+    Depthwise: _depthwise,
+    DepthwiseQuads: _depthwise_quads,
+    Window: _window,
+    Rows: _rows,
+    Map: _map,
+    codelets.Pack: _pack,
+    codelets.Embedding: _embedding,
+}

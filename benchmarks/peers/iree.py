@@ -14,7 +14,7 @@ from . import Runner, Task, peer
 
 NEEDS = ("iree.compiler", "iree.runtime", "onnx")
 CPU = {"native": "host", "icelake-server": "icelake-server", "x86-64-v3": "x86-64-v3"}
-COMPILE_SECONDS = 300
+COMPILE_SECONDS = 800
 
 
 @peer("int8", files=("onnx",), needs=NEEDS, limit="iree")

@@ -10,7 +10,7 @@ from qcc.dialects import codelet, codelet_cost
 from qcc.dialects.machine import Machine
 from qcc.dialects.mlir import ir, op_attribute, python_value, walk
 
-GENERIC_BYTES_PER_NS = 2.0  # loops of the generic path: one load, a little arithmetic and one store at a time
+GENERIC_BYTES_PER_NS = 2.0  # of what has no model, above all loops of the generic path: load, a little arithmetic, store
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ def steps(module: ir.Module, machine: Machine) -> list[StepPrediction]:
     found: list[StepPrediction] = []
     for call in walk(main, "func.call"):
         callee, layer = op_attribute(call, "callee"), op_attribute(call, "qtile.layer", "")
-        if (configuration := configurations.get(callee)) is None:
+        one, every = (
+            codelet_cost.cost(configurations.get(callee), machine, threads=threads, weights_bytes=weights, arena_bytes=arena)
+            for threads in (1, machine.threads)
+        )
+        if one is None or every is None:
             moved = sum(op_attribute(operand.owner, "size_bytes", 0) for operand in call.operands)
             us = (moved / GENERIC_BYTES_PER_NS + machine.step_ns[0]) / 1000
             found.append(StepPrediction(layer, callee, us, us, 0.0, 0, moved))
             continue
-        one, every = (
-            codelet_cost.cost(configuration, machine, threads=threads, weights_bytes=weights, arena_bytes=arena)
-            for threads in (1, machine.threads)
-        )
         found.append(
             StepPrediction(layer, callee, one.microseconds, every.microseconds, one.cycles, one.weight_bytes, one.activation_bytes)
         )
