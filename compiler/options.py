@@ -26,6 +26,7 @@ class CompileOptions:
     `energy_table` is a JSON file of picojoules that the report's energy is counted with (`compiler/cost/energy.py`).
     `machine` is a file of qcc-bench or the name of a shipped description, which times are predicted with ("": this machine's own where it
     was measured, else a shipped one for `cpu`).
+    `autotune` measures register tiles on this machine, `tiles` states what it found (NAME=ROWSxCOLUMNS;...).
     """
 
     target: str = "cpu"
@@ -38,6 +39,8 @@ class CompileOptions:
     decode: str = "load"
     energy_table: str | None = None
     machine: str = ""
+    autotune: bool = False
+    tiles: str = ""
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:

@@ -32,8 +32,8 @@ EXPOSED_BLOCK = 0.35  # share of reading weights from the second-level cache, ti
 EXPOSED_WEIGHTS = 1.5  # the same of weights that come from further away once: above 1, because one stream has few misses in flight
 
 STEP_CYCLES = {  # of one vector of 16 lanes
-    "requantize": 3.5, "requantize_real": 3.0, "shift": 20.0, "add_quantized": 6.0, "mul_quantized": 7.0, "lut": 6.0, "dequantize": 2.0,
-    "scale": 1.5, "quantize": 10.0, "round_to": 3.0, "float": 1.0, "clamp": 2.0, "keep": 2.0, "offset": 0.5, "limit": 1.0,
+    "requantize": 3.0, "requantize_real": 3.0, "shift": 20.0, "add_quantized": 6.0, "mul_quantized": 7.0, "lut": 3.5, "dequantize": 2.0,
+    "scale": 1.5, "quantize": 6.0, "round_to": 3.0, "float": 1.0, "clamp": 2.0, "keep": 2.0, "offset": 0.5, "limit": 1.0,
 }  # fmt: skip
 UNARY_CYCLES = {"neg": 0.5, "abs": 0.5, "sqrt": 16.0, "rsqrt": 24.0, "sign": 1.0, "leaky_relu": 1.5, "hardswish": 4.0, "hardsigmoid": 3.0}
 OTHER_UNARY_CYCLES = 30.0  # exp, erf, tanh and what is made of them: polynomials
@@ -149,7 +149,7 @@ def _depthwise_quads(c: DepthwiseQuads, machine: Machine) -> tuple[float, int, i
     n, height, width, channels = c.sizes
     quads, groups = c.taps[0] * len(c.quads()), math.ceil(width / c.pixels)
     finish = steps_cycles(c.steps) + STORED_VECTOR_CYCLES
-    interleave = 8.0  # of one quadruple of 64 bytes each: bytes, then words
+    interleave = 6.0  # of one quadruple of 64 bytes each: bytes, then words
     cycles, blocks = 0.0, codelets.channel_blocks(channels)
     for _, vectors in blocks:
         whole = math.ceil(groups * vectors / 4)
@@ -187,7 +187,7 @@ def _map(c: Map, machine: Machine) -> tuple[float, int, int]:
     copies = not c.steps and c.operands[0].element == c.y.element
     lanes = 64 // ELEMENT_BYTES[c.y.element] if copies else 16
     one = (1.0 if copies else LOADED_VECTOR_CYCLES + STORED_VECTOR_CYCLES) + steps_cycles(c.steps) + scattered * lanes / 16
-    cycles = elements / length * (math.ceil(length / lanes) * one + (ROW_CYCLES / 4 if length < 256 else ROW_CYCLES))
+    cycles = elements / length * (math.ceil(length / lanes) * one + (ROW_CYCLES / 8 if length < 256 else ROW_CYCLES))
     moved = elements * (ELEMENT_BYTES[c.operands[0].element] + ELEMENT_BYTES[c.y.element]) + _extra_bytes(c.operands[1:], elements)
     return cycles, 0, moved
 

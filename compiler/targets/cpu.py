@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from qcc.dialects.errors import QccError
@@ -114,6 +114,28 @@ def host_feature_mask() -> int:
     return int(loader.runtime().qcc_cpu_features())
 
 
+def _autotune(compilation: Compilation, target: CpuTarget, machine: Any) -> None:
+    """Measure register tiles on this machine and set them. Raises QccError where the target's code does not run here."""
+    from qcc.compiler import pipeline
+    from qcc.compiler.cost import autotune
+    from qcc.compiler.emit import program
+    from qcc.passes.base import PassContext, Stage, run_pipeline
+
+    if not target.runs_here:
+        raise QccError(
+            f"--autotune measures on this machine, which cannot run code for {target.cpu}; leave it out or compile on such a machine"
+        )
+
+    def build(module: Any, tiles: str) -> Any:
+        stages = dict(pipeline.forms(compilation.options))["llvm"]
+        run_pipeline(module, [Stage("retile-contractions", f"tiles={tiles}"), *stages], PassContext())
+        return program.executable(module, target, threads=1)
+
+    tiles = autotune.choose(compilation.module, machine, build, features=target.features, progress=compilation.observer.progress)
+    run_pipeline(compilation.module, [Stage("retile-contractions", f"tiles={tiles}")])
+    compilation.options = replace(compilation.options, tiles=tiles)
+
+
 def build(compilation: Compilation, *, threads: int | None = None) -> Any:
     """Run the pipeline to LLVM and make the executable."""
     from qcc.compiler import driver
@@ -122,7 +144,10 @@ def build(compilation: Compilation, *, threads: int | None = None) -> Any:
 
     target: Any = CpuTarget(compilation.options.cpu)
     machine = probe.description(compilation.options.machine, target.features, native=target.cpu == "native")
-    predicted = predict.steps(compilation.run_to("tiled"), machine)
+    module = compilation.run_to("tiled")
+    if compilation.options.autotune:
+        _autotune(compilation, target, machine)
+    predicted = predict.steps(module, machine)
     module = compilation.run_to("llvm")
     report = driver.report_base(compilation, predict.layers(predicted)) | {"machine": asdict(machine)}
     return program.executable(module, target, options=compilation.options, report=report, threads=threads)
