@@ -110,10 +110,10 @@ def main() -> None:
         costs = [codelet_cost.cost(codelets.get(step), machine, weights_bytes=weights_bytes) for step in steps]
         predicted = np.array([one.microseconds if one else 0.0 for one in costs])
         print(
-            f"{name}: measured {measured.sum():.0f} us, predicted {predicted.sum():.0f}; within 15 % {within(measured, predicted, 0.15):.0%}",
+            f"{name}: measured {measured.sum():.0f} us, predicted {predicted.sum():.0f}; {within(measured, predicted, 0.15):.0%} within 15 %",
             end="",
         )
-        print(f", within 30 % {within(measured, predicted, 0.3):.0%} of the time")
+        print(f", {within(measured, predicted, 0.3):.0%} within 30 % of the time")
         for kind in sorted({codelets[step].kind for step in steps if step in codelets}):
             here = [i for i, step in enumerate(steps) if step in codelets and codelets[step].kind == kind]
             print(f"  {kind}: measured {measured[here].sum():.0f} us, predicted {predicted[here].sum():.0f}")
