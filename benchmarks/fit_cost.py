@@ -109,11 +109,9 @@ def main() -> None:
         measured = np.median([[us for *_, us in steps] for steps in profiles[name]], axis=0)
         costs = [codelet_cost.cost(codelets.get(step), machine, weights_bytes=weights_bytes) for step in steps]
         predicted = np.array([one.microseconds if one else 0.0 for one in costs])
-        print(
-            f"{name}: measured {measured.sum():.0f} us, predicted {predicted.sum():.0f}; {within(measured, predicted, 0.15):.0%} within 15 %",
-            end="",
-        )
-        print(f", {within(measured, predicted, 0.3):.0%} within 30 % of the time")
+        near, nearer = (within(measured, predicted, tolerance) for tolerance in (0.3, 0.15))
+        print(f"{name}: measured {measured.sum():.0f} us, predicted {predicted.sum():.0f}; of the time")
+        print(f"  {nearer:.0%} within 15 %, {near:.0%} within 30 %")
         for kind in sorted({codelets[step].kind for step in steps if step in codelets}):
             here = [i for i, step in enumerate(steps) if step in codelets and codelets[step].kind == kind]
             print(f"  {kind}: measured {measured[here].sum():.0f} us, predicted {predicted[here].sum():.0f}")

@@ -18,10 +18,12 @@ from qcc.dialects import codelet as codelets
 from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Contraction, Depthwise, DepthwiseQuads, Map, Operand, Rows, Step, Window
 from qcc.dialects.machine import Machine
 
-LATENCY_CYCLES = {"dot4_u8s8": 5.0, "lane_f32": 4.0, "lane_i32": 5.0, "lane_i64": 5.0}
+LATENCY_CYCLES = {"dot4_u8s8": 5.0, "pairs_u8s8": 1.0, "dot2_s16": 1.0, "lane_f32": 4.0, "lane_i32": 5.0, "lane_i64": 5.0}
 """Least cycles between two multiply-adds on one accumulator."""
-EMULATED_CYCLES = {"lane_i32": 1.5, "lane_i64": 3.0}
+EMULATED_CYCLES = {"lane_i32": 1.5, "lane_i64": 3.0, "pairs_u8s8": 1.0, "dot2_s16": 0.67}
 """Cycles of a vector multiply-add that is no single instruction of the machine description."""
+DEPTHS = {"dot4_u8s8": 4, "pairs_u8s8": 4, "dot2_s16": 2}
+"""Elements of the reduction that one step of a contraction takes, where not 1."""
 
 TILE_CYCLES = 5.0  # to begin and end a register tile
 REDUCTION_CYCLES = 3.7  # one step of a reduction beyond its products: loop, loads of x
@@ -37,6 +39,17 @@ STEP_CYCLES = {  # of one vector of 16 lanes
 }  # fmt: skip
 UNARY_CYCLES = {"neg": 0.5, "abs": 0.5, "sqrt": 16.0, "rsqrt": 24.0, "sign": 1.0, "leaky_relu": 1.5, "hardswish": 4.0, "hardsigmoid": 3.0}
 OTHER_UNARY_CYCLES = 30.0  # exp, erf, tanh and what is made of them: polynomials
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a codelet has to do: cycles of arithmetic, bytes of weights, bytes of activations read and written; `exposed` is the share of
+    bringing the weights nearer that arithmetic does not hide, None where it hides all that it has time for."""
+
+    cycles: float
+    weights: int
+    activations: int
+    exposed: float | None = EXPOSED_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -82,23 +95,25 @@ def steps_cycles(steps: Sequence[Step]) -> float:
 def cost(codelet: Any, machine: Machine, *, threads: int = 1, weights_bytes: int = 0, arena_bytes: int = 0) -> Cost | None:
     """The predicted cost of a call, None for a kind that is not modelled. `weights_bytes` and `arena_bytes` are the whole model's: what
     does not fit in a cache with the rest of the model comes from further away in every run."""
-    if (model := _MODELS.get(type(codelet))) is None:
+    if codelet is None or (model := _MODELS.get(codelet.kind)) is None:
         return None
-    cycles, weights, activations = model(codelet, machine)
+    work: Work = model(codelet, machine)
     count = codelets.tasks(codelet)
     share = math.ceil(count / threads) / count if count else 1.0  # of the busiest thread
-    moved = _memory_cycles(machine, weights, activations, weights_bytes, arena_bytes, threads)
-    busy = max(cycles + EXPOSED_WEIGHTS * moved[0], moved[1]) * share + machine.step_ns[threads > 1] * machine.ghz
-    return Cost(cycles, weights, activations, busy / machine.ghz / 1000)
+    weights, activations = _memory_cycles(machine, work, weights_bytes, arena_bytes, threads)
+    busy = max(work.cycles, weights) if work.exposed is None else work.cycles + work.exposed * weights
+    cycles = max(busy, activations) * share + machine.step_ns[threads > 1] * machine.ghz
+    return Cost(work.cycles, work.weights, work.activations, cycles / machine.ghz / 1000)
 
 
-def _memory_cycles(
-    machine: Machine, weights: int, activations: int, weights_bytes: int, arena_bytes: int, threads: int
-) -> tuple[float, float]:
+def _memory_cycles(machine: Machine, work: Work, weights_bytes: int, arena_bytes: int, threads: int) -> tuple[float, float]:
     """Cycles until weights, and until activations, have come once from where the rest of the model left them."""
-    from_weights = machine.level_of(max(weights_bytes, weights))
-    from_arena = machine.level_of(max(min(arena_bytes, 2 * activations), activations))
-    return weights / machine.read_bytes_per_cycle(from_weights, threads), activations / machine.read_bytes_per_cycle(from_arena, threads)
+    from_weights = machine.level_of(max(weights_bytes, work.weights))
+    from_arena = machine.level_of(max(min(arena_bytes, 2 * work.activations), work.activations))
+    return (
+        work.weights / machine.read_bytes_per_cycle(from_weights, threads),
+        work.activations / machine.read_bytes_per_cycle(from_arena, threads),
+    )
 
 
 def _extra_bytes(operands: Sequence[Operand], elements: int) -> int:
@@ -106,11 +121,11 @@ def _extra_bytes(operands: Sequence[Operand], elements: int) -> int:
     return sum(elements * ELEMENT_BYTES[o.element] for o in operands if sum(s != 0 for s in o.strides) > 1)
 
 
-def _contraction(c: Contraction, machine: Machine) -> tuple[float, int, int]:
+def _contraction(c: Contraction, machine: Machine) -> Work:
     lanes = ISAS[c.isa].lanes
     n, g, height, width, channels = c.sizes
-    dot4 = c.compute == "dot4_u8s8"
-    depth, w_bytes = (4, 4) if dot4 else (1, ELEMENT_BYTES[c.w.element])
+    depth = DEPTHS.get(c.compute, 1)
+    w_bytes = depth * ELEMENT_BYTES[c.w.element]  # of a lane
     steps = c.taps[0] * c.taps[1] * -(-c.run // depth)
     vectors = -(-channels // lanes)
     rate = product_cycles(c.compute, lanes, machine)
@@ -130,10 +145,10 @@ def _contraction(c: Contraction, machine: Machine) -> tuple[float, int, int]:
     taps_rows = (height - 1) * c.x.strides[2] + (c.taps[0] - 1) * c.tap_strides[0] + 1
     x = n * max(abs(taps_rows), c.run * height * width if c.x.strides[3] == c.run else 1) * ELEMENT_BYTES[c.x.element]
     activations = x + elements * ELEMENT_BYTES[c.y.element] + _extra_bytes(c.operands, elements)
-    return n * g * cycles, weights, activations
+    return Work(n * g * cycles, weights, activations)
 
 
-def _depthwise(c: Depthwise, machine: Machine) -> tuple[float, int, int]:
+def _depthwise(c: Depthwise, machine: Machine) -> Work:
     n, height, width, channels = c.sizes
     vectors = -(-channels // 16)
     taps = c.taps[0] * c.taps[1]
@@ -142,10 +157,10 @@ def _depthwise(c: Depthwise, machine: Machine) -> tuple[float, int, int]:
     cycles = n * height * vectors * (width * one + ROW_CYCLES * math.ceil(width / c.columns) / 4)
     elements = n * height * width * channels
     x = elements * ELEMENT_BYTES[c.x.element] * max(1, round(c.x.strides[2] / max(channels, 1))) ** 2
-    return cycles, taps * vectors * 16 * ELEMENT_BYTES[c.w.element], x + elements * ELEMENT_BYTES[c.y.element]
+    return Work(cycles, taps * vectors * 16 * ELEMENT_BYTES[c.w.element], x + elements * ELEMENT_BYTES[c.y.element])
 
 
-def _depthwise_quads(c: DepthwiseQuads, machine: Machine) -> tuple[float, int, int]:
+def _depthwise_quads(c: DepthwiseQuads, machine: Machine) -> Work:
     n, height, width, channels = c.sizes
     quads, groups = c.taps[0] * len(c.quads()), math.ceil(width / c.pixels)
     finish = steps_cycles(c.steps) + STORED_VECTOR_CYCLES
@@ -157,30 +172,30 @@ def _depthwise_quads(c: DepthwiseQuads, machine: Machine) -> tuple[float, int, i
     elements = n * height * width * channels
     x = elements * max(1, round(c.x.strides[2] / max(channels, 1))) ** 2
     weights = len(blocks) * quads * c.pixels * 256
-    return n * height * cycles, weights, x + elements * ELEMENT_BYTES[c.y.element] + _extra_bytes(c.operands, elements)
+    return Work(n * height * cycles, weights, x + elements * ELEMENT_BYTES[c.y.element] + _extra_bytes(c.operands, elements))
 
 
-def _window(c: Window, machine: Machine) -> tuple[float, int, int]:
+def _window(c: Window, machine: Machine) -> Work:
     n, height, width, channels = c.sizes
     vectors = math.ceil(channels / (64 if c.op == "max" and c.x.element == "u8" else 16))
     taps = math.prod(c.kernel)
     one = taps * (2.5 if c.op == "max" else 3.0) + steps_cycles(c.steps) + STORED_VECTOR_CYCLES
     elements = n * height * width * channels
     x = n * math.prod(c.image) * channels * ELEMENT_BYTES[c.x.element]
-    return n * height * width * (vectors * one + ROW_CYCLES), 0, x + elements * ELEMENT_BYTES[c.y.element]
+    return Work(n * height * width * (vectors * one + ROW_CYCLES), 0, x + elements * ELEMENT_BYTES[c.y.element])
 
 
-def _rows(c: Rows, machine: Machine) -> tuple[float, int, int]:
+def _rows(c: Rows, machine: Machine) -> Work:
     rows, length = math.prod(c.sizes[:-1]), c.sizes[-1]
     vectors = math.ceil(length / 16)
     passes = {"softmax": 40.0, "normalize": 6.0}.get(c.op, 1.5)
     elements = rows * length
     one = vectors * (passes + steps_cycles(c.steps) + STORED_VECTOR_CYCLES) + ROW_CYCLES
     written = elements if c.op in ("softmax", "normalize") else rows
-    return rows * one, 0, elements * ELEMENT_BYTES[c.x.element] + written * ELEMENT_BYTES[c.y.element]
+    return Work(rows * one, 0, elements * ELEMENT_BYTES[c.x.element] + written * ELEMENT_BYTES[c.y.element])
 
 
-def _map(c: Map, machine: Machine) -> tuple[float, int, int]:
+def _map(c: Map, machine: Machine) -> Work:
     elements, length = math.prod(c.sizes), c.sizes[-1]
     loaded = c.operands[0].strides[-1]
     scattered = 16.0 * sum(stride not in (0, 1) for stride in (loaded, c.y.strides[-1]))  # element by element
@@ -189,26 +204,58 @@ def _map(c: Map, machine: Machine) -> tuple[float, int, int]:
     one = (1.0 if copies else LOADED_VECTOR_CYCLES + STORED_VECTOR_CYCLES) + steps_cycles(c.steps) + scattered * lanes / 16
     cycles = elements / length * (math.ceil(length / lanes) * one + (ROW_CYCLES / 8 if length < 256 else ROW_CYCLES))
     moved = elements * (ELEMENT_BYTES[c.operands[0].element] + ELEMENT_BYTES[c.y.element]) + _extra_bytes(c.operands[1:], elements)
-    return cycles, 0, moved
+    return Work(cycles, 0, moved)
 
 
-def _pack(c: codelets.Pack, machine: Machine) -> tuple[float, int, int]:
+def _pack(c: codelets.Pack, machine: Machine) -> Work:
     elements = math.prod(c.sizes)
-    return elements / 4, 0, 2 * elements
+    return Work(elements / 4, 0, 2 * elements)
 
 
-def _embedding(c: codelets.Embedding, machine: Machine) -> tuple[float, int, int]:
+def _embedding(c: codelets.Embedding, machine: Machine) -> Work:
     elements = math.prod(c.sizes)
-    return elements / 8, 0, elements * (ELEMENT_BYTES[c.table.element] + ELEMENT_BYTES[c.y.element])
+    return Work(elements / 8, 0, elements * (ELEMENT_BYTES[c.table.element] + ELEMENT_BYTES[c.y.element]))
 
 
-_MODELS: dict[type, Any] = {  # each gives cycles of arithmetic, bytes of weights, bytes of activations read and written
-    Contraction: _contraction,
-    Depthwise: _depthwise,
-    DepthwiseQuads: _depthwise_quads,
-    Window: _window,
-    Rows: _rows,
-    Map: _map,
-    codelets.Pack: _pack,
-    codelets.Embedding: _embedding,
+def _tile_contraction(c: Any, machine: Machine) -> Work:
+    """On a matrix unit: a product takes its time per row of x (at least 8 rows), a load half a cycle per row, and they overlap; then
+    accumulators are stored and every vector goes through the steps."""
+    n, g, _, _, channels = c.sizes
+    kind, macs = ("amx_bf16", 16 * 32) if c.compute == "tile_bf16" else ("amx_int8", 16 * 64)
+    per_row = machine.ghz * macs / machine.gmacs[kind] if machine.gmacs[kind] else 1.0
+    reduction = c.taps[0] * c.taps[1] * math.ceil(c.run / c.depth)
+    finish = 1.2 + steps_cycles(c.steps) + STORED_VECTOR_CYCLES
+    rows, units = c.units
+    pixels, cycles = c.tile[0], 0.0
+    for blocks, count in parts(math.ceil(channels / 16), c.tile[1]):
+        products, loads = pixels * blocks * max(c.rows, 8) * per_row, (pixels * c.rows + blocks * 16) / 2
+        cycles += count * (reduction * max(products, loads) + finish * pixels * blocks * c.rows + 60)
+    elements = math.prod(c.sizes)
+    weights = (n if c.w.strides[0] else 1) * g * c.taps[0] * c.taps[1] * c.run * -(-channels // 16) * 16 * ELEMENT_BYTES[c.w.element]
+    x = n * rows * units * pixels * c.rows * c.run * ELEMENT_BYTES[c.x.element]
+    return Work(n * g * rows * units * cycles, weights, x + elements * ELEMENT_BYTES[c.y.element] + _extra_bytes(c.operands, elements))
+
+
+def _stream(c: Any, machine: Machine) -> Work:
+    """Weight-only products: made to read their weights as fast as memory gives them."""
+    rows, channels, k = c.sizes
+    vectors = -(-channels // 16)
+    headers = math.ceil(k / c.group) * vectors * 64 * (2 if c.zeros == "channel" else 1)
+    each = {"f32": 1.0, "int16": 0.6, "int8": 0.35}.get(c.compute, 1.0)  # decoding and multiplying one vector of one k
+    cycles = vectors * k * each * rows + vectors * rows * (steps_cycles(c.steps) + STORED_VECTOR_CYCLES)
+    return Work(cycles, vectors * 16 * k * c.bits // 8 + headers, rows * (channels + k) * 4, exposed=None)
+
+
+_MODELS: dict[str, Any] = {  # by kind of codelet
+    "contraction": _contraction,
+    "tile_contraction": _tile_contraction,
+    "stream": _stream,
+    "depthwise": _depthwise,
+    "depthwise_quads": _depthwise_quads,
+    "window": _window,
+    "rows": _rows,
+    "map": _map,
+    "pack": _pack,
+    "pack_pairs": _pack,
+    "embedding": _embedding,
 }

@@ -76,8 +76,10 @@ def test_weights_from_memory_bound_a_layer_that_reads_each_once() -> None:
     layer = contraction(channels=4096, size=1, run=4096, taps=(1, 1))
     streamed = cost(layer, VNNI, weights_bytes=1 << 30)
     assert streamed.weight_bytes == 4096 * 4096
-    assert streamed.microseconds == pytest.approx(4096 * 4096 / VNNI.read_gbytes["dram"][0] / 1000, rel=0.1)
-    assert cost(layer, VNNI).microseconds < streamed.microseconds
+    least = 4096 * 4096 / VNNI.read_gbytes["dram"][0] / 1000
+    assert least < streamed.microseconds < 2 * least
+    nearer = cost(layer, VNNI)
+    assert nearer and nearer.microseconds < streamed.microseconds
 
 
 def test_a_faster_machine_is_predicted_faster() -> None:
@@ -101,7 +103,7 @@ def test_a_longer_step_program_costs_more() -> None:
 def test_every_layer_of_a_model_has_a_prediction() -> None:
     executable = qcc.compile(ROOT / "examples" / "digits_cnn.onnx", machine="emerald-rapids-vnni", threads=1)
     assert executable.report["machine"]["name"] == "emerald-rapids-vnni"
-    assert all(row["predicted_us"] > 0 for row in executable.report["layers"])
+    assert all(row["predicted_us"] > 0 for row in executable.report["layers"] if row["macs"])  # others may be fused into these
     assert executable.report["totals"]["predicted_us"] == pytest.approx(sum(row["predicted_us"] for row in executable.report["layers"]))
 
 
