@@ -95,10 +95,10 @@ def predictions(executable: Any, inputs: list[np.ndarray]) -> str:
     lines = [f"{'measured us':>12} {'predicted us':>12} {'ratio':>6} {'share':>6}  layer"]
     near = 0.0
     for row in rows:
-        measured, predicted = row["measured_us"], row[key]
-        ratio = f"{measured / predicted:6.2f}" if predicted else "      "
-        near += measured if predicted and abs(measured / predicted - 1) <= 0.3 else 0.0
-        lines.append(f"{measured:12.1f} {predicted:12.1f} {ratio} {measured / total:6.1%}  {row['name'] or '-'} ({row['op']})")
+        measured, ratio = row["measured_us"], row["measured_over_predicted"]
+        near += measured if ratio and abs(ratio - 1) <= 0.3 else 0.0
+        shown = f"{ratio:6.2f}" if ratio else " " * 6
+        lines.append(f"{measured:12.1f} {row[key]:12.1f} {shown} {measured / total:6.1%}  {row['name'] or '-'} ({row['op']})")
     predicted = sum(row[key] for row in rows)
     machine = executable.report.get("machine", {}).get("name", "")
     lines.append(

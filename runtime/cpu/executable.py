@@ -221,7 +221,7 @@ class Executable:
         return Benchmark(tuple(sorted(times)), self.threads, totals.get("macs", 0), bytes_moved, self.start_seconds or 0.0)
 
     def profile(self, inputs: Sequence[Any] | None = None, *, runs: int = 10) -> Profile:
-        """Time per step, the mean of `runs`; adds `measured_us` to the layers of `report`."""
+        """Time per step, the mean of `runs`; adds `measured_us` and its ratio to what was predicted to the layers of `report`."""
         addresses, alive, _ = self._read(inputs if inputs is not None else random_inputs(self.inputs))
         library, context = self._program.library, self._new_context()
         outputs = [np.empty(shape, dtype) for shape, dtype in self._made]
@@ -239,6 +239,8 @@ class Executable:
         left = dict(profile.layer_us)
         for row in self.report["layers"]:  # the first row of a name has all of its steps, as in what was predicted
             row["measured_us"] = left.pop(row["name"], None)
+            predicted = row.get("predicted_us" if self.threads == 1 else "predicted_all_threads_us")
+            row["measured_over_predicted"] = row["measured_us"] / predicted if row["measured_us"] and predicted else None
         return profile
 
 
