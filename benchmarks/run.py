@@ -65,8 +65,11 @@ class Worker:
 
     def ask(self, **command: Any) -> dict[str, Any]:
         assert self.process.stdin
-        self.process.stdin.write(json.dumps(command) + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(json.dumps(command) + "\n")
+            self.process.stdin.flush()
+        except OSError:
+            return {"error": f"the process ended with status {self.process.wait()}"}
         return self.read(BLOCK_SECONDS)
 
     def stop(self) -> None:
@@ -138,7 +141,7 @@ def measure(
             print(f"  {peer.name}: {words}", file=sys.stderr, flush=True)
         with Exclusive(exclusive):
             blocks = interleave(workers, threads, rounds, seconds)
-            profiles = [{name: worker.ask(do="layers", runs=5) for name, worker in workers.items()} for _ in range(LAYER_ROUNDS * layers)]
+            profiles = [{n: worker.ask(do="layers", runs=5) for n, worker in workers.items()} for _ in range(LAYER_ROUNDS * layers)]
     finally:
         for worker in workers.values():
             worker.stop()
