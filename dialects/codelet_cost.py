@@ -31,7 +31,7 @@ LOADED_VECTOR_CYCLES = 1.0  # an operand of the step program, converted to 32 bi
 STORED_VECTOR_CYCLES = 2.0  # narrowed and stored
 ROW_CYCLES = 30.0  # to begin and end an innermost loop
 EXPOSED_BLOCK = 0.35  # share of reading weights from the second-level cache, tile by tile, that products do not hide
-EXPOSED_WEIGHTS = 1.5  # the same of weights that come from further away once: above 1, because one stream has few misses in flight
+EXPOSED_WEIGHTS = 0.9  # the same of weights that come from further away, once in a run, although the codelets prefetch them
 
 STEP_CYCLES = {  # of one vector of 16 lanes
     "requantize": 3.0, "requantize_real": 3.0, "shift": 20.0, "add_quantized": 6.0, "mul_quantized": 7.0, "lut": 3.5, "dequantize": 2.0,
