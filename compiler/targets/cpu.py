@@ -114,7 +114,7 @@ def host_feature_mask() -> int:
     return int(loader.runtime().qcc_cpu_features())
 
 
-def _autotune(compilation: Compilation, target: CpuTarget, machine: Any) -> None:
+def _autotune(compilation: Compilation, target: Any, machine: Any) -> None:
     """Measure register tiles on this machine and set them. Raises QccError where the target's code does not run here."""
     from qcc.compiler import pipeline
     from qcc.compiler.cost import autotune
