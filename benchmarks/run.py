@@ -128,14 +128,17 @@ def measure(
             if (reason := reason_to_skip(peer, cpu, facts["flags"])) is not None:
                 found[peer.name] = {"skipped": reason}
             else:
-                kinds = {"io.npz", *peer.files}
-                task = Task(model, threads, cpu, {kind: str(files.file(model, kind)) for kind in kinds}, str(FOLDER))
-                worker = Worker(peer, task)
-                found[peer.name] = worker.ready
-                if "error" in worker.ready:
-                    worker.stop()
+                try:
+                    held = {kind: str(files.file(model, kind)) for kind in {"io.npz", *peer.files}}
+                except Exception as problem:  # the exporters of other projects fail in their own ways; the other peers can go on
+                    found[peer.name] = {"error": f"its files could not be made: {type(problem).__name__}: {problem}"[:500]}
                 else:
-                    workers[peer.name] = worker
+                    worker = Worker(peer, Task(model, threads, cpu, held, str(FOLDER)))
+                    found[peer.name] = worker.ready
+                    if "error" in worker.ready:
+                        worker.stop()
+                    else:
+                        workers[peer.name] = worker
             state = found[peer.name]
             words = state.get("skipped") or state.get("error") or f"ready after {state['prepare_seconds']:.0f} s"
             print(f"  {peer.name}: {words}", file=sys.stderr, flush=True)
