@@ -18,6 +18,7 @@ from .run import RESULTS, best_peer, ratio
 
 PAGE, PLOT = RESULTS.parent / "TABLE.md", RESULTS.parent / "plot.svg"
 NAMES = {"int8": "8-bit integers", "fp32": "binary32", "bf16": "bfloat16", "w8": "8-bit weights", "w4": "4-bit weights"}
+TICKS = (0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 30, 100, 300)
 Result = dict[str, Any]
 
 
@@ -112,7 +113,7 @@ def plot(results: list[Result], path: Path) -> None:
 
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "qcc"  # the same file for the same results
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     chosen = [r for r in results if own(r) and best_peer(r)]
     panels: dict[str, list[Result]] = {}
@@ -136,6 +137,11 @@ def plot(results: list[Result], path: Path) -> None:
                 axis.bar(index + (position - len(times) / 2 + 0.5) * width, value, width, color=colours[name])
         axis.axhline(1, color="black", linewidth=1)
         axis.set_yscale("log")
+        low, high = axis.get_ylim()
+        axis.set_ylim(min(low, 0.5), max(high, 2) * 1.1)
+        axis.set_yticks([tick for tick in TICKS if min(low, 0.5) <= tick <= max(high, 2) * 1.1])
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_locator(ticker.NullLocator())
         axis.set_xticks(range(len(found)), [r["model"] for r in found], fontsize=8)
         axis.set_title(title, fontsize=9)
         axis.set_ylabel("time / time of qcc", fontsize=8)
