@@ -89,7 +89,7 @@ class Contraction:
     """
 
     isa: str
-    compute: str  # dot4_u8s8, lane_i32, lane_i64, lane_f32
+    compute: str  # dot4_u8s8, pairs_u8s8, dot2_s16, lane_i32, lane_i64, lane_f32
     sizes: tuple[int, int, int, int, int]
     x: Operand
     w: Operand
@@ -350,11 +350,15 @@ class IsaFacts:
 
     lanes: int  # 32-bit lanes of a vector
     registers: int
-    dot4: bool  # has u8 x s8 products of depth 4
-    byte_tables: bool  # looks up 256 bytes in registers
+    dot4: bool = False  # has u8 x s8 products of depth 4
+    pairs: bool = False  # has s16 x s16 products of depth 2, and u8 x s8 ones whose sum saturates at 16 bits
+    byte_tables: bool = False  # looks up 256 bytes in registers
 
 
 ISAS: dict[str, IsaFacts] = {
     "avx512_vnni": IsaFacts(16, 32, dot4=True, byte_tables=True),
-    "generic": IsaFacts(8, 16, dot4=False, byte_tables=False),
+    "avx512": IsaFacts(16, 32, pairs=True),
+    "avx_vnni": IsaFacts(8, 16, dot4=True),
+    "avx2": IsaFacts(8, 16, pairs=True),
+    "generic": IsaFacts(8, 16),
 }
