@@ -198,7 +198,9 @@ def _constant_weights(
     compute, element, packed, zero = _compute(lowering, op, weights.values, reading.place)
     groups, channels, taps, run = packed.shape
     facts = ISAS[lowering.isa]
-    depth = 4 if compute == "dot4_u8s8" else 1
+    depth = DEPTHS.get(compute, 1)
+    if compute == "dot2_s16":
+        reading = replace(reading, place=elementwise.widened(lowering, reading.place))
     steps = taps * -(-run // depth)
     tile = choose_tile(lowering.isa, compute, sizes[2], sizes[3], channels, steps, one_row=False, summed=zero is not None)
     block = packing.block_stride(taps=taps, run=run, lanes=facts.lanes, depth=depth, vectors=tile[2])
@@ -246,7 +248,13 @@ def _compute(lowering: Lowering, op: Any, values: np.ndarray, x: Place) -> tuple
         if split is not None:
             packed, zero = split
             return "dot4_u8s8", "s8", packed.reshape(values.shape), None if zero is None else zero.reshape(groups, channels)
+    if ISAS[lowering.isa].pairs and x.element == "u8" and (element := packing.narrowest(values)) != "i32":
+        return "dot2_s16", element, values, None
     return "lane_i32", packing.narrowest(values), values, None
+
+
+DEPTHS = {"dot4_u8s8": 4, "dot2_s16": 2}
+"""Elements of a reduction that a compute tile takes at once; 1 for the others."""
 
 
 @dataclass

@@ -11,7 +11,7 @@ MOST_TASKS = 32
 RESIDENT_BYTES = 256 * 1024  # of weights that stay in the second-level cache beside the activations
 
 
-CYCLES = {"dot4_u8s8": (0.5, 5.0), "lane_f32": (0.5, 4.0), "lane_i32": (1.5, 5.0), "lane_i64": (3.0, 5.0)}
+CYCLES = {"dot4_u8s8": (0.5, 5.0), "dot2_s16": (0.67, 1.0), "lane_f32": (0.5, 4.0), "lane_i32": (1.5, 5.0), "lane_i64": (3.0, 5.0)}
 """Cycles of one vector multiply-add at full rate, and least cycles between two of them on one accumulator."""
 
 
@@ -30,7 +30,7 @@ def choose_tile(
     for vectors in range(1, min(4, needed) + 1):
         for rows in range(1, (1 if one_row else min(4, height)) + 1):
             for columns in range(1, min(width, 28) + 1):
-                registers = (rows * columns * (vectors + summed) + vectors + 1) * wide
+                registers = (rows * columns * (vectors + summed) + vectors + 1) * wide + (compute == "dot2_s16")  # its product
                 if registers > facts.registers or (rows > 1 and columns < width):
                     continue
                 cycles = sum(
