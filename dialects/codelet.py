@@ -77,6 +77,18 @@ class Map:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """A reduction of pairs_u8s8 whose steps are listed, in the order that `passes/tile/codelets/byte_pairs.py` packs and describes.
+
+    `index` and `offsets` are numbers of buffers, `classes` the steps of an item, class by class.
+    """
+
+    index: int
+    offsets: int
+    classes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Contraction:
     """Convolution, linear and matmul: acc[n, g, h, w, c] = bias[c] + sum over the reduction of x * w, then the steps, then the store.
 
@@ -86,6 +98,7 @@ class Contraction:
     last one as many as are left. `tile` is rows, columns and vectors of the register tile. Tasks are n * g * block chunks * row chunks.
     `sums` is a buffer of u8 quadruples per step of a run (1 where the run has an element, 0 in its padding), present when `zero` (a per
     channel i32 operand) times the sum of x is to be subtracted: weights whose zero point is not in the packed bytes.
+    `listed`: the steps of the reduction and where their weights are stand in tables instead.
     """
 
     isa: str
@@ -106,6 +119,7 @@ class Contraction:
     sums: int = -1
     params: int = -1
     halo: Halo | None = None
+    listed: Listed | None = None
     kind: str = "contraction"
 
 
@@ -305,6 +319,7 @@ _NESTED: dict[str, Any] = {
     "operands": Operand,
     "steps": Step,
     "halo": Halo,
+    "listed": Listed,
 }
 
 

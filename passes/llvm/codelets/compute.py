@@ -93,5 +93,5 @@ def compute_tile(b: Builder, codelet: Contraction, instructions: Any) -> Any:
     return TILES.get(codelet.compute, Lane)(b, codelet, instructions)
 
 
-TILES: dict[str, Any] = {"dot4_u8s8": Dot4, "dot2_s16": Dot2}
+TILES: dict[str, Any] = {"dot4_u8s8": Dot4, "pairs_u8s8": Dot4, "dot2_s16": Dot2}
 """Compute tiles by `Contraction.compute`; the others work lane by lane."""

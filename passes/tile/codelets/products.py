@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects import integer_values
-from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Contraction, Operand
+from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Contraction, Listed, Operand
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import error_at, ir, op_attribute
-from qcc.passes.tile.codelets import elementwise, packing, windows
+from qcc.passes.tile.codelets import byte_pairs, elementwise, packing, windows
 from qcc.passes.tile.codelets.border import read_border
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, stored_offset
@@ -199,12 +199,18 @@ def _constant_weights(
     groups, channels, taps, run = packed.shape
     facts = ISAS[lowering.isa]
     depth = DEPTHS.get(compute, 1)
+    steps, table = taps * -(-run // depth), None
     if compute == "dot2_s16":
-        reading = replace(reading, place=elementwise.widened(lowering, reading.place))
-    steps = taps * -(-run // depth)
+        if (table := _listed(lowering, op, packed, reading, sizes)) is not None:
+            compute, element, steps = "pairs_u8s8", "s8", math.ceil(taps * -(-run // 4) * table.instructions / 3)
+        else:
+            reading = replace(reading, place=elementwise.widened(lowering, reading.place))
     tile = choose_tile(lowering.isa, compute, sizes[2], sizes[3], channels, steps, one_row=False, summed=zero is not None)
     block = packing.block_stride(taps=taps, run=run, lanes=facts.lanes, depth=depth, vectors=tile[2])
-    flat, group_stride = packing.pack(packed, lanes=facts.lanes, depth=depth, vectors=tile[2])
+    if table is not None:
+        flat, group_stride = table.weights, 0
+    else:
+        flat, group_stride = packing.pack(packed, lanes=facts.lanes, depth=depth, vectors=tile[2])
     bias = weights.bias
     if weights.values.dtype.kind != "f":  # sum (x - zx) * w = sum x * w - zx * sum w
         total = np.zeros((groups, channels), np.int64) if bias is None else bias
@@ -215,8 +221,23 @@ def _constant_weights(
     )
     zero_place = None if zero is None else lowering.weights(packing.pad_channels(zero.astype(np.int32), width), "i32")
     w_place = lowering.weights(flat, element)
-    contracting = Contracting(compute, sizes, reading, w_place, (0, group_stride, 0, 0, block), bias_place, zero_place, tile)
+    contracting = Contracting(compute, sizes, reading, w_place, (0, group_stride, 0, 0, block), bias_place, zero_place, tile, listed=table)
     emit(lowering, contracting, program, y, halo_word, spread)
+
+
+def _listed(lowering: Lowering, op: Any, w: np.ndarray, reading: Reading, sizes: Sequence[int]) -> byte_pairs.Listed | None:
+    """u8 x s8 products summed in 16 bits without overflow, where that takes fewer instructions than 16-bit products."""
+    if sizes[2] * sizes[3] < LEAST_PIXELS or not w.size:
+        return None
+    kind = affine_of(op.operands[0])
+    greatest = 255 if kind is None else int(kind.qmax) + stored_offset(op.operands[0].type)
+    distances = np.add.outer(*(np.arange(count) * stride for count, stride in zip(reading.taps, reading.tap_strides, strict=True)))
+    table = byte_pairs.pack(w, distances.reshape(-1), lanes=ISAS[lowering.isa].lanes, greatest=greatest)
+    return table if table.instructions < DOT2_INSTRUCTIONS else None
+
+
+LEAST_PIXELS = 4  # below, tables cost more than they save
+DOT2_INSTRUCTIONS = 4.3  # per vector and four elements of the reduction, conversion of x and of the weights included
 
 
 def _bias_container(bias: np.ndarray, compute: str) -> np.ndarray:
@@ -270,6 +291,7 @@ class Contracting:
     zero: Place | None
     tile: tuple[int, int, int]
     bias_strides: tuple[int, int, int, int, int] | None = None
+    listed: byte_pairs.Listed | None = None
 
 
 def emit(lowering: Lowering, c: Contracting, program: Program, y: Place, halo_word: int, spread: Sequence[tuple[int, ...]]) -> None:
@@ -293,6 +315,10 @@ def emit(lowering: Lowering, c: Contracting, program: Program, y: Place, halo_wo
         places.append(c.zero)
         sums = len(places)
         places.append(lowering.weights(_ones(reading.run), "u8"))
+    listed = None
+    if (table := c.listed) is not None:
+        listed = Listed(len(places), len(places) + 1, table.classes)
+        places += [lowering.weights(table.index, "i32"), lowering.weights(table.offsets, "i32")]
     operands = [place.operand(len(places) + i, spread[i]) for i, place in enumerate(program.operands)]
     places += program.operands
     if program.words:
@@ -319,6 +345,7 @@ def emit(lowering: Lowering, c: Contracting, program: Program, y: Place, halo_wo
         sums=sums,
         params=params,
         halo=halo,
+        listed=listed,
     )
     lowering.call(codelet, [*places, y])
 

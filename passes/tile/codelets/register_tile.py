@@ -11,8 +11,12 @@ MOST_TASKS = 32
 RESIDENT_BYTES = 256 * 1024  # of weights that stay in the second-level cache beside the activations
 
 
-CYCLES = {"dot4_u8s8": (0.5, 5.0), "dot2_s16": (0.67, 1.0), "lane_f32": (0.5, 4.0), "lane_i32": (1.5, 5.0), "lane_i64": (3.0, 5.0)}
+CYCLES = {"dot4_u8s8": (0.5, 5.0), "pairs_u8s8": (1.0, 1.0), "dot2_s16": (0.67, 1.0), "lane_f32": (0.5, 4.0), "lane_i32": (1.5, 5.0), "lane_i64": (3.0, 5.0)}
 """Cycles of one vector multiply-add at full rate, and least cycles between two of them on one accumulator."""
+
+
+TEMPORARIES = {"dot2_s16": 1, "pairs_u8s8": 3}
+"""Registers for products on their way to an accumulator, and for constants."""
 
 
 def choose_tile(
@@ -21,16 +25,16 @@ def choose_tile(
     """(rows, columns, vectors) with the fewest predicted cycles for height x width pixels, `channels` and a reduction of `steps` steps.
 
     All accumulators, a vector of weights each and one broadcast of x stay in registers. `one_row`: weights differ between rows, so a
-    tile may not span them. `summed`: one more accumulator per pixel.
+    tile may not span them. `summed`: one more accumulator per pixel. The steps of pairs_u8s8 are those of one vector of channels.
     """
     facts = ISAS[isa]
     wide = 2 if compute == "lane_i64" else 1
     needed = -(-channels // facts.lanes)
     found: list[tuple[float, tuple[int, int, int]]] = []
-    for vectors in range(1, min(4, needed) + 1):
+    for vectors in range(1, (1 if compute == "pairs_u8s8" else min(4, needed)) + 1):
         for rows in range(1, (1 if one_row else min(4, height)) + 1):
             for columns in range(1, min(width, 28) + 1):
-                registers = (rows * columns * (vectors + summed) + vectors + 1) * wide + (compute == "dot2_s16")  # its product
+                registers = (rows * columns * (vectors + summed) + vectors + 1) * wide + TEMPORARIES.get(compute, 0)
                 if registers > facts.registers or (rows > 1 and columns < width):
                     continue
                 cycles = sum(
