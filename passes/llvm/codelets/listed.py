@@ -13,7 +13,14 @@ from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 
 
 def reduce(
-    b: Builder, c: Contraction, buffers: Sequence[Value], instructions: Any, x: Address, row: Index, pixels: Sequence[int], start: list[Value]
+    b: Builder,
+    c: Contraction,
+    buffers: Sequence[Value],
+    instructions: Any,
+    x: Address,
+    row: Index,
+    pixels: Sequence[int],
+    start: list[Value],
 ) -> list[Value]:
     """Accumulators of pixels `pixels` bytes behind `x`, after all steps of the block in row `row` of the index, begun with `start`."""
     assert c.listed is not None

@@ -11,7 +11,14 @@ MOST_TASKS = 32
 RESIDENT_BYTES = 256 * 1024  # of weights that stay in the second-level cache beside the activations
 
 
-CYCLES = {"dot4_u8s8": (0.5, 5.0), "pairs_u8s8": (1.0, 1.0), "dot2_s16": (0.67, 1.0), "lane_f32": (0.5, 4.0), "lane_i32": (1.5, 5.0), "lane_i64": (3.0, 5.0)}
+CYCLES = {
+    "dot4_u8s8": (0.5, 5.0),
+    "pairs_u8s8": (1.0, 1.0),
+    "dot2_s16": (0.67, 1.0),
+    "lane_f32": (0.5, 4.0),
+    "lane_i32": (1.5, 5.0),
+    "lane_i64": (3.0, 5.0),
+}
 """Cycles of one vector multiply-add at full rate, and least cycles between two of them on one accumulator."""
 
 

@@ -17,6 +17,7 @@ from qcc.passes.tile.codelets.program import Program
 from qcc.passes.tile.codelets.register_tile import MOST_TASKS
 from qcc.passes.values import affine_of, shape_of
 
+LANES = 16  # of DepthwiseQuads
 TASK_TAPS = 500_000
 
 
