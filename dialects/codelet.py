@@ -289,7 +289,17 @@ class Pack:
     kind: str = "pack"
 
 
-KINDS: dict[str, Any] = {cls.kind: cls for cls in (Map, Contraction, Depthwise, DepthwiseQuads, Window, Rows, Embedding, Pack)}
+@dataclass(frozen=True)
+class PackPairs(Pack):
+    """As `Pack`, for dot2_s16: [b0][b1][block][step][vector][lane][2] s16, stored - word `args[1]`.
+
+    `bias`[b0, b1, n padded to whole blocks] i32 becomes -word `args[0]` * the sum over k of the packed column.
+    """
+
+    kind: str = "pack_pairs"
+
+
+KINDS: dict[str, Any] = {cls.kind: cls for cls in (Map, Contraction, Depthwise, DepthwiseQuads, Window, Rows, Embedding, Pack, PackPairs)}
 
 
 def to_config(codelet: Any) -> dict[str, Any]:

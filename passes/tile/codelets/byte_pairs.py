@@ -12,6 +12,7 @@ Which steps go together is a packing of vectors into bins (one dimension per 16-
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +80,7 @@ def _parts(steps: Array, cap: int) -> tuple[Array, Array]:
     left, pieces = np.flatnonzero(steps.any(axis=(1, 2))), 1
     while left.size:
         ends = [steps[left] * i / pieces for i in range(pieces + 1)]
-        cut = [np.trunc(b).astype(np.int16) - np.trunc(a).astype(np.int16) for a, b in zip(ends, ends[1:], strict=False)]
+        cut = [np.trunc(b).astype(np.int16) - np.trunc(a).astype(np.int16) for a, b in itertools.pairwise(ends)]
         fits = np.logical_and.reduce([((np.maximum(*_sums(p)) <= cap).all(2) & (np.abs(p) <= 127).all(2)).all(1) for p in cut])
         for part in cut:
             numbers.append(left[fits])
