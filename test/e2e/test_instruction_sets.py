@@ -1,4 +1,4 @@
-"""Whole artefacts for every CPU that qcc names: equal to the reference where this machine runs them, and free of instructions the CPU lacks."""
+"""Artefacts of every instruction set: equal to the reference where this machine runs them, and free of what the CPU lacks."""
 
 from __future__ import annotations
 
