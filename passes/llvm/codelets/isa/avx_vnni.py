@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from qcc.passes.llvm.codelets.builder import Builder, Value
-from qcc.passes.llvm.codelets.isa.avx2 import multiply_add_u8
+from qcc.passes.llvm.codelets.isa.avx2 import multiply_add_u8, pack_bytes
 from qcc.passes.llvm.codelets.isa.generic import to_integer
 
-__all__ = ["dot4_u8s8", "multiply_add_u8", "to_integer"]
+__all__ = ["dot4_u8s8", "multiply_add_u8", "pack_bytes", "to_integer"]
 
 
 def dot4_u8s8(b: Builder, acc: Value, x: Value, w: Value) -> Value:
