@@ -33,6 +33,6 @@ DEFAULTS = {
     "avx512_vnni": Machine("avx512_vnni", int8_gmacs=140.0, fp32_gmacs=35.0, elementwise_gbytes=8.0, dram_gbytes=10.0),
     "avx512": Machine("avx512", int8_gmacs=70.0, fp32_gmacs=35.0, elementwise_gbytes=8.0, dram_gbytes=10.0),
     "avx_vnni": Machine("avx_vnni", int8_gmacs=110.0, fp32_gmacs=35.0, elementwise_gbytes=6.0, dram_gbytes=10.0),
-    "avx2": Machine("avx2", int8_gmacs=50.0, fp32_gmacs=35.0, elementwise_gbytes=6.0, dram_gbytes=10.0),
+    "avx2": Machine("avx2", int8_gmacs=60.0, fp32_gmacs=35.0, elementwise_gbytes=6.0, dram_gbytes=10.0),
     "generic": Machine("generic", int8_gmacs=20.0, fp32_gmacs=12.0, elementwise_gbytes=4.0, dram_gbytes=10.0),
 }
