@@ -22,6 +22,7 @@ Array = np.ndarray[Any, Any]
 
 WINDOW = 32
 BATCH = 2048  # windows packed at once: bounds the memory of the packer
+FULL = 0.75  # of the 16-bit range: items of two that reach this far are not put together further
 INSTRUCTIONS = {4: 9, 2: 5, 1: 3}  # of an item of so many steps
 
 
@@ -112,13 +113,15 @@ def _items(window: Array, loads: Array, cap: int) -> dict[int, Array]:
         size = 1
         while size < 4:
             load = _total(loads, members)
+            if size > 1 and valid.any() and np.median(load.max(axis=2)[valid]) > FULL * cap:
+                break
             first, second = _matched(load, valid, cap)
             alone = valid.copy()
             alone[first[0], first[1]] = alone[second[0], second[1]] = False
             found[size].append(members[alone])
             members, valid = _together(members, first, second)
             size *= 2
-        found[size].append(members[valid])
+        found[size].append(members[valid])  # of size 4, or 2 where most are full
     return {size: np.concatenate(each) if each else np.zeros((0, size), np.int64) for size, each in found.items()}
 
 
