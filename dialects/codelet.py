@@ -95,7 +95,8 @@ class Contraction:
     The iteration space of every operand is (n, g, h, w, c); x has stride 0 in c. The reduction is `taps[0]` times `taps[1]` runs of
     `run` contiguous elements of x, `tap_strides` apart. Weights are packed [n][g][h][block][tap][step][vector][lane][depth] (absent
     n, g, h have stride 0 in `w.strides`, whose last entry is the stride of a block); a block is `tile[2]` vectors of channels, the
-    last one as many as are left. `tile` is rows, columns and vectors of the register tile. Tasks are n * g * block chunks * row chunks.
+    last one as many as are left. `ahead`: they are constants, and those behind the ones in use are prefetched. `tile` is rows, columns
+    and vectors of the register tile. Tasks are n * g * block chunks * row chunks.
     `sums` is a buffer of u8 quadruples per step of a run (1 where the run has an element, 0 in its padding), present when `zero` (a per
     channel i32 operand) times the sum of x is to be subtracted: weights whose zero point is not in the packed bytes.
     `listed`: the steps of the reduction and where their weights are stand in tables instead.
@@ -116,11 +117,40 @@ class Contraction:
     y: Operand
     bias: Operand | None = None
     zero: Operand | None = None
+    ahead: bool = True
     sums: int = -1
     params: int = -1
     halo: Halo | None = None
     listed: Listed | None = None
     kind: str = "contraction"
+
+
+@dataclass(frozen=True)
+class Winograd:
+    """A 3x3 convolution of stride 1 by F(4x4, 3x3): acc[n, h, w, c] = bias[c] + sum of x * w over 3 x 3 and `channels`, then the steps.
+
+    The iteration space of every operand is (n, h, w, c). h and w are multiples of 4, x's channels and c of 32. w holds the transformed
+    weights [block][36][step][vector][lane][depth], a block being `tile[2]` vectors; integers are scaled by 576 (see the loop nest). `strip`
+    tiles of 4 x 4 results (in the order n, h, w) and `chunk` blocks are a task; `tile` is the register tile (1, tiles, vectors) of the 36
+    products. Scratch is 36 times the sum of `winograd_pitches`.
+    """
+
+    isa: str
+    compute: str  # dot2_s16, lane_f32
+    sizes: tuple[int, int, int, int]
+    channels: int
+    x: Operand
+    w: Operand
+    tile: tuple[int, int, int]
+    strip: int
+    chunk: int
+    operands: tuple[Operand, ...]
+    steps: tuple[Step, ...]
+    y: Operand
+    bias: Operand | None = None
+    params: int = -1
+    halo: Halo | None = None
+    kind: str = "winograd"
 
 
 @dataclass(frozen=True)
@@ -299,7 +329,9 @@ class PackPairs(Pack):
     kind: str = "pack_pairs"
 
 
-KINDS: dict[str, Any] = {cls.kind: cls for cls in (Map, Contraction, Depthwise, DepthwiseQuads, Window, Rows, Embedding, Pack, PackPairs)}
+KINDS: dict[str, Any] = {
+    cls.kind: cls for cls in (Map, Contraction, Winograd, Depthwise, DepthwiseQuads, Window, Rows, Embedding, Pack, PackPairs)
+}
 
 
 def to_config(codelet: Any) -> dict[str, Any]:
@@ -354,6 +386,10 @@ def tasks(codelet: Any) -> int:
     """How many independent tasks a call of the codelet has."""
     if isinstance(codelet, Map):
         return -(-codelet.sizes[codelet.split] // codelet.chunk)
+    if isinstance(codelet, Winograd):
+        n, h, w, c = codelet.sizes
+        width = codelet.tile[2] * ISAS[codelet.isa].lanes
+        return n * h * w // 16 // codelet.strip * -(-(c // width) // codelet.chunk)
     if isinstance(codelet, Contraction):
         n, g, h, _, _ = codelet.sizes
         return n * g * -(-blocks(codelet) // codelet.chunks[0]) * -(-h // codelet.chunks[1])
@@ -369,6 +405,12 @@ def blocks(codelet: Contraction) -> int:
     return -(-codelet.sizes[4] // (codelet.tile[2] * ISAS[codelet.isa].lanes))
 
 
+def winograd_pitches(codelet: Winograd) -> tuple[int, int]:
+    """Bytes from one of the 36 points to the next: of the transformed x of a strip and of the sums of a block; no multiples of a page."""
+    x_bytes = codelet.strip * codelet.channels * (2 if codelet.compute == "dot2_s16" else 4)
+    return x_bytes + 64, codelet.strip * codelet.tile[2] * ISAS[codelet.isa].lanes * 4 + 64
+
+
 @dataclass(frozen=True)
 class IsaFacts:
     """What choosing a register tile and packing weights needs to know of an instruction set."""
@@ -376,14 +418,15 @@ class IsaFacts:
     lanes: int  # 32-bit lanes of a vector
     registers: int
     dot4: bool = False  # has u8 x s8 products of depth 4
-    pairs: bool = False  # has s16 x s16 products of depth 2, and u8 x s8 ones whose sum saturates at 16 bits
+    dot2: bool = False  # has s16 x s16 products of depth 2 that wrap
+    pairs: bool = False  # has u8 x s8 products of depth 2 whose sum saturates at 16 bits, and no dot4
     byte_tables: bool = False  # looks up 256 bytes in registers
 
 
 ISAS: dict[str, IsaFacts] = {
-    "avx512_vnni": IsaFacts(16, 32, dot4=True, byte_tables=True),
-    "avx512": IsaFacts(16, 32, pairs=True),
+    "avx512_vnni": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True),
+    "avx512": IsaFacts(16, 32, dot2=True, pairs=True),
     "avx_vnni": IsaFacts(8, 16, dot4=True),
-    "avx2": IsaFacts(8, 16, pairs=True),
+    "avx2": IsaFacts(8, 16, dot2=True, pairs=True),
     "generic": IsaFacts(8, 16),
 }

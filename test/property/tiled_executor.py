@@ -25,7 +25,7 @@ class Tiled:
         self.inputs: dict[int, np.ndarray] = {}
         self.outputs: dict[int, np.ndarray] = {}
         self.calls: list[tuple[str, list[np.ndarray], int]] = []
-        self.scratch = _aligned(1 << 20)
+        self.scratch = _aligned(1 << 22)
         self._read_main(module)
         with module.context, ir.Location.unknown():
             for function in list(module.body.operations):

@@ -26,12 +26,12 @@ class Ahead:
     def __init__(self, b: Builder, c: Contraction, weights: Address, place: tuple[Index, Index, Index], pixels: int, steps: int) -> None:
         self.b = b
         images, _, height, width, _ = c.sizes
-        block_bytes = c.w.strides[-1] * ELEMENT_BYTES[c.w.element]
-        per_pixel = math.ceil(block_bytes / (images * height * width))
-        computed = c.w.strides[0] or c.w.strides[2]  # differ between matrices, and were written just now
-        self.step_bytes = 0 if computed else math.ceil(per_pixel * pixels / steps)
-        pixel = b.dot(place, (height * width, width, 1))
-        self.start = b.at(weights, b.mul(pixel, per_pixel)) + max(block_bytes, LEAST_BYTES)
+        own = c.w.strides[0] != 0  # every matrix has its weights, which lie one behind the other
+        used_bytes = c.w.strides[0 if own else -1] * ELEMENT_BYTES[c.w.element]
+        per_pixel = math.ceil(used_bytes / (height * width * (1 if own else images)))
+        self.step_bytes = math.ceil(per_pixel * pixels / steps) if c.ahead else 0
+        pixel = b.dot((0 if own else place[0], *place[1:]), (height * width, width, 1))
+        self.start = b.at(weights, b.mul(pixel, per_pixel)) + max(used_bytes, LEAST_BYTES)
 
     def prefetch(self, step: Index) -> None:
         """The lines that step `step` of the reduction fetches."""

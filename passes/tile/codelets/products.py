@@ -13,7 +13,7 @@ from qcc.dialects import integer_values
 from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Contraction, Listed, Operand
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import error_at, ir, op_attribute
-from qcc.passes.tile.codelets import byte_pairs, elementwise, packing, windows
+from qcc.passes.tile.codelets import byte_pairs, elementwise, packing, windows, winograd
 from qcc.passes.tile.codelets.border import read_border
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, stored_offset
@@ -48,14 +48,21 @@ def conv2d(lowering: Lowering, op: Any) -> set[Any]:
     place = _image(lowering, op, x)
     if groups == shape_of(x)[1] == out:
         return _depthwise(lowering, op, place)
-    reading = reading_of(op, place)
-    values = integers(lowering, op, w).reshape(groups, out // groups, per_group, kh, kw).transpose(0, 1, 3, 4, 2)
-    weights = Weights(values.reshape(groups, out // groups, math.prod(reading.taps), reading.run), _bias(lowering, op, groups))
+    values = integers(lowering, op, w)
     program = Program(lowering)
     absorbed = elementwise.absorb(lowering, program, result)
-    y = lowering.result(last_of(op, absorbed))
+    y, word = lowering.result(last_of(op, absorbed)), lowering.halo_word(last_of(op, absorbed))
+    chosen = winograd.plan(lowering, op, place, values)
+    if chosen is not None:
+        bias = _folded_bias(op, values.reshape(1, out, 1, -1), _bias(lowering, op, 1))
+        flat = None if bias is None else _bias_container(bias.reshape(-1), chosen.compute)
+        winograd.lower(lowering, chosen, place, op_attribute(op, "padding")[:2], values, flat, program, y, word)
+        return {op, *absorbed}
+    reading = reading_of(op, place)
+    values = values.reshape(groups, out // groups, per_group, kh, kw).transpose(0, 1, 3, 4, 2)
+    weights = Weights(values.reshape(groups, out // groups, math.prod(reading.taps), reading.run), _bias(lowering, op, groups))
     spread = over_groups([*program.operands, y], out // groups)
-    (n, _, height, width), word = shape_of(result), lowering.halo_word(last_of(op, absorbed))
+    n, _, height, width = shape_of(result)
     _constant_weights(lowering, op, reading, weights, (n, groups, height, width, out // groups), program, y, spread, word)
     return {op, *absorbed}
 
@@ -196,7 +203,7 @@ def _constant_weights(
 ) -> None:
     """Pack, choose a tile, call; `spread` are the strides of the program's operands and of y over (n, g, h, w, c)."""
     compute, element, packed, zero = _compute(lowering, op, weights.values, reading.place)
-    groups, channels, taps, run = packed.shape
+    _, channels, taps, run = packed.shape
     facts = ISAS[lowering.isa]
     depth = DEPTHS.get(compute, 1)
     steps, table = taps * -(-run // depth), None
@@ -211,10 +218,7 @@ def _constant_weights(
         flat, group_stride = table.weights, 0
     else:
         flat, group_stride = packing.pack(packed, lanes=facts.lanes, depth=depth, vectors=tile[2])
-    bias = weights.bias
-    if weights.values.dtype.kind != "f":  # sum (x - zx) * w = sum x * w - zx * sum w
-        total = np.zeros((groups, channels), np.int64) if bias is None else bias
-        bias = total - _stored_zero(op.operands[0]) * weights.values.astype(np.int64).sum(axis=(2, 3))
+    bias = _folded_bias(op, weights.values, weights.bias)
     width = tile[2] * facts.lanes
     bias_place = (
         None if bias is None else lowering.weights(packing.pad_channels(_bias_container(bias, compute), width), _bias_element(compute))
@@ -242,6 +246,13 @@ DOT2_INSTRUCTIONS = {8: 4.3, 16: 3.2}
 
 512-bit byte products have half the ports of additions on the machine measured, so that 16-bit ones, with fewer products, come out ahead.
 """
+
+def _folded_bias(op: Any, values: np.ndarray, bias: np.ndarray | None) -> np.ndarray | None:
+    """bias [groups, c] of weights [groups, c, taps, run] with the zero point of x: sum (x - zx) * w = sum x * w - zx * sum w."""
+    if values.dtype.kind == "f":
+        return bias
+    total = np.zeros(values.shape[:2], np.int64) if bias is None else bias
+    return total - _stored_zero(op.operands[0]) * values.astype(np.int64).sum(axis=(2, 3))
 
 
 def _bias_container(bias: np.ndarray, compute: str) -> np.ndarray:
@@ -346,6 +357,7 @@ def emit(lowering: Lowering, c: Contracting, program: Program, y: Place, halo_wo
         y=y.operand(len(places), spread[-1]),
         bias=bias,
         zero=zero,
+        ahead=c.w.buffer.owner.attributes["space"].value == "weights",
         sums=sums,
         params=params,
         halo=halo,

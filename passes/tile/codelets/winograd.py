@@ -1,0 +1,149 @@
+"""3x3 convolutions by Winograd's F(4x4, 3x3), where it is exact and predicted faster than the direct loop."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from qcc.dialects.codelet import ISAS, Operand, Winograd, winograd_pitches
+from qcc.dialects.mlir import op_attribute
+from qcc.passes.tile.codelets import packing
+from qcc.passes.tile.codelets.lowering import Lowering
+from qcc.passes.tile.codelets.place import Place
+from qcc.passes.tile.codelets.program import Program
+from qcc.passes.values import shape_of
+
+EDGE, POINTS, VECTORS = 4, 36, 2
+MOST_COLUMNS = 14  # of a register tile of two vectors
+CHANNELS = 32  # x comes in whole vectors of 16 bits, results in whole blocks of two vectors
+WEIGHTS_TIMES_24 = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 6]])  # G, the last row over 4
+LARGEST_WEIGHT = 32767 // 12**2  # whose transform fits 16 bits
+RESULT_BITS = 26  # what is left of 32 after the factor 576 is taken off
+
+SCRATCH_BYTES = 800_000  # at most, of a task, so that it stays in the second-level cache
+RESIDENT_BYTES = 1_000_000  # of weights that stay there from strip to strip
+BYTES_PER_CYCLE = 4.5  # of weights that do not
+INPUT_CYCLES, SUM_CYCLES = 150, 130  # of transforming a tile of x per vector, and of sums per vector with what is behind them
+GAIN = 0.9  # worth it below this part of the direct loop's time
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`strip` tiles per task, in `compute` arithmetic."""
+
+    compute: str
+    strip: int
+    cycles: float
+
+
+def plan(lowering: Lowering, op: Any, place: Place, values: np.ndarray) -> Plan | None:
+    """How to compute conv2d `op` with weights [out, c, kh, kw], or None where the direct loop is to be used."""
+    n, out, height, width = shape_of(op.results[0])
+    channels, facts = shape_of(op.operands[0])[1], ISAS[lowering.isa]
+    strides, dilations, groups = (op_attribute(op, name) for name in ("strides", "dilations", "groups"))
+    if values.shape[2:] != (3, 3) or [*strides, *dilations, groups] != [1] * 5 or not facts.dot2:
+        return None
+    if height % EDGE or width % EDGE or channels % CHANNELS or out % CHANNELS or place.strides[1] != 1:
+        return None
+    compute = "lane_f32" if values.dtype.kind == "f" else "dot2_s16"
+    if compute == "dot2_s16" and (place.element != "u8" or not _exact(values)):
+        return None
+    tiles, rate = n * height * width // EDGE**2, 128 if compute == "dot2_s16" else 32
+    best = min((_predict(compute, tiles, channels, out, strip) for strip in _divisors(tiles)), key=lambda p: p.cycles)
+    direct = EDGE**2 * tiles * channels * out * 9 / rate * 1.1
+    return best if best.cycles < GAIN * direct else None
+
+
+def _exact(values: np.ndarray) -> bool:
+    """Whether no sum of x * w, x in 0..255, leaves RESULT_BITS bits, and transformed weights fit 16 bits."""
+    flat = values.reshape(values.shape[0], -1)
+    sums = np.maximum(np.maximum(flat, 0).sum(axis=1), np.maximum(-flat, 0).sum(axis=1))
+    return bool(np.abs(values).max(initial=0) <= LARGEST_WEIGHT and 255 * int(sums.max(initial=0)) < 1 << (RESULT_BITS - 1))
+
+
+def _divisors(tiles: int) -> list[int]:
+    return [d for d in range(1, min(tiles, 256) + 1) if tiles % d == 0]
+
+
+def _predict(compute: str, tiles: int, channels: int, out: int, strip: int) -> Plan:
+    """The larger of arithmetic and of reading the weights once per strip."""
+    size = 2 if compute == "dot2_s16" else 4
+    products = POINTS * tiles * channels * out / (64 if size == 2 else 32) * (1.1 + 2 / strip)
+    again = 2 if tiles == strip else 1  # two tasks share the blocks, and both transform x
+    transforms = tiles * (again * channels * size / 64 * INPUT_CYCLES + out / 16 * SUM_CYCLES)
+    weight_bytes = POINTS * channels * out * size
+    times = tiles // strip if weight_bytes > RESIDENT_BYTES else 1
+    cycles = max(products + transforms, times * weight_bytes / BYTES_PER_CYCLE)
+    if POINTS * strip * (channels * size + CHANNELS * 4) > SCRATCH_BYTES:
+        cycles = math.inf
+    return Plan(compute, strip, cycles)
+
+
+def lower(
+    lowering: Lowering,
+    chosen: Plan,
+    x: Place,
+    border: tuple[int, int],
+    values: np.ndarray,
+    bias: np.ndarray | None,
+    program: Program,
+    y: Place,
+    halo_word: int,
+) -> None:
+    """Call the codelet: x with rows and columns of `border` before its first element, weights [out, c, 3, 3], bias [out] i32 or f32."""
+    n, out, height, width = y.shape
+    facts, channels, element = ISAS[lowering.isa], values.shape[1], "s16" if chosen.compute == "dot2_s16" else "f32"
+    halo = None
+    if any(y.halo):
+        halo = y.fill(len(program.words))
+        program.words.append(halo_word)
+    places = [x, lowering.weights(_transformed(values, facts.lanes, element), element)]
+    bias_operand = None
+    if bias is not None:
+        bias_operand = Operand(len(places), "f32" if element == "f32" else "i32", (0, 0, 0, 1))
+        places.append(lowering.constant_place(bias))
+    operands = tuple(_pixels(p, len(places) + i) for i, p in enumerate(program.operands))
+    places += program.operands
+    params = -1
+    if program.words:
+        params = len(places)
+        places.append(lowering.params(program.words))
+    blocks, strips = out // CHANNELS, n * height * width // EDGE**2 // chosen.strip
+    source = _pixels(x, 0)
+    codelet = Winograd(
+        isa=lowering.isa,
+        compute=chosen.compute,
+        sizes=(n, height, width, out),
+        channels=channels,
+        x=replace(source, offset=source.offset - border[0] * x.strides[2] - border[1] * x.strides[3]),
+        w=Operand(1, element, (0, 0, 0, 0)),
+        tile=(1, max((c for c in range(8, MOST_COLUMNS + 1) if chosen.strip % c == 0), default=MOST_COLUMNS), VECTORS),
+        strip=chosen.strip,
+        chunk=blocks if strips > 1 else -(-blocks // 2),
+        operands=operands,
+        steps=tuple(program.steps),
+        y=_pixels(y, len(places)),
+        bias=bias_operand,
+        params=params,
+        halo=halo,
+    )
+    lowering.call(codelet, [*places, y], scratch_bytes=POINTS * sum(winograd_pitches(codelet)))
+
+
+def _transformed(values: np.ndarray, lanes: int, element: str) -> np.ndarray:
+    """G w G^T of [out, c, 3, 3], packed [block][36][step][vector][lane][depth]; of floats exact to the last rounding."""
+    whole = element == "s16"
+    g = WEIGHTS_TIMES_24 if whole else WEIGHTS_TIMES_24 / 24
+    out, channels = values.shape[:2]
+    points = np.einsum("ra,ocab,qb->rqoc", g, values.astype(np.int64 if whole else np.float64), g).reshape(POINTS, out, 1, channels)
+    packed, stride = packing.pack(points.astype(np.int16 if whole else np.float32), lanes=lanes, depth=2 if whole else 1, vectors=VECTORS)
+    return packed.reshape(POINTS, out // CHANNELS, stride * CHANNELS // out).transpose(1, 0, 2).reshape(-1)
+
+
+def _pixels(place: Place, number: int) -> Operand:
+    """A [n, c, h, w] place over (n, h, w, c)."""
+    n, c, h, w = place.strides
+    return place.operand(number, (n, h, w, c))
