@@ -86,7 +86,7 @@ ABSENT = {
 }
 PRESENT = {
     "avx512_vnni": r"vpdpbusd.*%zmm",
-    "avx512": r"vpmaddubsw.*%zmm",
+    "avx512": r"vpmadd(ubsw|wd).*%zmm",
     "avx_vnni": r"\{vex\} vpdpbusd.*%ymm",
     "avx2": r"vpmaddubsw.*%ymm",
     "generic": r"mulps|pmulld|pmaddwd",

@@ -247,6 +247,7 @@ DOT2_INSTRUCTIONS = {8: 4.3, 16: 3.2}
 512-bit byte products have half the ports of additions on the machine measured, so that 16-bit ones, with fewer products, come out ahead.
 """
 
+
 def _folded_bias(op: Any, values: np.ndarray, bias: np.ndarray | None) -> np.ndarray | None:
     """bias [groups, c] of weights [groups, c, taps, run] with the zero point of x: sum (x - zx) * w = sum x * w - zx * sum w."""
     if values.dtype.kind == "f":
