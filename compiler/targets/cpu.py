@@ -63,6 +63,17 @@ PRESETS: dict[str, tuple[str, ...]] = {  # LLVM's CPU name -> features
     "znver4": (*_ICELAKE, "avx512bf16"),
 }
 
+_AVX2 = frozenset({"avx2", "fma"})
+_AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+
+ISA_FEATURES: dict[str, frozenset[str]] = {  # of dialects.codelet.ISAS, best first -> features it needs
+    "avx512_vnni": _AVX512 | {"avx512vnni"},
+    "avx512": _AVX512,
+    "avx_vnni": _AVX2 | {"avxvnni"},
+    "avx2": _AVX2,
+    "generic": frozenset(),
+}
+
 
 @dataclass(frozen=True)
 class CpuTarget:
@@ -90,7 +101,7 @@ class CpuTarget:
     @property
     def isa(self) -> str:
         """The best instruction set that codelets are written for."""
-        return "avx512_vnni" if {"avx512vnni", "avx512bw", "avx512vl"} <= set(self.features) else "generic"
+        return next(name for name, needed in ISA_FEATURES.items() if needed <= set(self.features))
 
     @property
     def runs_here(self) -> bool:
