@@ -26,6 +26,9 @@ class CompileOptions:
     `decode` of coded weights: load (when the model is created) or stream (those of every step before it runs: less memory, more time).
     `energy_table` is a JSON file of picojoules that the report's energy is counted with (`compiler/cost/energy.py`).
     `float_precision` f32 or bf16: what the products of float layers multiply (sums are f32).
+    `machine` is a file of qcc-bench or the name of a shipped description, which times are predicted with ("": this machine's own where it
+    was measured, else a shipped one for `cpu`).
+    `autotune` measures register tiles on this machine, `tiles` states what it found (NAME=ROWSxCOLUMNS;...).
     """
 
     target: str = "cpu"
@@ -38,6 +41,9 @@ class CompileOptions:
     decode: str = "load"
     energy_table: str | None = None
     float_precision: str = "f32"
+    machine: str = ""
+    autotune: bool = False
+    tiles: str = ""
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:

@@ -49,6 +49,7 @@ class Lowering:
         self.module, self.isa = module, isa
         self.places: dict[Any, Place] = {}
         self.folded: dict[Any, np.ndarray] = {}  # results computed here: the real values of constants
+        self.widened: dict[Any, Any] = {}  # buffers of bytes -> the same elements in 16 bits
         self.current: Any = source
         self._declared: dict[tuple[str, tuple[str, ...]], str] = {}
         self._weights: dict[tuple[str, bytes], Any] = {}
