@@ -224,7 +224,8 @@ def _constant_weights(
     if table is not None:
         flat, group_stride = table.weights, 0
     else:
-        flat, group_stride = packing.pack(packed, lanes=facts.lanes, depth=depth, vectors=tile[2])
+        stored = packed.astype(np.int8 if element == "s8" else np.int16) if compute == "dot2_s16" else packed
+        flat, group_stride = packing.pack(stored, lanes=facts.lanes, depth=depth, vectors=tile[2])
     width = tile[2] * facts.lanes
     bias_place = (
         None if bias is None else lowering.weights(packing.pad_channels(_bias_container(bias, compute), width), _bias_element(compute))
