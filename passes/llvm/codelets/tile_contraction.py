@@ -224,7 +224,7 @@ class _Nest:
         """The steps and the store of all channels of some pixels."""
         b, c = self.b, self.codelet
         cache: dict[Any, Value] = {}
-        collected = ByteStores(b, self.steps, c.steps) if self._packs() else None
+        collected = ByteStores(b, self.steps, c.steps, CHANNELS) if self._packs() else None
         for pixel in pixels:
             y = b.at(self.buffers[c.y.buffer], bytes_of(c.y, (*pixel.place, channel), b))
             for v, count in enumerate(vectors):
