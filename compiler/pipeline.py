@@ -47,6 +47,11 @@ INTEGER: tuple[Stage, ...] = (
     Stage("cse", reason="integer biases and weights that layers share"),
     Stage("sink-movement", reason="reshapes of linear layers and split heads stand between products and what could be fused behind them"),
     Stage("lower-requantize-to-fixed", "enabled={fixed_point}", "the accelerator's post unit has no floats; the CPU keeps the f32 mode"),
+    Stage(
+        "round-products-to-bf16",
+        "enabled={bf16_products}",
+        "what is float still multiplies bfloat16 where the user asks for it; behind fold-qdq, which takes the quantized products",
+    ),
     Stage("propagate-bitwidth", reason="accumulators get the width that the actual weights and activation ranges prove"),
     Stage("select-sparse-format", "optimize={optimize}", "zeros are counted before layouts hide them; no target has sparse code yet"),
     Stage("keep-layer-outputs", "enabled={keep_layers}", "qcc-run --compare looks at every layer's output; off unless asked for"),
@@ -58,6 +63,7 @@ TILE: tuple[Stage, ...] = (
     Stage("lower-to-codelets", "isa={isa}", "one call per product and what is fused behind it"),
     Stage("bufferize-generic-functions", reason="temporaries of the generic path become scratch buffers that are planned with the others"),
     Stage("plan-memory", reason="every buffer gets its place, so that a run allocates nothing"),
+    Stage("retile-contractions", "tiles={tiles}", "tiles that autotuning measured; none unless asked for"),
 )
 
 # tiled form -> llvm dialect (CPU)
@@ -90,6 +96,7 @@ def forms(options: CompileOptions) -> list[tuple[str, list[Stage]]]:
         "fpga": [("graph", IMPORT), ("integer", INTEGER), ("isa", ISA)],
     }[options.target]
     values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in asdict(options).items()}
+    values["bf16_products"] = str(options.float_precision == "bf16").lower()
     values["fixed_point"] = str(options.target == "fpga").lower()
     if options.target == "cpu":
         values |= CpuTarget(options.cpu).stage_options()

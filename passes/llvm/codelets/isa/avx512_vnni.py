@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qcc.passes.llvm.codelets.builder import Address, Builder, Value, kind_of, lanes_of
+from qcc.passes.llvm.codelets.isa.avx512 import pack_bytes
 from qcc.passes.llvm.codelets.isa.generic import to_integer
 
 __all__ = ["dot2_s16", "dot4_u8s8", "look_up_bytes", "multiply_add_u8", "pack_bytes", "scale_by_power", "to_integer"]
@@ -51,20 +52,3 @@ def look_up_bytes(b: Builder, table: Address, index: Value) -> Value:
     byte = b.binary("shl", b.binary("and", index, b.like(3, index)), b.like(3, index))
     found = b.binary("and", b.binary("lshr", word, byte), b.like(255, index))
     return b.shuffle(found, found, list(range(lanes))) if lanes < 16 else found
-
-
-def pack_bytes(b: Builder, values: list[Value], zero: Value, bounds: tuple[Value, Value] | None = None) -> Value:
-    """min(max(v + zero, low), high) of four vectors of 16 i32 as 64 bytes, four lanes of each in turn; zero, low, high in 0..255.
-
-    Without `bounds`, they are 0 and 255.
-
-    Both packs saturate on the way, and what they change is outside of 0..255 anyway.
-    """
-    halves = [b.call("llvm.x86.avx512.packssdw.512", pair, "32xi16") for pair in (values[:2], values[2:])]
-    offset = b.splat(b.cast("trunc", zero, "i16"), 32)
-    moved = [b.call("llvm.sadd.sat.v32i16", [half, offset], "32xi16") for half in halves]
-    packed = b.call("llvm.x86.avx512.packuswb.512", moved, "64xi8")
-    if bounds is None:
-        return packed
-    least, most = (b.splat(b.cast("trunc", bound, "i8"), 64) for bound in bounds)
-    return b.binary("intr.umin", b.binary("intr.umax", packed, least), most)
