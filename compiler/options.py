@@ -13,6 +13,7 @@ TARGETS = ("cpu", "fpga")
 OPTIMIZE = ("time", "size")
 CODINGS = ("none", "huffman", "rans", "auto")
 DECODES = ("load", "stream")
+FLOAT_PRECISIONS = ("f32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,10 @@ class CompileOptions:
     `coding` of stored weights: none, huffman, rans, or auto for the smallest per tensor; None is auto where `optimize` is size, else none.
     `decode` of coded weights: load (when the model is created) or stream (those of every step before it runs: less memory, more time).
     `energy_table` is a JSON file of picojoules that the report's energy is counted with (`compiler/cost/energy.py`).
+    `float_precision` f32 or bf16: what the products of float layers multiply (sums are f32).
+    `machine` is a file of qcc-bench or the name of a shipped description, which times are predicted with ("": this machine's own where it
+    was measured, else a shipped one for `cpu`).
+    `autotune` measures register tiles on this machine, `tiles` states what it found (NAME=ROWSxCOLUMNS;...).
     """
 
     target: str = "cpu"
@@ -35,6 +40,10 @@ class CompileOptions:
     coding: str | None = None
     decode: str = "load"
     energy_table: str | None = None
+    float_precision: str = "f32"
+    machine: str = ""
+    autotune: bool = False
+    tiles: str = ""
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
@@ -45,6 +54,8 @@ class CompileOptions:
             raise QccError(f"coding is '{self.coding}', expected one of {', '.join(CODINGS)}")
         if self.decode not in DECODES:
             raise QccError(f"decode is '{self.decode}', expected one of {', '.join(DECODES)}")
+        if self.float_precision not in FLOAT_PRECISIONS:
+            raise QccError(f"float_precision is '{self.float_precision}', expected one of {', '.join(FLOAT_PRECISIONS)}")
         if self.batch < 1:
             raise QccError(f"batch is {self.batch}, expected at least 1")
 

@@ -36,20 +36,29 @@ INTEGER: tuple[Stage, ...] = (
     Stage("fold-bias", reason="an addition of a constant is an initial value of the accumulator"),
     Stage("fold-batch-norm", reason="a normalisation is a scale and a bias of the layer before it"),
     Stage("fold-bias", reason="normalisations that found no layer may have left additions"),
+    Stage("fold-gelu", reason="one function where exporters write five operations can stand behind a product"),
     Stage("cse", reason="importers repeat constants and dequantizes, and patterns ask whether a value has one use"),
     Stage("propagate-quantization", reason="brings quantize and dequantize next to what computes"),
     Stage("cse", reason="a quantize that moved above a common operand is one"),
     Stage("convert-elementwise-to-lut", reason="before sums and products, so that those with one number become tables too"),
     Stage("fold-quantized-elementwise", reason="residual sums on stored integers"),
     Stage("fold-quantized-pooling", reason="means on stored integers"),
+    Stage("fold-quantized-softmax", reason="attention between integer products stays in bytes"),
+    Stage("fold-dynamic-qdq", reason="products of activations that are quantized while running; before fold-qdq looks at dequantize"),
     Stage("fold-qdq", reason="products between dequantized operands become exact integer products; the rest of quantize is rescaling"),
     Stage("decode-weights", reason="float convolutions have no decoder, and a run should not unpack their weights"),
     Stage("cse", reason="integer biases and weights that layers share"),
     Stage(
         "drop-zero-taps", "shift={codelets}", "shift layers and kernels pruned in rows multiply less; the accelerator skips zeros anyway"
     ),
+    Stage("sink-movement", reason="reshapes of linear layers and split heads stand between products and what could be fused behind them"),
     Stage("lower-requantize-to-fixed", "enabled={fixed_point}", "the accelerator's post unit has no floats; the CPU keeps the f32 mode"),
     Stage("remove-zero-channels", "granule=4", "pruned channels leave smaller layers; constants are known only once rescaling is"),
+    Stage(
+        "round-products-to-bf16",
+        "enabled={bf16_products}",
+        "what is float still multiplies bfloat16 where the user asks for it; behind fold-qdq, which takes the quantized products",
+    ),
     Stage("propagate-bitwidth", reason="accumulators get the width that the actual weights and activation ranges prove"),
     Stage("select-sparse-format", "optimize={optimize}", "zeros are counted before layouts hide them; no target has sparse code yet"),
     Stage("keep-layer-outputs", "enabled={keep_layers}", "qcc-run --compare looks at every layer's output; off unless asked for"),
@@ -61,6 +70,7 @@ TILE: tuple[Stage, ...] = (
     Stage("lower-to-codelets", "isa={isa}", "one call per product and what is fused behind it"),
     Stage("bufferize-generic-functions", reason="temporaries of the generic path become scratch buffers that are planned with the others"),
     Stage("plan-memory", reason="every buffer gets its place, so that a run allocates nothing"),
+    Stage("retile-contractions", "tiles={tiles}", "tiles that autotuning measured; none unless asked for"),
 )
 
 # tiled form -> llvm dialect (CPU)
@@ -93,6 +103,7 @@ def forms(options: CompileOptions) -> list[tuple[str, list[Stage]]]:
         "fpga": [("graph", IMPORT), ("integer", INTEGER), ("isa", ISA)],
     }[options.target]
     values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in asdict(options).items()}
+    values["bf16_products"] = str(options.float_precision == "bf16").lower()
     values["fixed_point"] = str(options.target == "fpga").lower()
     values["codelets"] = str(options.target == "cpu").lower()
     if options.target == "cpu":

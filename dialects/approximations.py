@@ -1,7 +1,7 @@
 """Coefficients of the float functions: the one table that the reference and the generated code share.
 
 `runtime/reference/float_ops.py` states the order of operations that goes with each row. All values are binary32 and all
-arithmetic on them is binary32 with every operation rounded on its own, so that both sides give the same bits.
+arithmetic on them is binary32, every operation rounded on its own or a stated fused multiply-add, so that both sides give the same bits.
 
 The polynomials minimise the greatest relative error of the finished function over their interval (Lawson's iteration over 400 Chebyshev
 nodes, functions evaluated with 40 digits, coefficients then rounded to binary32). Highest power first, as Horner's scheme reads them.
@@ -11,9 +11,11 @@ Range reductions: W. J. Cody, W. Waite, "Software Manual for the Elementary Func
 
 from __future__ import annotations
 
-LANES = 16  # binary32 sums run in this many interleaved partial sums, whatever the vector width of the machine
+# Binary32 sums run in this many interleaved partial sums, whatever the vector width of the machine: four vectors of 16, so that an
+# addition need not wait for the one before it.
+LANES = 64
 
-# exp(r) = ((P(r) * r^2) + r) + 1 on |r| <= ln(2)/2
+# exp(r) = fma(P(r), r^2, r) + 1 on |r| <= ln(2)/2
 EXP = (0.0013814610429108143, 0.008368710055947304, 0.04166838899254799, 0.1666652113199234, 0.4999999403953552)
 EXP_LEAST = -87.33654022216797  # below ln(2^-126), where results would be subnormal, exp is 0
 EXP_GREATEST = 89.0  # arguments are cut here; exp(89) overflows to infinity by itself

@@ -17,7 +17,7 @@ from typing import Any
 
 NOTHING = 1 << 16  # an argument of a step that is the integer 0 and takes no instruction
 
-ELEMENT_BYTES = {"u8": 1, "s8": 1, "u16": 2, "s16": 2, "i32": 4, "i64": 8, "f32": 4, "i1": 1}
+ELEMENT_BYTES = {"u8": 1, "s8": 1, "u16": 2, "s16": 2, "i32": 4, "i64": 8, "f32": 4, "bf16": 2, "i1": 1}
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,18 @@ class Map:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """A reduction of pairs_u8s8 whose steps are listed, in the order that `passes/tile/codelets/byte_pairs.py` packs and describes.
+
+    `index` and `offsets` are numbers of buffers, `classes` the steps of an item, class by class.
+    """
+
+    index: int
+    offsets: int
+    classes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Contraction:
     """Convolution, linear and matmul: acc[n, g, h, w, c] = bias[c] + sum over the reduction of x * w, then the steps, then the store.
 
@@ -87,10 +99,11 @@ class Contraction:
     and vectors of the register tile. Tasks are n * g * block chunks * row chunks.
     `sums` is a buffer of u8 quadruples per step of a run (1 where the run has an element, 0 in its padding), present when `zero` (a per
     channel i32 operand) times the sum of x is to be subtracted: weights whose zero point is not in the packed bytes.
+    `listed`: the steps of the reduction and where their weights are stand in tables instead.
     """
 
     isa: str
-    compute: str  # dot4_u8s8, lane_i32, lane_i64, lane_f32
+    compute: str  # dot4_u8s8, pairs_u8s8, dot2_s16, lane_i32, lane_i64, lane_f32
     sizes: tuple[int, int, int, int, int]
     x: Operand
     w: Operand
@@ -108,6 +121,7 @@ class Contraction:
     sums: int = -1
     params: int = -1
     halo: Halo | None = None
+    listed: Listed | None = None
     kind: str = "contraction"
 
 
@@ -137,6 +151,66 @@ class Winograd:
     params: int = -1
     halo: Halo | None = None
     kind: str = "winograd"
+
+
+@dataclass(frozen=True)
+class TileContraction:
+    """A contraction on a matrix unit: tiles of `rows` pixels x 16 channels, whose reduction takes `depth` elements at a time.
+
+    Sizes, operands, taps and runs are as in `Contraction`. The pixels of an image row are cut into tiles, the last of which ends with the
+    row (and overlaps the one before). With `pitch` > 0, x is linear in h * pitch + w, and the whole image is one such row, of which only
+    the first `sizes[3]` of every `pitch` pixels are results. Weights are packed [n][g][h][block of 16 channels][tap][run padded to whole
+    depths / quad][16][quad], quad being what 4 bytes hold; padding is 0, so that what x holds behind a run does not matter.
+    `tile` is how many tiles of pixels and of channels are accumulated at once, `chunks` the register tiles of channels and of pixels of a
+    task. `bias` starts the accumulators and has stride 0 in w. `sums` and `zero` are as in `Contraction`, the ones of `sums` in one column.
+    """
+
+    isa: str
+    compute: str  # tile_u8s8, tile_bf16
+    sizes: tuple[int, int, int, int, int]
+    pitch: int
+    x: Operand
+    w: Operand
+    taps: tuple[int, int]
+    tap_strides: tuple[int, int]
+    run: int
+    rows: int
+    depth: int
+    tile: tuple[int, int]
+    chunks: tuple[int, int]
+    operands: tuple[Operand, ...]
+    steps: tuple[Step, ...]
+    y: Operand
+    bias: Operand | None = None
+    zero: Operand | None = None
+    sums: int = -1
+    params: int = -1
+    halo: Halo | None = None
+    kind: str = "tile_contraction"
+
+    @property
+    def image(self) -> tuple[int, int]:
+        """Rows and pixels of a row as tiles cut them."""
+        _, _, h, w, _ = self.sizes
+        return (1, (h - 1) * self.pitch + w) if self.pitch else (h, w)
+
+    @property
+    def units(self) -> tuple[int, int]:
+        """Register tiles over the pixels: rows, and how many in a row."""
+        rows, pixels = self.image
+        return rows, -(-pixels // (self.rows * self.tile[0]))
+
+    @property
+    def blocks(self) -> int:
+        """Register tiles over the channels, a partial last one included."""
+        return -(-self.sizes[4] // (16 * self.tile[1]))
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Thread scratch that a task uses: the tile configuration, a register tile of accumulators [pixel][channel], sums of x [pixel]."""
+        pixels = self.tile[0] * self.rows
+        sums = 0 if self.zero is None else self.chunks[1] * pixels * 4
+        return 64 + pixels * self.tile[1] * 16 * 4 + sums
 
 
 @dataclass(frozen=True)
@@ -272,6 +346,59 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class TableSoftmax:
+    """Softmax of stored bytes along the last, contiguous dimension: e = table[max - x], y = rint(e * (multiplier / sum e)) + zero, clamped.
+
+    `sizes` are the outer dimensions and the length of a row. `table` is an i32 operand of 256, or u8 [2][256]: low bytes, then high bytes.
+    Words `args`: multiplier (f32), zero point, low and high of the stored result (i32). A task is `chunk` indices of dimension 0.
+    """
+
+    isa: str
+    sizes: tuple[int, ...]
+    x: Operand
+    table: Operand
+    args: tuple[int, int, int, int]
+    y: Operand
+    params: int
+    chunk: int
+    kind: str = "table_softmax"
+
+
+@dataclass(frozen=True)
+class DynamicRange:
+    """Least and greatest of f32 x [size] and 0: task i, for `chunk` elements, writes y[i] and y[RANGE_PARTS + i]."""
+
+    isa: str
+    size: int
+    chunk: int
+    x: Operand
+    y: Operand
+    kind: str = "dynamic_range"
+
+
+@dataclass(frozen=True)
+class DynamicQuantize:
+    """u8 levels of f32 x [size] by the range that `ranges` holds (see DynamicRange, `parts` tasks): ONNX DynamicQuantizeLinear.
+
+    Task 0 also writes `scale` f32 [1] and `zero` i32 [1]. A task is `chunk` elements.
+    """
+
+    isa: str
+    size: int
+    chunk: int
+    parts: int
+    x: Operand
+    ranges: Operand
+    scale: Operand
+    zero: Operand
+    y: Operand
+    kind: str = "dynamic_quantize"
+
+
+RANGE_PARTS = 16  # the most tasks of a DynamicRange
+
+
+@dataclass(frozen=True)
 class Embedding:
     """y[i, :] = table[ids[i], :] over `sizes` (ids, width); ids are cut to 0..rows - 1. A task is `chunk` ids."""
 
@@ -305,7 +432,33 @@ class Pack:
     kind: str = "pack"
 
 
-KINDS: dict[str, Any] = {cls.kind: cls for cls in (Map, Contraction, Winograd, Depthwise, DepthwiseQuads, Window, Rows, Embedding, Pack)}
+@dataclass(frozen=True)
+class PackPairs(Pack):
+    """As `Pack`, for dot2_s16: [b0][b1][block][step][vector][lane][2] s16, stored - word `args[1]`.
+
+    `bias`[b0, b1, n padded to whole blocks] i32 becomes -word `args[0]` * the sum over k of the packed column.
+    """
+
+    kind: str = "pack_pairs"
+
+
+_KINDS = (
+    Map,
+    Contraction,
+    TileContraction,
+    Winograd,
+    Depthwise,
+    DepthwiseQuads,
+    Window,
+    Rows,
+    TableSoftmax,
+    DynamicRange,
+    DynamicQuantize,
+    Embedding,
+    Pack,
+    PackPairs,
+)
+KINDS: dict[str, Any] = {cls.kind: cls for cls in _KINDS}
 
 
 def to_config(codelet: Any) -> dict[str, Any]:
@@ -332,9 +485,12 @@ _NESTED: dict[str, Any] = {
     "table": Operand,
     "ids": Operand,
     "zero": Operand,
+    "ranges": Operand,
+    "scale": Operand,
     "operands": Operand,
     "steps": Step,
     "halo": Halo,
+    "listed": Listed,
 }
 
 
@@ -366,8 +522,13 @@ def tasks(codelet: Any) -> int:
     if isinstance(codelet, Contraction):
         n, g, h, _, _ = codelet.sizes
         return n * g * -(-blocks(codelet) // codelet.chunks[0]) * -(-h // codelet.chunks[1])
+    if isinstance(codelet, TileContraction):
+        rows, units = codelet.units
+        return codelet.sizes[0] * codelet.sizes[1] * -(-codelet.blocks // codelet.chunks[0]) * -(-rows * units // codelet.chunks[1])
     if isinstance(codelet, DepthwiseQuads):
         return -(-codelet.sizes[0] * -(-codelet.sizes[1] // codelet.rows) // codelet.chunk)
+    if isinstance(codelet, DynamicRange | DynamicQuantize):
+        return -(-codelet.size // codelet.chunk)
     if isinstance(codelet, Depthwise | Window | Pack):
         return -(-codelet.sizes[0] * codelet.sizes[1] // codelet.chunk)
     return -(-codelet.sizes[0] // codelet.chunk)
@@ -390,12 +551,20 @@ class IsaFacts:
 
     lanes: int  # 32-bit lanes of a vector
     registers: int
-    dot4: bool  # has u8 x s8 products of depth 4
-    byte_tables: bool  # looks up 256 bytes in registers
+    dot4: bool = False  # has u8 x s8 products of depth 4
     dot2: bool = False  # has s16 x s16 products of depth 2 that wrap
+    pairs: bool = False  # has u8 x s8 products of depth 2 whose sum saturates at 16 bits, and no dot4
+    byte_tables: bool = False  # looks up 256 bytes in registers
+    byte_lanes: bool = False  # looks up 256 bytes for 64 bytes at once
+    tiles: bool = False  # has a matrix unit
 
 
 ISAS: dict[str, IsaFacts] = {
-    "avx512_vnni": IsaFacts(16, 32, dot4=True, byte_tables=True, dot2=True),
-    "generic": IsaFacts(8, 16, dot4=False, byte_tables=False),
+    "amx": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True, byte_lanes=True, tiles=True),
+    "avx512_vbmi": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True, byte_lanes=True),
+    "avx512_vnni": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True),
+    "avx512": IsaFacts(16, 32, dot2=True, pairs=True),
+    "avx_vnni": IsaFacts(8, 16, dot4=True),
+    "avx2": IsaFacts(8, 16, dot2=True, pairs=True),
+    "generic": IsaFacts(8, 16),
 }

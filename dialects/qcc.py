@@ -12,6 +12,7 @@ from typing import Any
 
 from qcc.dialects import element_types, shapes
 from qcc.dialects.element_types import is_float, is_integer, is_quantized
+from qcc.dialects.expectations import check_same, expect_axes, expect_compute_types, expect_float, expect_same_elements, expect_shape
 from qcc.dialects.mlir import ext, ir
 from qcc.dialects.operation import Invalid, base_of, boolean, elements, integer, ints, number, one_of, tensor
 
@@ -46,64 +47,13 @@ UNARY_KINDS = (
     "floor",
     "ceil",
     "round",
+    "round_bf16",
     "sin",
     "cos",
     "round_e4m3",
     "round_e5m2",
 )
 REDUCE_KINDS = ("mean", "sum", "max", "min")
-
-
-def _expect_shape(found: Sequence[int], expected: Sequence[int] | None, what: str) -> None:
-    if expected is None or list(found) != list(expected):
-        raise Invalid(f"result has shape {list(found)}, expected {expected and list(expected)} from {what}")
-
-
-def _expect_float(kind: ir.RankedTensorType, name: str) -> None:
-    if not is_float(kind):
-        raise Invalid(f"'{name}' has elements {kind.element_type}, expected float; insert qcc.dequantize")
-
-
-def _expect_same_elements(x: ir.RankedTensorType, y: ir.RankedTensorType) -> None:
-    """Data movement keeps the element type; per-axis types may move their axis."""
-    if x.element_type == y.element_type:
-        return
-    a, b = element_types.affine(x), element_types.affine(y)
-    moved = a is not None and b is not None and (a.axis is not None or a.block is not None) and (a.bits, a.signed) == (b.bits, b.signed)
-    if not moved:
-        raise Invalid(f"elements are {x.element_type} before and {y.element_type} after, expected the same; insert qcc.requantize")
-
-
-def _check_same(self: Any) -> None:
-    """Result of the operand's shape and elements."""
-    x, y = tensor(self.x, "x"), tensor(self.y, "result")
-    _expect_shape(y.shape, x.shape, "the operand")
-    _expect_same_elements(x, y)
-
-
-def _expect_axes(axes: Sequence[int], rank: int) -> None:
-    if len(set(axes)) != len(axes) or any(a >= rank for a in axes):
-        raise Invalid(f"axes are {list(axes)}, expected distinct ones below {rank}")
-
-
-def _expect_compute_types(x: ir.RankedTensorType, w: ir.RankedTensorType, y: ir.RankedTensorType) -> None:
-    """Float times float gives float; quantized times quantized gives an integer accumulator."""
-    if is_quantized(x) and is_quantized(w):
-        if not is_integer(y):
-            raise Invalid(f"result is {y.element_type}, expected an integer accumulator such as i32 because both operands are quantized")
-        for kind in (x, w):
-            if not element_types.has_integers(kind):
-                raise Invalid(f"{kind.element_type} has no integers to accumulate; insert qcc.dequantize")
-            a = element_types.affine(kind)
-            if a is not None and a.block is not None:
-                raise Invalid(
-                    "scales differ along a summed axis (sub-channel type), so no integer accumulator holds the sum; insert qcc.dequantize"
-                )
-    elif not (is_float(x) and is_float(w) and is_float(y)):
-        raise Invalid(
-            f"operands are {x.element_type} and {w.element_type}, result {y.element_type}; expected all float, or two "
-            "quantized operands and an integer accumulator; insert qcc.quantize or qcc.dequantize"
-        )
 
 
 class Constant(Base, name="constant", operands=(), attributes={"value": elements()}):
@@ -129,7 +79,7 @@ class Quantize(Base, name="quantize", operands=("x",)):
         if not is_float(x) or not is_quantized(y):
             raise Invalid(f"found {x.element_type} to {y.element_type}, expected float to quantized")
         element_types.verify(y)
-        _expect_shape(y.shape, x.shape, "the operand")
+        expect_shape(y.shape, x.shape, "the operand")
 
 
 class Dequantize(Base, name="dequantize", operands=("x", "bias?"), attributes={"multiplier?": elements(), "axis?": integer(0)}):
@@ -142,7 +92,7 @@ class Dequantize(Base, name="dequantize", operands=("x", "bias?"), attributes={"
         if is_integer(x) and "multiplier" not in self.attributes:
             raise Invalid("attribute 'multiplier' is missing, expected one for an integer accumulator")
         element_types.verify(x)
-        _expect_shape(y.shape, x.shape, "the operand")
+        expect_shape(y.shape, x.shape, "the operand")
 
 
 class Requantize(
@@ -164,7 +114,7 @@ class Requantize(
         x, y = tensor(self.x, "x"), tensor(self.y, "result")
         if is_float(x) or not is_quantized(y):
             raise Invalid(f"found {x.element_type} to {y.element_type}, expected an accumulator or quantized tensor to a quantized one")
-        _expect_shape(y.shape, x.shape, "the operand")
+        expect_shape(y.shape, x.shape, "the operand")
         multiplier = self.attr("multiplier")
         if multiplier.size != 1 and ("axis" not in self.attributes or multiplier.size != x.shape[self.attr("axis")]):
             raise Invalid(f"'multiplier' has {multiplier.size} entries, expected 1 or one per index of 'axis'")
@@ -195,11 +145,11 @@ class Conv2d(
                 f"x has {x.shape[1]} channels and w {w.shape[1]} per group with {w.shape[0]} outputs in {groups} groups, "
                 "expected channels = groups * channels per group and outputs a multiple of groups"
             )
-        _expect_compute_types(x, w, y)
+        expect_compute_types(x, w, y)
         expected = shapes.conv2d(x.shape, w.shape, self.attr("strides"), self.attr("padding"), self.attr("dilations"))
         if min(expected) < 1:
             raise Invalid(f"the window does not fit: input {x.shape}, weights {w.shape}, padding {self.attr('padding')}")
-        _expect_shape(y.shape, expected, "input, weights, strides, padding and dilations")
+        expect_shape(y.shape, expected, "input, weights, strides, padding and dilations")
         _check_bias(self.bias, w.shape[0])
 
 
@@ -215,8 +165,8 @@ class Linear(Base, name="linear", operands=("x", "w", "bias?")):
         x, w, y = tensor(self.x, "x"), tensor(self.w, "w"), tensor(self.y, "result")
         if len(w.shape) != 2 or not x.shape or x.shape[-1] != w.shape[1]:
             raise Invalid(f"x has shape {x.shape} and w {w.shape}, expected [..., in] and [out, in]")
-        _expect_compute_types(x, w, y)
-        _expect_shape(y.shape, [*x.shape[:-1], w.shape[0]], "x and w")
+        expect_compute_types(x, w, y)
+        expect_shape(y.shape, [*x.shape[:-1], w.shape[0]], "x and w")
         _check_bias(self.bias, w.shape[0])
 
 
@@ -227,8 +177,8 @@ class Matmul(Base, name="matmul", operands=("a", "b")):
         a, b, y = tensor(self.a, "a"), tensor(self.b, "b"), tensor(self.y, "result")
         if len(a.shape) < 2 or len(b.shape) < 2:
             raise Invalid(f"a has shape {a.shape} and b {b.shape}, expected at least two axes each")
-        _expect_compute_types(a, b, y)
-        _expect_shape(y.shape, shapes.matmul(a.shape, b.shape), f"a {a.shape} and b {b.shape}")
+        expect_compute_types(a, b, y)
+        expect_shape(y.shape, shapes.matmul(a.shape, b.shape), f"a {a.shape} and b {b.shape}")
 
 
 class BatchNorm(Base, name="batch_norm", operands=("x", "scale", "bias", "mean", "var"), attributes={"epsilon": number()}):
@@ -257,7 +207,7 @@ def _check_binary(self: Any) -> None:
     expected = shapes.broadcast(a.shape, b.shape)
     if expected is None:
         raise Invalid(f"shapes {a.shape} and {b.shape} do not broadcast")
-    _expect_shape(y.shape, expected, "broadcasting the operands")
+    expect_shape(y.shape, expected, "broadcasting the operands")
     if is_quantized(a) and is_quantized(b) and is_quantized(y) and "multipliers" not in self.attributes:
         raise Invalid("attribute 'multipliers' is missing, expected one because the operands are quantized")
     _check_fixed(self)
@@ -301,7 +251,7 @@ class Clamp(Base, name="clamp", operands=("x",), attributes={"min": number(), "m
     """min(max(x, min), max); ReLU is min 0 and max infinity."""
 
     def check(self) -> None:
-        _check_same(self)
+        check_same(self)
         if not self.attr("min") <= self.attr("max"):
             raise Invalid(f"min is {self.attr('min')} and max {self.attr('max')}, expected min <= max")
 
@@ -310,8 +260,8 @@ class Unary(Base, name="unary", operands=("x",), attributes={"kind": one_of(*UNA
     """An element-wise function of one float operand."""
 
     def check(self) -> None:
-        _expect_float(tensor(self.x, "x"), "x")
-        _check_same(self)
+        expect_float(tensor(self.x, "x"), "x")
+        check_same(self)
 
 
 class Lut(Base, name="lut", operands=("x",), attributes={"table": elements()}):
@@ -323,7 +273,7 @@ class Lut(Base, name="lut", operands=("x",), attributes={"table": elements()}):
             raise Invalid(f"x is {self.x.type}, expected a quantized tensor of at most 8 bits")
         if self.attr("table").size != x.qmax - x.qmin + 1:
             raise Invalid(f"'table' has {self.attr('table').size} entries, expected {x.qmax - x.qmin + 1} for {x.qmin}..{x.qmax}")
-        _expect_shape(tensor(self.y, "result").shape, tensor(self.x, "x").shape, "the operand")
+        expect_shape(tensor(self.y, "result").shape, tensor(self.x, "x").shape, "the operand")
 
 
 _WINDOW = {"kernel": ints(2, 1), "strides": ints(2, 1), "padding": ints(4, 0)}
@@ -335,7 +285,7 @@ def _check_window(self: Any, x: ir.RankedTensorType, y: ir.RankedTensorType, dil
     spatial = shapes.window2d(x.shape[2:], self.attr("kernel"), self.attr("strides"), self.attr("padding"), dilations)
     if min(spatial) < 1:
         raise Invalid(f"the window does not fit: input {x.shape}, kernel {self.attr('kernel')}, padding {self.attr('padding')}")
-    _expect_shape(y.shape, [*x.shape[:2], *spatial], "input and window")
+    expect_shape(y.shape, [*x.shape[:2], *spatial], "input and window")
 
 
 class MaxPool2d(Base, name="max_pool2d", operands=("x",), attributes=_WINDOW | {"dilations": ints(2, 1)}):
@@ -344,7 +294,7 @@ class MaxPool2d(Base, name="max_pool2d", operands=("x",), attributes=_WINDOW | {
     def check(self) -> None:
         x, y = tensor(self.x, "x"), tensor(self.y, "result")
         _check_window(self, x, y, self.attr("dilations"))
-        _expect_same_elements(x, y)
+        expect_same_elements(x, y)
 
 
 class AvgPool2d(
@@ -373,22 +323,81 @@ class Reduce(
 
     def check(self) -> None:
         x, y, axes = tensor(self.x, "x"), tensor(self.y, "result"), self.attr("axes")
-        _expect_float(x, "x")
-        _expect_axes(axes, len(x.shape))
+        expect_float(x, "x")
+        expect_axes(axes, len(x.shape))
         if self.attr("keepdims"):
-            _expect_shape(y.shape, [1 if i in axes else s for i, s in enumerate(x.shape)], "axes and keepdims")
+            expect_shape(y.shape, [1 if i in axes else s for i, s in enumerate(x.shape)], "axes and keepdims")
         else:
-            _expect_shape(y.shape, [s for i, s in enumerate(x.shape) if i not in axes], "axes without keepdims")
+            expect_shape(y.shape, [s for i, s in enumerate(x.shape) if i not in axes], "axes without keepdims")
 
 
-class Softmax(Base, name="softmax", operands=("x",), attributes={"axis": integer(0)}):
-    """exp(x - max) / sum(exp(x - max)) along `axis`, float."""
+SOFTMAX_ONE = (1 << 15) - 1
+"""What exp(0) is in the table of a quantized softmax: sums of rows of up to 65536 such integers stay below 2^31."""
+SOFTMAX_LONGEST = 1 << 16
+
+
+class Softmax(Base, name="softmax", operands=("x",), attributes={"axis": integer(0), "table?": elements(), "multiplier?": elements()}):
+    """exp(x - max) / sum(exp(x - max)) along `axis`: float, or on stored integers of at most 8 bits with `table` and `multiplier`.
+
+    Quantized: e = table[max - x] with table[d] = rint(exp(-d * scale of x) * SOFTMAX_ONE), and
+    y = clamp(rint(f32(e) * (multiplier / f32(sum(e)))) + zero point of y), where multiplier = f32(1 / scale of y).
+    """
 
     def check(self) -> None:
-        x = tensor(self.x, "x")
-        _expect_float(x, "x")
-        _expect_axes([self.attr("axis")], len(x.shape))
-        _check_same(self)
+        x, table = tensor(self.x, "x"), self.attr("table", None)
+        expect_axes([self.attr("axis")], len(x.shape))
+        if table is None:
+            expect_float(x, "x")
+            check_same(self)
+            return
+        expect_shape(tensor(self.y, "result").shape, x.shape, "the operand")
+        for name in ("x", "y"):
+            kind = element_types.affine(getattr(self, name).type)
+            if kind is None or kind.bits > 8 or kind.scales.size != 1:
+                raise Invalid(f"'{name}' is {getattr(self, name).type}, expected a quantized tensor of at most 8 bits and one scale")
+        kind = element_types.affine(self.x.type)
+        assert kind is not None
+        if table.size != kind.qmax - kind.qmin + 1:
+            raise Invalid(f"'table' has {table.size} entries, expected {kind.qmax - kind.qmin + 1} for differences from 0")
+        if table.min() < 0 or table.max() > SOFTMAX_ONE:
+            raise Invalid(f"'table' has entries {table.min()}..{table.max()}, expected 0..{SOFTMAX_ONE}")
+        if x.shape[self.attr("axis")] > SOFTMAX_LONGEST:
+            raise Invalid(f"axis {self.attr('axis')} of x has length {x.shape[self.attr('axis')]}, expected at most {SOFTMAX_LONGEST}")
+
+
+DYNAMIC_LONGEST = 1 << 16
+"""Longest reduction of a dynamically quantized product: sums of u8 times s8 stay below 2^31."""
+
+
+class RoundDynamic(Base, name="round_dynamic", operands=("x",)):
+    """x rounded to 256 levels from the least to the greatest of its elements and 0: ONNX DynamicQuantizeLinear, then dequantized.
+
+    low = min(0, min x); high = max(0, max x); scale = (high - low) / 255, or 1 where that is 0; zero = clamp(rint(-low / scale), 0, 255);
+    y = (clamp(rint(x / scale) + zero, 0, 255) - zero) * scale.
+    """
+
+    def check(self) -> None:
+        expect_float(tensor(self.x, "x"), "x")
+        check_same(self)
+
+
+class DynamicLinear(Base, name="dynamic_linear", operands=("x", "w", "bias?")):
+    """linear(round_dynamic(x), dequantize(w), bias) with an exact integer sum, x [..., in], w [out, in] of at most 8 bits.
+
+    y = f32(sum (q - zero) * (w - zw)) * (scale * sw) + bias with q, zero and scale of `round_dynamic`: ONNX MatMulInteger, Cast, Mul.
+    """
+
+    def check(self) -> None:
+        x, w = tensor(self.x, "x"), tensor(self.w, "w")
+        expect_float(x, "x")
+        kind = element_types.affine(w)
+        if kind is None or kind.bits > 8 or kind.block is not None or kind.axis not in (None, 0) or len(w.shape) != 2:
+            raise Invalid(f"'w' is {w}, expected [out, in] quantized to at most 8 bits, per tensor or along axis 0")
+        if not x.shape or x.shape[-1] != w.shape[1] or w.shape[1] > DYNAMIC_LONGEST:
+            raise Invalid(f"x has shape {list(x.shape)} and w {list(w.shape)}, expected equal last axes of at most {DYNAMIC_LONGEST}")
+        expect_shape(tensor(self.y, "result").shape, [*x.shape[:-1], w.shape[0]], "x and w")
+        if self.bias is not None and list(tensor(self.bias, "bias").shape) != [w.shape[0]]:
+            raise Invalid(f"'bias' has shape {list(tensor(self.bias, 'bias').shape)}, expected [{w.shape[0]}]")
 
 
 class LayerNorm(Base, name="layer_norm", operands=("x", "gamma", "beta"), attributes={"axes": integer(1), "epsilon": number()}):
@@ -396,8 +405,8 @@ class LayerNorm(Base, name="layer_norm", operands=("x", "gamma", "beta"), attrib
 
     def check(self) -> None:
         x, count = tensor(self.x, "x"), self.attr("axes")
-        _expect_float(x, "x")
-        _check_same(self)
+        expect_float(x, "x")
+        check_same(self)
         if count > len(x.shape):
             raise Invalid(f"'axes' is {count}, expected at most {len(x.shape)} for x {x.shape}")
         for name in ("gamma", "beta"):
@@ -412,11 +421,11 @@ class Attention(Base, name="attention", operands=("q", "k", "v", "mask?"), attri
     def check(self) -> None:
         q, k, v, y = (tensor(getattr(self, name), name) for name in ("q", "k", "v", "y"))
         for name, kind in zip(("q", "k", "v"), (q, k, v), strict=True):
-            _expect_float(kind, name)
+            expect_float(kind, name)
         if min(len(kind.shape) for kind in (q, k, v)) < 2 or q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
             raise Invalid(f"q, k and v have shapes {q.shape}, {k.shape} and {v.shape}, expected [..., t, d], [..., s, d], [..., s, e]")
         batch = shapes.broadcast(q.shape[:-2], k.shape[:-2], v.shape[:-2])
-        _expect_shape(y.shape, batch if batch is None else [*batch, q.shape[-2], v.shape[-1]], "q, k and v")
+        expect_shape(y.shape, batch if batch is None else [*batch, q.shape[-2], v.shape[-1]], "q, k and v")
 
 
 class Embedding(Base, name="embedding", operands=("table", "ids")):
@@ -426,8 +435,8 @@ class Embedding(Base, name="embedding", operands=("table", "ids")):
         table, ids, y = tensor(self.table, "table"), tensor(self.ids, "ids"), tensor(self.y, "result")
         if not is_integer(ids):
             raise Invalid(f"'ids' has elements {ids.element_type}, expected integers")
-        _expect_shape(y.shape, [*ids.shape, *table.shape[1:]], "ids and table")
-        _expect_same_elements(table, y)
+        expect_shape(y.shape, [*ids.shape, *table.shape[1:]], "ids and table")
+        expect_same_elements(table, y)
 
 
 class Reshape(Base, name="reshape", operands=("x",)):
@@ -441,7 +450,7 @@ class Reshape(Base, name="reshape", operands=("x",)):
                 count[i] *= size
         if count[0] != count[1]:
             raise Invalid(f"shapes {x.shape} and {y.shape} have {count[0]} and {count[1]} elements")
-        _expect_same_elements(x, y)
+        expect_same_elements(x, y)
 
 
 class Transpose(Base, name="transpose", operands=("x",), attributes={"permutation": ints(None, 0)}):
@@ -451,8 +460,8 @@ class Transpose(Base, name="transpose", operands=("x",), attributes={"permutatio
         x, y, order = tensor(self.x, "x"), tensor(self.y, "result"), self.attr("permutation")
         if sorted(order) != list(range(len(x.shape))):
             raise Invalid(f"'permutation' is {order}, expected an order of {len(x.shape)} axes")
-        _expect_shape(y.shape, [x.shape[i] for i in order], "the permutation")
-        _expect_same_elements(x, y)
+        expect_shape(y.shape, [x.shape[i] for i in order], "the permutation")
+        expect_same_elements(x, y)
 
 
 class Slice(Base, name="slice", operands=("x",), attributes={"offsets": ints(None, 0), "strides": ints(None, 1)}):
@@ -466,7 +475,7 @@ class Slice(Base, name="slice", operands=("x",), attributes={"offsets": ints(Non
         for axis, (o, s, size) in enumerate(zip(offsets, strides, y.shape, strict=True)):
             if size and o + s * (size - 1) >= x.shape[axis]:
                 raise Invalid(f"axis {axis} reads up to index {o + s * (size - 1)}, expected below {x.shape[axis]}")
-        _expect_same_elements(x, y)
+        expect_same_elements(x, y)
 
 
 class Pad(Base, name="pad", operands=("x",), attributes={"low": ints(None, 0), "high": ints(None, 0), "value?": number()}):
@@ -474,7 +483,7 @@ class Pad(Base, name="pad", operands=("x",), attributes={"low": ints(None, 0), "
 
     def check(self) -> None:
         x, y = tensor(self.x, "x"), tensor(self.y, "result")
-        _expect_shape(
+        expect_shape(
             y.shape,
             [lo + s + hi for lo, s, hi in zip(self.attr("low"), x.shape, self.attr("high"), strict=True)],
             "low and high",
@@ -488,7 +497,7 @@ class Broadcast(Base, name="broadcast", operands=("x",)):
         x, y = tensor(self.x, "x"), tensor(self.y, "result")
         if shapes.broadcast(x.shape, y.shape) != list(y.shape):
             raise Invalid(f"shape {x.shape} does not broadcast to {y.shape}")
-        _expect_same_elements(x, y)
+        expect_same_elements(x, y)
 
 
 OPERATIONS: dict[str, Any] = {f"qcc.{cls._op_name}": cls for cls in Qcc.operations}

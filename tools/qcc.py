@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from qcc.compiler.options import CODINGS, DECODES, FORMS, OPTIMIZE, TARGETS, CompileOptions
+from qcc.compiler.options import CODINGS, DECODES, FLOAT_PRECISIONS, FORMS, OPTIMIZE, TARGETS, CompileOptions
 from qcc.dialects.errors import QccError
 from qcc.tools.entry import guarded, read_array
 
@@ -44,6 +44,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--decode", choices=DECODES, default="load", help="coded weights are decoded when loading, or step by step in every run (stream)"
     )
+    p.add_argument(
+        "--float-precision", choices=FLOAT_PRECISIONS, default="f32", help="what float layers multiply; sums are f32 (default: f32)"
+    )
+    p.add_argument(
+        "--machine", default="", metavar="FILE", help="predict times with this description (default: qcc-bench machine's, if any)"
+    )
+    p.add_argument("--autotune", action="store_true", help="measure the best register tiles on this machine; answers are kept")
     p.add_argument("--emit", choices=FORMS, help="stop at this form and write it instead of the artefact")
     p.add_argument("--keep-layers", action="store_true", help="keep every layer's output, so that qcc-run --compare can look at it")
     p.add_argument("--dump-forms", metavar="DIR", help="write each form into DIR")
@@ -68,6 +75,9 @@ def _compile(args: argparse.Namespace) -> int:
         coding=args.coding,
         decode=args.decode,
         energy_table=args.energy_table,
+        float_precision=args.float_precision,
+        machine=args.machine,
+        autotune=args.autotune,
     )
     from qcc.compiler import driver, emit
     from qcc.tools.progress import Progress

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from qcc.compiler.frontend.onnx_dynamic import is_dynamic
 from qcc.compiler.frontend.onnx_graph import OnnxGraph, attributes, error_at_node, label, node, used_names
 
 MOVEMENT = ("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Identity", "Concat", "Expand", "Split",
@@ -34,11 +35,12 @@ def connect(graph: OnnxGraph) -> None:
     _move_on_real_values(graph)
     _state_two_bits(graph)
     whole = _Quantized(graph)
+    dynamic = {n.output[0]: n for n in graph.nodes if n.op_type == "DynamicQuantizeLinear"}
     nodes: list[onnx.NodeProto] = []
     for source in graph.nodes:
         if source.op_type == "QuantizeLinear" and not whole.in_type(source):
             nodes += _quantize_arithmetic(graph, source)
-        elif source.op_type == "DequantizeLinear" and not whole.in_type(source):
+        elif source.op_type == "DequantizeLinear" and not whole.in_type(source) and not is_dynamic(source, dynamic):
             nodes += _dequantize_arithmetic(graph, source)
         else:
             if source.op_type == "QuantizeLinear" and (others := whole.other_users(source.output[0])):

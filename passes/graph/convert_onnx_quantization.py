@@ -15,6 +15,8 @@ After::
 A constant that is dequantized becomes a `qcc.constant` of the quantized type; a constant that is quantized is rounded here. Integers
 that come from or go elsewhere (an input or output of the model that is quantized already) are reinterpreted with `quant.scast`.
 
+A dequantize of all that an `onnx.DynamicQuantizeLinear` gives becomes one `qcc.round_dynamic`.
+
 Requires: `torch.operator "onnx.X"` as torch-mlir's ONNX importer makes them, scales and zero points constant, shapes static.
 Attributes beside ONNX's: `bits` (width where it is not the container's) and `narrow` (1: the least value is not used).
 Guarantees: no `onnx.QuantizeLinear` and no `onnx.DequantizeLinear` is left.
@@ -35,7 +37,7 @@ from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import create, error_at, ir, op_attribute, replace_op, walk
 from qcc.passes.base import Pass, PassContext
 
-QUANTIZE, DEQUANTIZE = "onnx.QuantizeLinear", "onnx.DequantizeLinear"
+QUANTIZE, DEQUANTIZE, DYNAMIC = "onnx.QuantizeLinear", "onnx.DequantizeLinear", "onnx.DynamicQuantizeLinear"
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ class ConvertOnnxQuantizationPass(Pass):
                 _convert_quantize(op)
         for op in [op for op in walk(module, "torch.operator") if op_attribute(op, "name") == DEQUANTIZE]:
             with op.location, ir.InsertionPoint(op):
+                if (x := _dynamically_quantized(op)) is not None:
+                    _round(op, x)
+                    continue
                 _convert_dequantize(op, _quantized(op, op.operands[0]))
         for op in reversed(list(walk(module))):
             if op.name in _UNUSED and not any(list(r.uses) for r in op.results) and _is_dead(op):
@@ -77,7 +82,21 @@ _UNUSED = ("torch.operator", "torch_c.to_builtin_tensor", "torch_c.from_builtin_
 
 
 def _is_dead(op: Any) -> bool:
-    return op.name != "torch.operator" or op_attribute(op, "name") == "onnx.Constant"
+    return op.name != "torch.operator" or op_attribute(op, "name") in ("onnx.Constant", DYNAMIC)
+
+
+def _dynamically_quantized(op: Any) -> ir.Value | None:
+    """What an `onnx.DynamicQuantizeLinear` read whose three results `op` dequantizes, else None."""
+    maker = op.operands[0].owner
+    if isinstance(maker, ir.Block) or len(op.operands) < 3 or op_attribute(maker.operation, "name") != DYNAMIC:
+        return None
+    return maker.operation.operands[0] if list(maker.operation.results) == list(op.operands) else None
+
+
+def _round(op: Any, x: ir.Value) -> None:
+    kind = _tensor_of(op, x)
+    made = create("qcc.round_dynamic", [_as_builtin(x, kind)], [kind.builtin]).result
+    replace_op(op, [create("torch_c.from_builtin_tensor", [made], [op.results[0].type]).result])
 
 
 def _convert_quantize(op: Any) -> None:

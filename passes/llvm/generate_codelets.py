@@ -38,7 +38,7 @@ class GenerateCodeletsPass(Pass):
             declaration.operation.erase()
 
     def _function(self, symbol: str, codelet: Any) -> None:
-        b = Builder()
+        b = Builder(isa(codelet.isa))
         kind = ir.Type.parse("!llvm.func<void (ptr, i64, i64, ptr)>")
         facts = configuration.ISAS[codelet.isa]
         attributes: dict[str, Any] = {
@@ -59,7 +59,7 @@ class GenerateCodeletsPass(Pass):
         with ir.InsertionPoint(block):
             buffers = [b.load("ptr", Address(table, 8 * i)) for i in range(_buffer_count(codelet))]
             nest = importlib.import_module(f"qcc.passes.llvm.codelets.{codelet.kind}")
-            b.loop(begin, end, 1, lambda task: nest.emit(b, codelet, buffers, task, isa(codelet.isa), scratch))
+            b.loop(begin, end, 1, lambda task: nest.emit(b, codelet, buffers, task, b.instructions, scratch))
             ir.Operation.create("llvm.return")
 
 

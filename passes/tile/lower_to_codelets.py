@@ -33,7 +33,7 @@ from qcc.dialects.codelet import ELEMENT_BYTES, ISAS
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import error_at, ir, op_attribute, to_attribute, walk
 from qcc.passes.base import Pass, PassContext
-from qcc.passes.tile.codelets import computed_weights, elementwise, generic_function, matmul, movement, rows, windows
+from qcc.passes.tile.codelets import computed_weights, dynamic, elementwise, generic_function, matmul, movement, rows, windows
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, element_name, row_major, stored_offset
 from qcc.passes.tile.codelets.program import FUSABLE
@@ -95,6 +95,8 @@ def _lower(module: ir.Module, function: Any, isa: str) -> None:
 FUSING: dict[str, Callable[[Lowering, Any], set[Any]]] = {
     "qcc.conv2d": computed_weights.conv2d,
     "qcc.linear": computed_weights.linear,
+    "qcc.dynamic_linear": dynamic.linear,
+    "qcc.round_dynamic": dynamic.round_dynamic,
     "qcc.matmul": matmul.matmul,
     "qcc.max_pool2d": windows.pool,
     "qcc.avg_pool2d": windows.pool,

@@ -1,7 +1,7 @@
 """Float functions as exact sequences of binary32 operations, which a vectorised codelet can repeat bit for bit.
 
-Rules: every `+ - * /` and `sqrt` on the page is one binary32 operation, rounded half to even, in the order Python evaluates it; no fused
-multiply-add; no flushing of subnormals. A *sum* is `lane_sum`. Polynomials are `horner`. Coefficients stand in
+Rules: every `+ - * /` and `sqrt` on the page is one binary32 operation, rounded half to even, in the order Python evaluates it; a fused
+multiply-add only where `fma` says so; no flushing of subnormals. A *sum* is `lane_sum`. Polynomials are `horner`. Coefficients stand in
 `dialects/approximations.py`. NaN in gives NaN out; the payload and sign of a NaN and the sign of a zero that is summed are not part
 of the meaning.
 """
@@ -24,8 +24,8 @@ ONE, TWO, HALF, SIXTH, SLOPE = F32(1), F32(2), F32(0.5), F32(table.ONE_SIXTH), F
 def lane_sum(x: Array) -> Array:
     """Sum over the last axis: x [..., n] f32 -> [...] f32.
 
-    Lane j of 16 adds x[j], x[16 + j], x[32 + j], ... in this order (missing elements are 0); then lanes 8..15 are added onto 0..7, 4..7
-    onto 0..3, 2..3 onto 0..1, 1 onto 0.
+    Lane j of 64 adds x[j], x[64 + j], x[128 + j], ... in this order (missing elements are 0); then lanes 32..63 are added onto 0..31,
+    16..31 onto 0..15, and so on to 1 onto 0. 64 partial sums are four vectors of 16, whose additions do not wait for each other.
     """
     lanes = table.LANES
     n = x.shape[-1]
@@ -40,11 +40,28 @@ def lane_sum(x: Array) -> Array:
     return total[..., 0]
 
 
+def fma(a: Array, b: Array | np.float32, c: Array | np.float32) -> Array:
+    """a * b + c rounded once to binary32.
+
+    The product is exact in binary64; the sum is rounded to odd there (S. Boldo, G. Melquiond, "Emulation of FMA and correctly rounded
+    sums: proved algorithms using rounding to odd", 2008), so that rounding it again is right.
+    """
+    with np.errstate(all="ignore"):
+        product, addend = np.multiply(a, b, dtype=np.float64), np.asarray(c, np.float64)
+        total = np.asarray(product + addend)
+        part = total - product
+        rest = (product - (total - part)) + (addend - part)
+        bits = total.view(np.int64)
+        inexact = np.isfinite(rest) & (rest != 0) & (bits & 1 == 0)
+        step = np.where((rest > 0) == (total > 0), 1, -1)
+        return np.where(inexact, bits + step, bits).view(np.float64).astype(F32)
+
+
 def horner(coefficients: Sequence[float], x: Array) -> Array:
-    """c[0] * x^n + ... + c[n] as ((c[0] * x + c[1]) * x + c[2]) ..."""
+    """c[0] * x^n + ... + c[n] as fma(fma(c[0], x, c[1]), x, c[2]) ..."""
     p = np.full_like(x, coefficients[0])
     for c in coefficients[1:]:
-        p = p * x + F32(c)
+        p = fma(p, x, F32(c))
     return p
 
 
@@ -63,14 +80,14 @@ def normalize(x: Array, epsilon: float) -> Array:
 
 
 def exp(x: Array) -> Array:
-    """n = rint(x * log2(e)); r = (x - n * ln2_high) - n * ln2_low; (((P(r) * (r * r)) + r) + 1) * 2^(n >> 1) * 2^(n - (n >> 1)).
+    """n = rint(x * log2(e)); r = fma(-n, ln2_low, fma(-n, ln2_high, x)); (fma(P(r), r * r, r) + 1) * 2^n, the last product rounded once.
 
-    x is first cut to [EXP_LEAST, EXP_GREATEST]; below EXP_LEAST the result is 0, so no result is subnormal.
+    x is first cut to [EXP_LEAST, EXP_GREATEST]; below EXP_LEAST the result is 0.
     """
     cut = np.clip(x, F32(table.EXP_LEAST), F32(table.EXP_GREATEST))
     n = np.rint(cut * F32(table.LOG2_E))
-    r = (cut - n * F32(table.LN2_HIGH)) - n * F32(table.LN2_LOW)
-    p = (horner(table.EXP, r) * (r * r) + r) + ONE
+    r = fma(-n, F32(table.LN2_LOW), fma(-n, F32(table.LN2_HIGH), cut))
+    p = fma(horner(table.EXP, r), r * r, r) + ONE
     with np.errstate(invalid="ignore", over="ignore"):
         k = n.astype(np.int32)
         y = p * _power_of_two(k >> 1) * _power_of_two(k - (k >> 1))
@@ -212,6 +229,13 @@ def reciprocal(x: Array) -> Array:
     return ONE / x
 
 
+def round_bf16(x: Array) -> Array:
+    """The nearest bfloat16, half to even, as binary32: the upper 16 bits, rounded. NaN stays."""
+    bits = x.view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) & np.uint32(0xFFFF0000)
+    return np.where(np.isnan(x), x, rounded.view(F32))
+
+
 # `kind` of qcc.unary -> meaning; those with `alpha` take it as a second argument.
 UNARY: dict[str, Callable[..., Array]] = {
     "gelu": gelu,
@@ -237,6 +261,7 @@ UNARY: dict[str, Callable[..., Array]] = {
     "floor": np.floor,
     "ceil": np.ceil,
     "round": np.rint,
+    "round_bf16": round_bf16,
     "sin": sin,
     "cos": cos,
     "round_e4m3": lambda x: np.clip(x, F32(-448), F32(448)).astype(ml_dtypes.float8_e4m3fn).astype(F32),

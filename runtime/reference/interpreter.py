@@ -323,6 +323,20 @@ def _avg_pool2d(op: Any, x: Array) -> Array:
     )
 
 
+def _dynamic_linear(op: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
+    return meaning.dynamic_linear(x, _integers(op, op.operands[1], w), bias, scales=_affine(op, op.operands[1]).scales)
+
+
+def _softmax(op: Any, x: Array) -> Array:
+    axis = op_attribute(op, "axis")
+    if not _has(op, "table"):
+        return meaning.softmax(x, axis=axis)
+    table, multiplier = op_attribute(op, "table"), op_attribute(op, "multiplier").reshape(-1)[0]
+    y = _affine(op, op.results[0])
+    zero_point = _zero_point(op, op.results[0])
+    return meaning.softmax_quantized(x, axis=axis, table=table, multiplier=multiplier, zero_point=zero_point, qmin=y.qmin, qmax=y.qmax)
+
+
 def _pad(op: Any, x: Array) -> Array:
     kind = _tensor(op.results[0])
     a = element_types.affine(kind)
@@ -365,7 +379,9 @@ HANDLERS: dict[str, Callable[..., Array]] = {
     "qcc.max_pool2d": _plain(meaning.max_pool2d, "kernel", "strides", "padding", "dilations"),
     "qcc.avg_pool2d": _avg_pool2d,
     "qcc.reduce": _plain(meaning.reduce, "kind", "axes", "keepdims"),
-    "qcc.softmax": _plain(meaning.softmax, "axis"),
+    "qcc.softmax": _softmax,
+    "qcc.round_dynamic": _plain(meaning.round_dynamic),
+    "qcc.dynamic_linear": _dynamic_linear,
     "qcc.layer_norm": _plain(meaning.layer_norm, "axes", "epsilon"),
     "qcc.attention": _plain(meaning.attention, "scale", "causal"),
     "qcc.embedding": _plain(meaning.embedding),

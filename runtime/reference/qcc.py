@@ -355,6 +355,41 @@ def softmax(x: Array, *, axis: int) -> Array:
     return np.moveaxis(float_ops.softmax(np.moveaxis(x, axis, -1)), -1, axis)
 
 
+def softmax_quantized(x: Array, *, axis: int, table: Array, multiplier: np.float32, zero_point: Array, qmin: int, qmax: int) -> Array:
+    """e = table[max - x] along `axis`; clamp(rint(f32(e) * (multiplier / f32(sum(e)))) + zero_point, qmin, qmax); x stored integers."""
+    wide = x.astype(np.int64)
+    e = table.reshape(-1).astype(np.int64)[wide.max(axis=axis, keepdims=True) - wide]
+    factor = F32(multiplier) / e.sum(axis=axis, keepdims=True).astype(F32)
+    return np.clip(np.rint(e.astype(F32) * factor).astype(np.int64) + zero_point, qmin, qmax)
+
+
+def dynamic_parameters(x: Array) -> tuple[np.float32, int]:
+    """(scale, zero point) of u8 levels from min(0, min x) to max(0, max x): ONNX DynamicQuantizeLinear; a range of 0 has scale 1."""
+    low, high = np.minimum(F32(0), x.min(initial=0)), np.maximum(F32(0), x.max(initial=0))
+    scale = F32((high - low) / F32(255))
+    scale = F32(1) if scale == 0 else scale
+    return scale, int(np.clip(np.rint(-low / scale), 0, 255))
+
+
+def _dynamic_levels(x: Array, scale: np.float32, zero: int) -> Array:
+    """clamp(rint(x / scale) + zero, 0, 255) - zero, i64."""
+    return np.clip(np.rint(x / scale).astype(np.int64) + zero, 0, 255) - zero
+
+
+def round_dynamic(x: Array) -> Array:
+    """x on 256 levels from its least to its greatest element and 0; see `dynamic_parameters`."""
+    scale, zero = dynamic_parameters(x)
+    return _dynamic_levels(x, scale, zero).astype(F32) * scale
+
+
+def dynamic_linear(x: Array, w: Array, bias: Array | None = None, *, scales: Array) -> Array:
+    """f32(sum (q - zero) * w) * (scale * scales) + bias; x [..., in] f32, w [out, in] integers, `scales` [1] or [out] f32."""
+    scale, zero = dynamic_parameters(x)
+    acc = _dynamic_levels(x, scale, zero) @ w.astype(np.int64).T
+    y = acc.astype(F32) * (scale * scales.astype(F32))
+    return y if bias is None else y + bias
+
+
 def layer_norm(x: Array, gamma: Array, beta: Array, *, axes: int, epsilon: float) -> Array:
     """Normalisation over the last `axes` axes, then * gamma + beta; the exact order is in `float_ops.normalize`."""
     rows = x.reshape(*x.shape[: x.ndim - axes], -1)

@@ -46,6 +46,47 @@ def test_softmax(isa: str, shape: Any, axis: int) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    ("shape", "axis", "bits", "signed"),
+    [
+        ((3, 40), 1, (8, 8), (False, False)),
+        ((2, 7, 3), 1, (8, 8), (True, False)),
+        ((5, 128), 1, (8, 8), (False, True)),
+        ((4, 197), 1, (7, 8), (True, True)),
+        ((2, 3, 64), 2, (4, 5), (False, True)),
+        ((3, 1), 1, (8, 8), (False, False)),
+    ],
+)
+def test_softmax_of_stored_integers(isa: str, shape: Any, axis: int, bits: Any, signed: Any) -> None:
+    rng = np.random.default_rng(11)
+    t = Text()
+    x = t.argument(_tensor(shape, quantized(bits[0], signed[0], 0.08, 3)))
+    table = np.rint(np.exp(-0.08 * np.arange(1 << bits[0])) * 32767).astype(int).tolist()
+    attributes = f"axis = {axis} : i64, multiplier = dense<200.0> : tensor<1xf32>, table = dense<{table}> : tensor<{1 << bits[0]}xi16>"
+    y = t.op("qcc.softmax", [x], _tensor(shape, quantized(bits[1], signed[1], 0.005, -5 if signed[1] else 2)), attributes)
+    check(t.module(y), [_stored(rng, shape, bits[0], signed[0])], isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    ("shape", "out", "scale"), [((3, 40), 5, 1.0), ((2, 70, 33), 48, 30.0), ((1, 4), 1, 0.0), ((5, 16), 20, 1e-3), ((130, 300), 17, 2.0)]
+)
+@pytest.mark.parametrize("signed", [True, False])
+def test_dynamic_linear(isa: str, shape: Any, out: int, scale: float, signed: bool) -> None:
+    """Quantized by the range of x, multiplied in integers, with a zero point of the weights where they are unsigned."""
+    rng = np.random.default_rng(12)
+    t = Text()
+    x = t.argument(_tensor(shape, "f32"))
+    kind = "!quant.uniform<i8:f32:0, {" + ",".join(f"{s:.6f}" for s in rng.uniform(0.01, 0.1, out)) + "}>"
+    w = t.constant(_stored(rng, (out, shape[-1]), 8, signed), _tensor([out, shape[-1]], kind if signed else quantized(8, False, 0.03, 77)))
+    bias = t.constant(rng.standard_normal(out).astype(np.float32), _tensor([out], "f32"))
+    y = t.op("qcc.dynamic_linear", [x, w, bias], _tensor([*shape[:-1], out], "f32"))
+    y = t.op("qcc.clamp", [y], _tensor([*shape[:-1], out], "f32"), "min = -2.0 : f64, max = 9.0 : f64")
+    z = t.op("qcc.round_dynamic", [x], _tensor(shape, "f32"))
+    check(t.module(y, z), [(rng.standard_normal(shape) * scale + scale).astype(np.float32)], isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(("shape", "axes"), [((3, 40), 1), ((2, 5, 33), 1), ((2, 3, 4, 5), 2), ((2, 8), 1)])
 def test_layer_norm(isa: str, shape: Any, axes: int) -> None:
     rng = np.random.default_rng(4)
@@ -199,3 +240,13 @@ def test_dequantized_constant(isa: str) -> None:
     check(
         t.module(t.op("qcc.linear", [x, w], _tensor([3, 3], "f32"))), [rng.standard_normal((3, 20)).astype(np.float32)], isa, tolerance=1e-5
     )
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_softmax_of_nan_and_infinity(isa: str) -> None:
+    """One NaN, or two infinities, make the whole row NaN; -infinity is a weight of 0."""
+    x = np.random.default_rng(13).standard_normal((5, 150)).astype(np.float32)
+    x[0, 70], x[1, 149], x[2, 3], x[3, 5:9] = np.nan, np.nan, np.inf, -np.inf
+    t = Text()
+    a = t.argument(_tensor(x.shape, "f32"))
+    check(t.module(t.op("qcc.softmax", [a], _tensor(x.shape, "f32"), "axis = 1 : i64")), [x], isa)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import ml_dtypes
 import numpy as np
 import pytest
 from scipy import special
@@ -51,6 +52,7 @@ EXPECTED: dict[str, tuple[Function, float, float]] = {
     "round": (np.rint, 0, 0),
     "round_e4m3": (lambda x: small_float(x, 3, -6, 448.0, 448.0), 0, 0),
     "round_e5m2": (lambda x: small_float(x, 2, -14, 57344.0, np.inf), 0, 0),
+    "round_bf16": (lambda x: x.astype(ml_dtypes.bfloat16).astype(np.float64), 0, 0),
 }
 
 
@@ -103,13 +105,13 @@ def test_alpha() -> None:
     np.testing.assert_allclose(meaning.unary(x, kind="elu", alpha=3.0), [3 * np.expm1(-2), 2], rtol=1e-6)
 
 
-@pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 31, 32, 100, 1000])
+@pytest.mark.parametrize("n", [1, 2, 15, 16, 63, 64, 65, 127, 128, 1000])
 def test_lane_sum_adds_in_the_stated_order(n: int) -> None:
     x = (np.random.default_rng(n).standard_normal(n) * 1e3).astype(np.float32)
-    lanes = [np.float32(0)] * 16
+    lanes = [np.float32(0)] * 64
     for i, value in enumerate(x):
-        lanes[i % 16] = np.float32(lanes[i % 16] + value)
-    for half in (8, 4, 2, 1):
+        lanes[i % 64] = np.float32(lanes[i % 64] + value)
+    for half in (32, 16, 8, 4, 2, 1):
         lanes = [np.float32(lanes[j] + lanes[j + half]) for j in range(half)]
     assert float_ops.lane_sum(x) == lanes[0]
     assert np.array_equal(float_ops.lane_sum(np.stack([x, -x])), np.array([lanes[0], -lanes[0]]))

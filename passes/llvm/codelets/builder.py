@@ -30,9 +30,10 @@ class Address:
 
 
 class Builder:
-    """Appends operations at the current insertion point."""
+    """Appends operations at the current insertion point. `instructions` is the module of the instruction set, where there is one."""
 
-    def __init__(self) -> None:
+    def __init__(self, instructions: Any = None) -> None:
+        self.instructions = instructions
         self._types: dict[str, ir.Type] = {}
         self._constants: list[dict[tuple[str, Any], Value]] = [{}]
         self._no_overflow = ir.Attribute.parse("#llvm.overflow<none>")
@@ -51,8 +52,8 @@ class Builder:
         made = ir.Operation.create(name, results=kinds, operands=list(operands), attributes=attributes)
         return made.results[0] if result else None
 
-    def call(self, intrinsic: str, operands: Sequence[Value], result: str) -> Value:
-        """An LLVM intrinsic by name."""
+    def call(self, intrinsic: str, operands: Sequence[Value], result: str | None) -> Value:
+        """An LLVM intrinsic by name; None for one without a result."""
         count = len(operands)
         return self.op(
             "llvm.call_intrinsic",
@@ -166,9 +167,14 @@ class Builder:
         return self.op("llvm.icmp", [self.index(a), self.index(b)], "i1", predicate=ir.IntegerAttr.get(self.type("i64"), 0))
 
     def less(self, a: Index, b: Index) -> Value:
+        """a < b, signed."""
         if isinstance(a, int) and isinstance(b, int):
             return a < b
-        return self.op("llvm.icmp", [self.index(a), self.index(b)], "i1", predicate=ir.IntegerAttr.get(self.type("i64"), 2))
+        return self.op("llvm.icmp", [self.index(a), self.index(b)], "i1", predicate=self.integer(_INTEGER_PREDICATES["slt"], "i64"))
+
+    def integer(self, value: int, kind: str) -> ir.Attribute:
+        """An integer attribute."""
+        return ir.IntegerAttr.get(self.type(kind), value)
 
     def _inside(self, block: ir.Block) -> Any:
         builder = self
@@ -215,10 +221,10 @@ class Builder:
     def store(self, value: Value, address: Address) -> None:
         self.op("llvm.store", [value, self.pointer(address)], alignment=ir.IntegerAttr.get(self.type("i64"), 1))
 
-    def prefetch(self, address: Address) -> None:
-        """Bring the line at `address` to the second-level cache; does nothing where there is no memory."""
-        hints = {"rw": 0, "hint": 2, "cache": 1}  # read, L2, data
-        self.op("llvm.intr.prefetch", [self.pointer(address)], **{k: ir.IntegerAttr.get(self.type("i32"), v) for k, v in hints.items()})
+    def prefetch(self, address: Address, *, level: int = 2) -> None:
+        """Bring the line at `address` to the cache of `level` 1 or 2; does nothing where there is no memory."""
+        hints = {"rw": 0, "hint": 4 - level, "cache": 1}  # read, L1 is 3 and L2 is 2, data
+        self.op("llvm.intr.prefetch", [self.pointer(address)], **{k: self.integer(v, "i32") for k, v in hints.items()})
 
     def gather(self, base: Value, index: Value, element: str) -> Value:
         """base[index] for every lane of an i32 or i64 index vector."""
@@ -251,6 +257,13 @@ class Builder:
         """Lanes of a then b, by number."""
         element = ir.VectorType(a.type).element_type
         return self.op("llvm.shufflevector", [a, b], f"{len(lanes)}x{element}", mask=ir.DenseI32ArrayAttr.get(list(lanes)))
+
+    def joined(self, parts: Sequence[Value]) -> Value:
+        """The lanes of all `parts` (a power of two of them, of equal type) in order."""
+        while len(parts) > 1:
+            lanes = list(range(2 * lanes_of(parts[0])))
+            parts = [self.shuffle(a, b, lanes) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
 
     def extract(self, vector: Value, lane: int) -> Value:
         return self.op("llvm.extractelement", [vector, self.constant(lane, "i64")], str(ir.VectorType(vector.type).element_type))

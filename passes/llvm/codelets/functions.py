@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 
 from qcc.dialects import approximations as table
-from qcc.passes.llvm.codelets.builder import Builder, Value
-from qcc.passes.llvm.codelets.lanes import Lanes, horner
+from qcc.passes.llvm.codelets.builder import Builder, Value, lanes_of
+from qcc.passes.llvm.codelets.lanes import Lanes, fma, horner
 
 INFINITY, NAN = math.inf, math.nan
 
@@ -19,14 +19,20 @@ def unary(b: Builder, kind: str, value: Value, alpha: Value | None) -> Value:
 
 
 def exp(x: Lanes) -> Lanes:
-    cut = x.maximum(table.EXP_LEAST).minimum(table.EXP_GREATEST)
+    cut = x.minimum(table.EXP_GREATEST)  # below EXP_LEAST any y will do
     n = (cut * table.LOG2_E).rint()
-    r = (cut - n * table.LN2_HIGH) - n * table.LN2_LOW
-    p = (horner(table.EXP, r) * (r * r) + r) + 1.0
+    r = fma(-n, table.LN2_LOW, fma(-n, table.LN2_HIGH, cut))
+    p = fma(horner(table.EXP, r), r * r, r) + 1.0
+    return Lanes(x.b, x.b.like(0.0, x.value)).where(x.compare("olt", table.EXP_LEAST), _times_power_of_two(p, n))
+
+
+def _times_power_of_two(p: Lanes, n: Lanes) -> Lanes:
+    """p * 2^n with one rounding, n whole."""
+    scale = getattr(p.b.instructions, "scale_by_power", None)
+    if scale is not None and (lanes_of(p.value) in (4, 8) or lanes_of(p.value) % 16 == 0):
+        return Lanes(p.b, scale(p.b, p.value, n.value))
     k = n.to_int()
-    y = p * _power_of_two(k >> 1) * _power_of_two(k - (k >> 1))
-    zero = x * 0.0  # NaN where x is NaN; not used elsewhere
-    return Lanes(x.b, x.b.like(0.0, x.value)).where(x.compare("olt", table.EXP_LEAST), y.where(x.compare("ord", 0.0), zero))
+    return p * _power_of_two(k >> 1) * _power_of_two(k - (k >> 1))
 
 
 def _power_of_two(k: Lanes) -> Lanes:
@@ -155,6 +161,12 @@ def _constant(x: Lanes, value: float) -> Lanes:
     return Lanes(x.b, x.b.like(value, x.value))
 
 
+def round_bf16(x: Lanes) -> Lanes:
+    bits = x.bits("i32")
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000
+    return x.where(x.compare("uno", 0.0), rounded.bits("f32"))
+
+
 UNARY: dict[str, Callable[..., Lanes]] = {
     "gelu": gelu,
     "gelu_tanh": gelu_tanh,
@@ -179,6 +191,7 @@ UNARY: dict[str, Callable[..., Lanes]] = {
     "floor": lambda x: x.intrinsic("floor"),
     "ceil": lambda x: x.intrinsic("ceil"),
     "round": Lanes.rint,
+    "round_bf16": round_bf16,
     "sin": sin,
     "cos": cos,
     "round_e4m3": lambda x: round_float(x, mantissa=3, least=-6, greatest=448.0, beyond=448.0),

@@ -115,9 +115,15 @@ class Lanes:
         return Lanes(self.b, self.b.op("llvm.bitcast", [self.value], f"{lanes}x{element}" if lanes else element))
 
 
+def fma(a: Lanes, b: Any, c: Any) -> Lanes:
+    """a * b + c, rounded once."""
+    values = [a.value, a._other(b), a._other(c)]
+    return Lanes(a.b, a.b.op("llvm.intr.fma", values, kind_of(a.value)))
+
+
 def horner(coefficients: Sequence[float], x: Lanes) -> Lanes:
-    """c[0] * x^n + ... + c[n] as ((c[0] * x + c[1]) * x + c[2]) ..."""
-    p: Any = coefficients[0]
+    """c[0] * x^n + ... + c[n] as fma(fma(c[0], x, c[1]), x, c[2]) ..."""
+    p = Lanes(x.b, x.b.like(coefficients[0], x.value))
     for c in coefficients[1:]:
-        p = p * x + c
+        p = fma(p, x, c)
     return p

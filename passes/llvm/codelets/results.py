@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qcc.dialects.codelet import ELEMENT_BYTES
+from qcc.dialects.codelet import ELEMENT_BYTES, ISAS
 from qcc.passes.llvm.codelets.access import bytes_of, store
 from qcc.passes.llvm.codelets.builder import Builder, Index, Value
 from qcc.passes.llvm.codelets.byte_stores import ByteStores
@@ -23,7 +23,8 @@ class Results:
         self.bases = [b.at(buffers[o.buffer], bytes_of(o, place, b)) for o in codelet.operands]
         self.y = b.at(buffers[codelet.y.buffer], bytes_of(codelet.y, place, b))
         packs = codelet.y.strides[-1] == 1 and self.steps.packs(codelet.steps, codelet.y.element)
-        self.bytes = ByteStores(b, self.steps, codelet.steps) if packs else None
+        self.bytes = ByteStores(b, self.steps, codelet.steps, ISAS[codelet.isa].lanes) if packs else None
+        self.held: list[tuple[Value, Any, Any]] = []  # with their arguments and addresses
 
     def put(self, step: Sequence[int], value: Value) -> None:
         """The accumulators `value` of consecutive channels from place + step on."""
@@ -37,13 +38,23 @@ class Results:
         address = self.y + _static(c.y, step)
         if self.bytes:
             self.bytes.put(value, fetch, address)
-        else:
-            store(self.b, c.y.element, address, c.y.strides[-1], self.steps.run(c.steps, value, fetch))
+            return
+        self.held.append((value, fetch, address))
+        if len(self.held) == self.steps.together(c.steps):
+            self._store()
+
+    def _store(self) -> None:
+        c, (values, fetches, addresses) = self.codelet, zip(*self.held, strict=True)
+        for address, value in zip(addresses, self.steps.run_together(c.steps, values, fetches), strict=True):
+            store(self.b, c.y.element, address, c.y.strides[-1], value)
+        self.held = []
 
     def end(self) -> None:
         """Store what has been held back."""
         if self.bytes:
             self.bytes.flush()
+        if self.held:
+            self._store()
 
 
 def _static(operand: Any, step: Sequence[int]) -> int:

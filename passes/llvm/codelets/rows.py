@@ -70,7 +70,7 @@ class _Row:
     def _softmax(self, x: Address) -> Value:
         """exp(x - max) into scratch; 1 / its sum."""
         b = self.b
-        greatest = self._extreme(x, "max")
+        greatest = self._extreme(x, "max", strict=False)  # a NaN comes back by its exponential, and from there into every quotient
 
         def exponential(i: Index, lanes: int) -> Value:
             value = load(b, "f32", b.at(x, b.mul(i, 4)), 1, lanes)
@@ -126,8 +126,8 @@ class _Row:
             found = b.shuffle(found, wide, [LANES + i if first <= i < first + count else i for i in range(LANES)])
         return found
 
-    def _extreme(self, x: Address, op: str) -> Value:
-        """Greatest or least element; NaN if there is one."""
+    def _extreme(self, x: Address, op: str, *, strict: bool = True) -> Value:
+        """Greatest or least element; NaN if there is one, or, if not `strict`, without looking at NaN."""
         b = self.b
         name, fill = ("maximum", -math.inf) if op == "max" else ("minimum", math.inf)
 
@@ -135,6 +135,8 @@ class _Row:
             return load(b, "f32", b.at(x, b.mul(i, 4)), 1, lanes)
 
         def better(a: Value, c: Value) -> Value:
+            if not strict:
+                return b.select(b.compare("ogt" if op == "max" else "olt", c, a), c, a)
             return b.call(f"llvm.{name}.v{lanes_of(a)}f32", [a, c], f"{lanes_of(a)}xf32")
 
         found = b.loop(0, self.whole, LANES, lambda i, acc: [better(acc, read(i, LANES))], [b.constant(fill, f"{LANES}xf32")])[0]

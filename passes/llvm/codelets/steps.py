@@ -22,6 +22,9 @@ Fetching = Callable[[int, str, int], Value]
 ROUNDED = {"requantize": 1, "add_quantized": 5, "mul_quantized": 4, "quantize": 1, "round_to": 0}
 
 
+TOGETHER = 4
+
+
 class Steps:
     """Runs step programs. `fetch(arg, element, lanes)` gives an argument of a step as a vector."""
 
@@ -37,6 +40,23 @@ class Steps:
                 value = self._round(value, argument, ROUNDED[step.op])
         return value
 
+    @staticmethod
+    def together(steps: Sequence[Step]) -> int:
+        """How many vectors should go through the program side by side: a float function is one long chain, a scheduler's window short."""
+        return TOGETHER if any(step.op == "unary" for step in steps) else 1
+
+    def run_together(self, steps: Sequence[Step], values: Sequence[Value], fetches: Sequence[Fetching]) -> list[Value]:
+        """As `run` on every value, step by step; a float function acts on four vectors of one length at once."""
+        b, made = self.b, list(values)
+        for step in steps:
+            lanes = lanes_of(made[0])
+            if step.op != "unary" or step.args or len(made) != TOGETHER or any(lanes_of(v) != lanes for v in made):
+                made = [self.run([step], v, fetch) for v, fetch in zip(made, fetches, strict=True)]
+                continue
+            wide = functions.unary(b, step.kind, b.joined(made), None)
+            made = [b.shuffle(wide, wide, list(range(i * lanes, (i + 1) * lanes))) for i in range(TOGETHER)]
+        return made
+
     def packs(self, steps: Sequence[Step], element: str) -> bool:
         """Whether `run_packed` can run the program: it ends in rounding, with the same bounds everywhere, to bytes."""
         if not steps or element != "u8" or steps[-1].op not in ROUNDED or not hasattr(self.instructions, "pack_bytes"):
@@ -45,18 +65,18 @@ class Steps:
         return all(arg >= 0 for arg in steps[-1].args[first : first + 3])
 
     def run_packed(self, steps: Sequence[Step], values: Sequence[Value], fetches: Sequence[Fetching]) -> Value:
-        """As `run` on four vectors of 16 lanes, as 64 bytes: four of values[0], of values[1], [2], [3], then the next four of values[0] ...
+        """As `run` on four whole vectors, as bytes: four of values[0], of values[1], [2], [3], then the next four of values[0] ...
 
         Rounding to bytes saturates, so that the bounds cost one operation for all four.
         """
         b, last = self.b, steps[-1]
         first, rounded = ROUNDED[last.op], []
-        for value, fetch in zip(values, fetches, strict=True):
-            real = getattr(self, f"_{last.op}")(last, self.run(steps[:-1], value, fetch), _arguments(last, fetch, lanes_of(value)))
+        for value, fetch in zip(self.run_together(steps[:-1], values, fetches), fetches, strict=True):
+            real = getattr(self, f"_{last.op}")(last, value, _arguments(last, fetch, lanes_of(value)))
             if not last.bounds:
                 real = self._bounded(real, _arguments(last, fetch, lanes_of(value)), first)
             rounded.append(self.instructions.to_integer(b, real))
-        argument = _arguments(last, fetches[0], 16)
+        argument = _arguments(last, fetches[0], lanes_of(values[0]))
         zero = b.extract(argument(first + 2, "i32"), 0)
         if last.bounds == "byte":
             return self.instructions.pack_bytes(b, rounded, zero)
@@ -148,9 +168,29 @@ class Steps:
         """f32(acc) * multiplier."""
         return self.b.binary("fmul", self._to_float(v), arg(0, "f32"))
 
+    def _centre(self, step: Step, v: Value, arg: Any) -> Value:
+        """v - args[0] * args[1] of i32: the zero point of x, known while running, times the sums of the weights."""
+        b = self.b
+        return b.binary("sub", v, b.binary("mul", arg(0, "i32"), arg(1, "i32")))
+
+    def _scale_product(self, step: Step, v: Value, arg: Any) -> Value:
+        """f32(acc) * (args[0] * args[1])."""
+        b = self.b
+        return b.binary("fmul", self._to_float(v), b.binary("fmul", arg(0, "f32"), arg(1, "f32")))
+
     def _quantize(self, step: Step, v: Value, arg: Any) -> Value:
-        """args: scale, then the bounds. NaN gives low."""
-        return self.b.binary("fdiv", v, arg(0, "f32"))
+        """args: scale, then the bounds. NaN gives low.
+
+        kind "reciprocal": three more, 1 / scale and the least and greatest value to divide; the quotient is corrected by its remainder
+        (P. Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", 1990) and rounds as a division would.
+        """
+        b, scale = self.b, arg(0, "f32")
+        if step.kind != "reciprocal":
+            return b.binary("fdiv", v, scale)
+        reciprocal, v, kind = arg(4, "f32"), self._bounded(v, arg, 5), kind_of(v)
+        near = b.binary("fmul", v, reciprocal)
+        rest = b.op("llvm.intr.fma", [b.op("llvm.fneg", [near], kind), scale, v], kind)
+        return b.op("llvm.intr.fma", [rest, reciprocal, near], kind)
 
     def _round_to(self, step: Step, v: Value, arg: Any) -> Value:
         """args: the bounds. NaN gives low."""

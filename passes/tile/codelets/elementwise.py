@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from qcc.dialects import element_types, integer_values
-from qcc.dialects.codelet import Map, Step
-from qcc.dialects.mlir import ir
+from qcc.dialects.codelet import ISAS, Map, Step
+from qcc.dialects.mlir import ir, op_attribute
 from qcc.passes.tile.codelets.lowering import Lowering
-from qcc.passes.tile.codelets.place import Place
+from qcc.passes.tile.codelets.place import SLACK_BYTES, Place
 from qcc.passes.tile.codelets.program import FUSABLE, Program
 from qcc.passes.values import shape_of, used_once
 
@@ -31,7 +32,7 @@ def lower(lowering: Lowering, op: Any) -> set[Any]:
     program.append(op, value)
     absorbed = absorb(lowering, program, result)
     last = absorbed[-1].results[0] if absorbed else result
-    source = lowering.place(value).broadcast(shape_of(result))
+    source = lowering.place(value, narrow=True).broadcast(shape_of(result))
     run(lowering, program, source, lowering.result(last), lowering.halo_word(last))
     return {op, *absorbed}
 
@@ -58,6 +59,8 @@ def absorb(lowering: Lowering, program: Program, value: Any) -> list[Any]:
     chain: list[Any] = []
     while used_once(value):
         user = next(iter(value.uses)).owner.operation
+        if user.name == "qcc.lut" and ISAS[lowering.isa].byte_lanes and not _goes_on(user):
+            break  # a pass over bytes that were just written takes less time than a look-up in words behind the product
         if user.name not in FUSABLE or shape_of(user.results[0]) != shape_of(value):
             break
         if value not in list(user.operands)[: 2 if _binary(user) else 1]:
@@ -68,6 +71,12 @@ def absorb(lowering: Lowering, program: Program, value: Any) -> list[Any]:
         chain.append(user)
         value = user.results[0]
     return chain
+
+
+def _goes_on(lut: Any) -> bool:
+    """Whether element-wise operations behind a table are fused with it."""
+    value = lut.results[0]
+    return used_once(value) and next(iter(value.uses)).owner.operation.name in FUSABLE
 
 
 def _binary(op: Any) -> bool:
@@ -119,6 +128,16 @@ def convert(lowering: Lowering, source: Place, element: str, offset: int) -> Pla
     y = lowering.temporary(element, source.shape)
     copy(lowering, source, y, offset)
     return y
+
+
+def widened(lowering: Lowering, source: Place) -> Place:
+    """`source` (u8) with the same strides, offset and border in s16: its whole buffer, border included, is converted once."""
+    if source.buffer not in lowering.widened:
+        made = source.buffer.owner
+        size = op_attribute(made, "size_bytes") - (SLACK_BYTES if op_attribute(made, "space") == "arena" else 0)
+        flat = Place(source.buffer, source.element, (size,), (1,))
+        lowering.widened[source.buffer] = convert(lowering, flat, "s16", 0).buffer
+    return replace(source, buffer=lowering.widened[source.buffer], element="s16")
 
 
 def _order(places: Sequence[Place]) -> list[int]:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects import integer_values
-from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Contraction, Operand
+from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Contraction, Listed, Operand
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import error_at, ir, op_attribute
-from qcc.passes.tile.codelets import elementwise, packing, windows, winograd
+from qcc.passes.tile.codelets import byte_pairs, elementwise, packing, tile_products, windows, winograd
 from qcc.passes.tile.codelets.border import read_border
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, stored_offset
@@ -52,7 +52,8 @@ def conv2d(lowering: Lowering, op: Any) -> set[Any]:
     program = Program(lowering)
     absorbed = elementwise.absorb(lowering, program, result)
     y, word = lowering.result(last_of(op, absorbed)), lowering.halo_word(last_of(op, absorbed))
-    chosen = winograd.plan(lowering, op, place, values)
+    on_tiles = ISAS[lowering.isa].tiles and place.element in ("u8", "bf16")
+    chosen = None if on_tiles else winograd.plan(lowering, op, place, values)
     if chosen is not None:
         bias = _folded_bias(op, values.reshape(1, out, 1, -1), _bias(lowering, op, 1))
         flat = None if bias is None else _bias_container(bias.reshape(-1), chosen.compute)
@@ -100,16 +101,23 @@ def _depthwise(lowering: Lowering, op: Any, place: Place) -> set[Any]:
 
 
 def _accumulator_bits(op: Any) -> int:
-    return ir.IntegerType(ir.RankedTensorType(op.results[0].type).element_type).width
+    element = ir.RankedTensorType(op.results[0].type).element_type
+    return ir.IntegerType(element).width if isinstance(element, ir.IntegerType) else 32  # a dynamic_linear keeps its sums to itself
 
 
 def linear(lowering: Lowering, op: Any) -> set[Any]:
     """Rows of x are the pixels of image rows."""
-    x, w = op.operands[0], op.operands[1]
-    out, inside = shape_of(w)
     program = Program(lowering)
     absorbed = elementwise.absorb(lowering, program, op.results[0])
-    place, y = rows_contiguous(lowering, lowering.place(x)), lowering.result(last_of(op, absorbed))
+    contract_rows(lowering, op, lowering.place(op.operands[0], narrow=True), _bias(lowering, op, 1), program, absorbed)
+    return {op, *absorbed}
+
+
+def contract_rows(lowering: Lowering, op: Any, place: Place, bias: np.ndarray | None, program: Program, absorbed: Sequence[Any]) -> None:
+    """The linear layer `op` with x at `place` and constant weights, its sums starting at `bias` [1, out]."""
+    w = op.operands[1]
+    out, inside = shape_of(w)
+    place, y = rows_contiguous(lowering, place), lowering.result(last_of(op, absorbed))
     sizes, strides = row_space(lowering, [place, *program.operands, y], 3)
     if strides is None:  # too many dimensions: give every operand the same plain order
         place, program.operands[:] = _copied(lowering, place), [_copied(lowering, p) for p in program.operands]
@@ -118,10 +126,9 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
     n, h, rows = sizes
     (sn, sh, sr, _), *others = strides
     reading = Reading(place, (sn, 0, sh, sr, 0), (1, 1), (0, 0), inside)
-    weights = Weights(integers(lowering, op, w).reshape(1, out, 1, inside), _bias(lowering, op, 1))
+    weights = Weights(integers(lowering, op, w).reshape(1, out, 1, inside), bias)
     spread = [(a, 0, b, c, last) for a, b, c, last in others]
     _constant_weights(lowering, op, reading, weights, (n, 1, h, rows, out), program, y, spread)
-    return {op, *absorbed}
 
 
 def last_of(op: Any, absorbed: Sequence[Any]) -> Any:
@@ -175,7 +182,7 @@ def integers(lowering: Lowering, op: Any, w: Any) -> np.ndarray:
 
 def _image(lowering: Lowering, op: Any, x: Any) -> Place:
     """x channels-last with the border the convolution reads; copied where it does not lie so."""
-    place, border = lowering.place(x), read_border(op)
+    place, border = lowering.place(x, narrow=True), read_border(op)
     deep_enough = all(have >= need for have, need in zip(place.halo, border, strict=True))
     readable = place.strides[1] == 1 or place.shape[1] == 1
     if deep_enough and readable and not _outside(place):
@@ -204,21 +211,54 @@ def _constant_weights(
     """Pack, choose a tile, call; `spread` are the strides of the program's operands and of y over (n, g, h, w, c)."""
     compute, element, packed, zero = _compute(lowering, op, weights.values, reading.place)
     _, channels, taps, run = packed.shape
+    bias = _folded_bias(op, weights.values, weights.bias)
+    on_tiles = {("dot4_u8s8", "u8"): "tile_u8s8", ("lane_f32", "bf16"): "tile_bf16"}.get((compute, reading.place.element))
+    if on_tiles and element in ("s8", "bf16"):
+        start = None if bias is None else _bias_container(bias, compute)
+        if tile_products.constant_weights(lowering, on_tiles, packed, start, zero, reading, sizes, program, y, spread, halo_word):
+            return
     facts = ISAS[lowering.isa]
-    depth = 4 if compute == "dot4_u8s8" else 1
-    steps = taps * -(-run // depth)
+    depth = DEPTHS.get(compute, 1)
+    steps, table = taps * -(-run // depth), None
+    if compute == "dot2_s16":
+        if (table := _listed(lowering, op, packed, reading, sizes)) is not None:
+            compute, element, steps = "pairs_u8s8", "s8", math.ceil(taps * -(-run // 4) * table.instructions / 3)
+        else:
+            reading = replace(reading, place=elementwise.widened(lowering, reading.place))
     tile = choose_tile(lowering.isa, compute, sizes[2], sizes[3], channels, steps, one_row=False, summed=zero is not None)
     block = packing.block_stride(taps=taps, run=run, lanes=facts.lanes, depth=depth, vectors=tile[2])
-    flat, group_stride = packing.pack(packed, lanes=facts.lanes, depth=depth, vectors=tile[2])
-    bias = _folded_bias(op, weights.values, weights.bias)
+    if table is not None:
+        flat, group_stride = table.weights, 0
+    else:
+        stored = packed.astype(np.int8 if element == "s8" else np.int16) if compute == "dot2_s16" else packed
+        flat, group_stride = packing.pack(stored, lanes=facts.lanes, depth=depth, vectors=tile[2])
     width = tile[2] * facts.lanes
     bias_place = (
         None if bias is None else lowering.weights(packing.pad_channels(_bias_container(bias, compute), width), _bias_element(compute))
     )
     zero_place = None if zero is None else lowering.weights(packing.pad_channels(zero.astype(np.int32), width), "i32")
-    w_place = lowering.weights(flat, element)
-    contracting = Contracting(compute, sizes, reading, w_place, (0, group_stride, 0, 0, block), bias_place, zero_place, tile)
+    w_place = lowering.weights(packing.bf16_words(flat) if element == "bf16" else flat, element)
+    contracting = Contracting(compute, sizes, reading, w_place, (0, group_stride, 0, 0, block), bias_place, zero_place, tile, listed=table)
     emit(lowering, contracting, program, y, halo_word, spread)
+
+
+def _listed(lowering: Lowering, op: Any, w: np.ndarray, reading: Reading, sizes: Sequence[int]) -> byte_pairs.Listed | None:
+    """u8 x s8 products summed in 16 bits without overflow, where that takes fewer instructions than 16-bit products."""
+    if sizes[2] * sizes[3] < LEAST_PIXELS or not w.size:
+        return None
+    kind = affine_of(op.operands[0])
+    greatest = 255 if kind is None else int(kind.qmax) + stored_offset(op.operands[0].type)
+    distances = np.add.outer(*(np.arange(count) * stride for count, stride in zip(reading.taps, reading.tap_strides, strict=True)))
+    table = byte_pairs.pack(w, distances.reshape(-1), lanes=ISAS[lowering.isa].lanes, greatest=greatest)
+    return table if table.instructions < DOT2_INSTRUCTIONS[ISAS[lowering.isa].lanes] else None
+
+
+LEAST_PIXELS = 4  # below, tables cost more than they save
+DOT2_INSTRUCTIONS = {8: 4.3, 16: 3.2}
+"""By lanes: cost of 16-bit products of four elements of the reduction, to be compared with the instructions of `Listed`.
+
+512-bit byte products have half the ports of additions on the machine measured, so that 16-bit ones, with fewer products, come out ahead.
+"""
 
 
 def _folded_bias(op: Any, values: np.ndarray, bias: np.ndarray | None) -> np.ndarray | None:
@@ -249,7 +289,8 @@ def _stored_zero(x: Any) -> int:
 def _compute(lowering: Lowering, op: Any, values: np.ndarray, x: Place) -> tuple[str, str, np.ndarray, np.ndarray | None]:
     """(compute tile, element of the packed weights, values to pack, zero [groups, c] or None)."""
     if values.dtype.kind == "f":
-        return "lane_f32", "f32", values, None
+        bf16 = not (values.view(np.uint32) & 0xFFFF).any()  # nothing is lost
+        return "lane_f32", "bf16" if bf16 else "f32", values, None
     if _accumulator_bits(op) > 32:
         return "lane_i64", "i32", values, None
     if ISAS[lowering.isa].dot4 and x.element == "u8":
@@ -258,7 +299,13 @@ def _compute(lowering: Lowering, op: Any, values: np.ndarray, x: Place) -> tuple
         if split is not None:
             packed, zero = split
             return "dot4_u8s8", "s8", packed.reshape(values.shape), None if zero is None else zero.reshape(groups, channels)
+    if ISAS[lowering.isa].pairs and x.element == "u8" and (element := packing.narrowest(values)) != "i32":
+        return "dot2_s16", element, values, None
     return "lane_i32", packing.narrowest(values), values, None
+
+
+DEPTHS = {"dot4_u8s8": 4, "dot2_s16": 2}
+"""Elements of a reduction that a compute tile takes at once; 1 for the others."""
 
 
 @dataclass
@@ -274,6 +321,7 @@ class Contracting:
     zero: Place | None
     tile: tuple[int, int, int]
     bias_strides: tuple[int, int, int, int, int] | None = None
+    listed: byte_pairs.Listed | None = None
 
 
 def emit(lowering: Lowering, c: Contracting, program: Program, y: Place, halo_word: int, spread: Sequence[tuple[int, ...]]) -> None:
@@ -297,6 +345,10 @@ def emit(lowering: Lowering, c: Contracting, program: Program, y: Place, halo_wo
         places.append(c.zero)
         sums = len(places)
         places.append(lowering.weights(_ones(reading.run), "u8"))
+    listed = None
+    if (table := c.listed) is not None:
+        listed = Listed(len(places), len(places) + 1, table.classes)
+        places += [lowering.weights(table.index, "i32"), lowering.weights(table.offsets, "i32")]
     operands = [place.operand(len(places) + i, spread[i]) for i, place in enumerate(program.operands)]
     places += program.operands
     if program.words:
@@ -324,6 +376,7 @@ def emit(lowering: Lowering, c: Contracting, program: Program, y: Place, halo_wo
         sums=sums,
         params=params,
         halo=halo,
+        listed=listed,
     )
     lowering.call(codelet, [*places, y])
 

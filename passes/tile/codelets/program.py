@@ -12,6 +12,7 @@ from qcc.dialects.codelet import ISAS, NOTHING, Step
 from qcc.dialects.element_types import Affine
 from qcc.dialects.mlir import error_at, ir, op_attribute
 from qcc.passes.tile.codelets.place import Place, stored_offset
+from qcc.passes.tile.codelets.reciprocal import limits, rounds_as_division
 from qcc.passes.values import affine_of, shape_of
 
 FUSABLE = (
@@ -134,7 +135,14 @@ class Program:
         shape = shape_of(value)
         scale = self.per_channel(y.scales, y.axis, shape)
         if y.axis is None:
-            self.steps.append(Step("quantize", (scale, *self._bounds(op, y))))
+            (low, high), one = self._range(op, y), float(y.scales[0])
+            bounds, zero = self._bounds(op, y), int(y.zero_points[0])
+            if rounds_as_division(one, low - zero, high - zero):
+                least, most = limits(one, low - zero, high - zero)
+                more = (self.real(np.float32(1) / np.float32(one)), self.real(least), self.real(most))
+                self.steps.append(Step("quantize", (scale, *bounds, *more), kind="reciprocal", bounds="after"))
+            else:
+                self.steps.append(Step("quantize", (scale, *bounds)))
             return
         zero = y.zero_points
         bounds = [self.per_channel((b - zero).astype(np.float32), y.axis, shape) for b in (y.qmin, y.qmax)]
@@ -170,7 +178,7 @@ class Program:
         constant = self.lowering.constant_or_none(other)
         if constant is not None and constant.size == 1 and constant.dtype == np.float32:
             return self.real(constant.reshape(-1)[0])
-        return self.operand(self.lowering.place(other).broadcast(shape_of(op.results[0])))
+        return self.operand(self.lowering.place(other, narrow=True).broadcast(shape_of(op.results[0])))
 
     def _add(self, op: Any, value: Any) -> None:
         self._binary(op, value, "add")

@@ -10,7 +10,7 @@ import numpy as np
 
 from qcc.dialects.codelet import Embedding, Rows, Step
 from qcc.dialects.mlir import error_at, op_attribute
-from qcc.passes.tile.codelets import elementwise
+from qcc.passes.tile.codelets import elementwise, table_softmax
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.matmul import multiply
 from qcc.passes.tile.codelets.place import Place
@@ -22,6 +22,8 @@ MOST_TASKS = 16
 
 
 def softmax(lowering: Lowering, op: Any) -> set[Any]:
+    if "table" in op.attributes:
+        return table_softmax.lower(lowering, op)
     x, axis = lowering.place(op.operands[0]), op_attribute(op, "axis")
     if axis == len(x.shape) - 1:
         return _along_rows(lowering, op, "softmax", x, Program(lowering), ())

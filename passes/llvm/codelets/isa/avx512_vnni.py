@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from qcc.passes.llvm.codelets.builder import Address, Builder, Value, lanes_of
+from qcc.passes.llvm.codelets.builder import Address, Builder, Value, kind_of, lanes_of
+from qcc.passes.llvm.codelets.isa.avx512 import pack_bytes
 from qcc.passes.llvm.codelets.isa.generic import to_integer
 
-__all__ = ["dot2_s16", "dot4_u8s8", "look_up_bytes", "multiply_add_u8", "pack_bytes", "to_integer"]
+__all__ = ["dot2_s16", "dot4_u8s8", "look_up_bytes", "multiply_add_u8", "pack_bytes", "scale_by_power", "to_integer"]
 
 
 def dot4_u8s8(b: Builder, acc: Value, x: Value, w: Value) -> Value:
@@ -16,6 +17,17 @@ def dot4_u8s8(b: Builder, acc: Value, x: Value, w: Value) -> Value:
 def dot2_s16(b: Builder, acc: Value, x: Value, w: Value) -> Value:
     """acc[i] + x[2i] * w[2i] + x[2i+1] * w[2i+1]; acc 16xi32, x and w 32xi16. Wraps."""
     return b.call("llvm.x86.avx512.vpdpwssd.512", [acc, x, w], "16xi32")
+
+
+def scale_by_power(b: Builder, p: Value, n: Value) -> Value:
+    """p * 2^n, rounded once, for 4, 8 or a multiple of 16 f32 lanes and whole n: vscalefps."""
+    lanes = lanes_of(p)
+    if lanes > 16:
+        parts = [[b.shuffle(v, v, list(range(i, i + 16))) for v in (p, n)] for i in range(0, lanes, 16)]
+        return b.joined([scale_by_power(b, *part) for part in parts])
+    every = b.constant((1 << lanes) - 1 if lanes > 4 else 255, f"i{max(lanes, 8)}")
+    rounding = [b.constant(4, "i32")] if lanes == 16 else []  # the current mode
+    return b.call(f"llvm.x86.avx512.mask.scalef.ps.{32 * lanes}", [p, n, p, every, *rounding], kind_of(p))
 
 
 def multiply_add_u8(b: Builder, acc: Value, x: Value, w: Value) -> Value:
@@ -29,6 +41,8 @@ def multiply_add_u8(b: Builder, acc: Value, x: Value, w: Value) -> Value:
 def look_up_bytes(b: Builder, table: Address, index: Value) -> Value:
     """table[index] for i32 lanes of 0..255 and a table of 256 bytes, which stays in four registers as 64 words of four entries."""
     lanes = lanes_of(index)
+    if lanes > 16:
+        return b.joined([look_up_bytes(b, table, b.shuffle(index, index, list(range(i, i + 16)))) for i in range(0, lanes, 16)])
     if lanes < 16:
         index = b.shuffle(index, index, [min(i, lanes - 1) for i in range(16)])
     words = [b.load("16xi32", table + 64 * i, invariant=True) for i in range(4)]
@@ -38,20 +52,3 @@ def look_up_bytes(b: Builder, table: Address, index: Value) -> Value:
     byte = b.binary("shl", b.binary("and", index, b.like(3, index)), b.like(3, index))
     found = b.binary("and", b.binary("lshr", word, byte), b.like(255, index))
     return b.shuffle(found, found, list(range(lanes))) if lanes < 16 else found
-
-
-def pack_bytes(b: Builder, values: list[Value], zero: Value, bounds: tuple[Value, Value] | None = None) -> Value:
-    """min(max(v + zero, low), high) of four vectors of 16 i32 as 64 bytes, four lanes of each in turn; zero, low, high in 0..255.
-
-    Without `bounds`, they are 0 and 255.
-
-    Both packs saturate on the way, and what they change is outside of 0..255 anyway.
-    """
-    halves = [b.call("llvm.x86.avx512.packssdw.512", pair, "32xi16") for pair in (values[:2], values[2:])]
-    offset = b.splat(b.cast("trunc", zero, "i16"), 32)
-    moved = [b.call("llvm.sadd.sat.v32i16", [half, offset], "32xi16") for half in halves]
-    packed = b.call("llvm.x86.avx512.packuswb.512", moved, "64xi8")
-    if bounds is None:
-        return packed
-    least, most = (b.splat(b.cast("trunc", bound, "i8"), 64) for bound in bounds)
-    return b.binary("intr.umin", b.binary("intr.umax", packed, least), most)
