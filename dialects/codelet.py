@@ -305,7 +305,46 @@ class Pack:
     kind: str = "pack"
 
 
-KINDS: dict[str, Any] = {cls.kind: cls for cls in (Map, Contraction, Winograd, Depthwise, DepthwiseQuads, Window, Rows, Embedding, Pack)}
+@dataclass(frozen=True)
+class Stream:
+    """Weight-only linear: y[m, n] = bias[n] + sum over groups of scale[g, n] * sum over k of x[m, k] * (level(code) - zero[g, n]).
+
+    `sizes` are rows, channels and k. Channels are the lanes; a block is `vectors` vectors of them, a task `chunk` blocks. Weights are
+    packed in the order in which they are read: [block][group], and for each group its header, scales (and zeros) as [vector][lane]
+    of 4 bytes, then its codes [step][vector][words of the decoder]. The last group has as many k as are left.
+    `compute` is f32, or int16 and int8 for x quantized per row and group in the call and multiplied as signed bytes, high ones first; those
+    two read affine codes only. `zeros` says where zero[g, n] is: "none" (0), "constant" (`zero`), "channel" (in the header; i32 where x is
+    quantized, else f32). level(code) is `step` * code for the decoder "planes", what `table` says for "table",
+    the byte itself for "bytes", and the value of a half whose upper bits are the byte's for "half". x has strides over (m, k), y and
+    operands over (m, n).
+    """
+
+    isa: str
+    compute: str  # f32, int16, int8
+    decoder: str  # of passes/llvm/codelets/decoders
+    bits: int
+    sizes: tuple[int, int, int]
+    group: int
+    vectors: int
+    chunk: int
+    x: Operand
+    w: Operand
+    operands: tuple[Operand, ...]
+    steps: tuple[Step, ...]
+    y: Operand
+    zeros: str = "none"
+    zero: int = 0
+    step: int = 1
+    mantissa: int = 0  # of the small float behind decoder "half"
+    table: int = -1  # number of the buffer with the levels
+    bias: Operand | None = None
+    params: int = -1
+    kind: str = "stream"
+
+
+KINDS: dict[str, Any] = {
+    cls.kind: cls for cls in (Map, Contraction, Winograd, Depthwise, DepthwiseQuads, Window, Rows, Embedding, Pack, Stream)
+}
 
 
 def to_config(codelet: Any) -> dict[str, Any]:
@@ -368,6 +407,8 @@ def tasks(codelet: Any) -> int:
         return n * g * -(-blocks(codelet) // codelet.chunks[0]) * -(-h // codelet.chunks[1])
     if isinstance(codelet, DepthwiseQuads):
         return -(-codelet.sizes[0] * -(-codelet.sizes[1] // codelet.rows) // codelet.chunk)
+    if isinstance(codelet, Stream):
+        return -(-codelet.sizes[1] // (codelet.vectors * ISAS[codelet.isa].lanes * codelet.chunk))
     if isinstance(codelet, Depthwise | Window | Pack):
         return -(-codelet.sizes[0] * codelet.sizes[1] // codelet.chunk)
     return -(-codelet.sizes[0] // codelet.chunk)

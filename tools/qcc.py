@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from qcc.compiler.options import CODINGS, DECODES, FORMS, OPTIMIZE, TARGETS, CompileOptions
+from qcc.compiler.options import ACTIVATIONS, CODINGS, DECODES, FORMS, OPTIMIZE, TARGETS, CompileOptions
 from qcc.dialects.errors import QccError
 from qcc.tools.entry import guarded, read_array
 
@@ -44,6 +44,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--decode", choices=DECODES, default="load", help="coded weights are decoded when loading, or step by step in every run (stream)"
     )
+    p.add_argument(
+        "--activations", choices=ACTIVATIONS, default="auto", help="input of weight-only layers: float, or quantized in the call (default: auto)"
+    )
     p.add_argument("--emit", choices=FORMS, help="stop at this form and write it instead of the artefact")
     p.add_argument("--keep-layers", action="store_true", help="keep every layer's output, so that qcc-run --compare can look at it")
     p.add_argument("--dump-forms", metavar="DIR", help="write each form into DIR")
@@ -68,6 +71,7 @@ def _compile(args: argparse.Namespace) -> int:
         coding=args.coding,
         decode=args.decode,
         energy_table=args.energy_table,
+        activations=args.activations,
     )
     from qcc.compiler import driver, emit
     from qcc.tools.progress import Progress

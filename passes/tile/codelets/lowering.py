@@ -44,10 +44,12 @@ class Lowering:
     and errors.
     """
 
-    def __init__(self, module: Any, source: Any, isa: str) -> None:
-        self.module, self.isa = module, isa
+    def __init__(self, module: Any, source: Any, isa: str, activations: str = "auto") -> None:
+        self.module, self.isa, self.activations = module, isa, activations
         self.places: dict[Any, Place] = {}
         self.folded: dict[Any, np.ndarray] = {}  # results computed here: the real values of constants
+        self.compressed: dict[Any, Any] = {}  # real values of constants that stay codes: `weight_codes.Codes`
+        self.facts: list[tuple[str, dict[str, Any]]] = []  # of layers, for the report
         self.current: Any = source
         self._declared: dict[tuple[str, tuple[str, ...]], str] = {}
         self._weights: dict[tuple[str, bytes], Any] = {}
@@ -149,6 +151,10 @@ class Lowering:
 
             place = self.places[value] = convert(cast(Any, self), place, wanted, stored_offset(value.type))
         return place
+
+    def fact(self, layer: str, **facts: Any) -> None:
+        """Something about a layer for the report."""
+        self.facts.append((layer, facts))
 
     # --- calls ----------------------------------------------------------------------------------------------------------------------
 
