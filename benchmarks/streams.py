@@ -37,6 +37,7 @@ Format = Callable[[np.random.Generator, int, int], tuple[np.ndarray, Any]]  # (r
 def _affine(bits: int, group: int = 0, *, zeros: bool = False) -> Format:
     def make(rng: np.random.Generator, n: int, k: int) -> tuple[np.ndarray, Any]:
         low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+        low = max(low, -high) if bits > 2 else low
         stored = rng.integers(low, high + 1, (n, k), dtype=np.int8)
         unit = 2.0 / (k**0.5 * max(high, 1))
         scales = rng.uniform(0.5 * unit, unit, (n, k // group) if group else n).astype(np.float32)
@@ -99,7 +100,7 @@ FORMATS: dict[str, Format] = {
 
 
 def build(dims: list[int], make: Format, batch: int, seed: int = 0) -> tuple[Any, list[np.ndarray]]:
-    """Module in graph form of the layers with ReLU between, and the real weights [n, k] f32 of each."""
+    """Module in graph form of the layers with a clamp between, and the real weights [n, k] f32 of each."""
     rng, real = np.random.default_rng(seed), []
     context = create_context()
     with context, ir.Location.unknown():
@@ -122,7 +123,7 @@ def build(dims: list[int], make: Format, batch: int, seed: int = 0) -> tuple[Any
                     w = create("qcc.dequantize", [c], [tensor([n, k], f32)]).results[0]
                     value = create("qcc.linear", [value, w], [tensor([batch, n], f32)]).results[0]
                     if i + 2 < len(dims):
-                        value = create("qcc.clamp", [value], [value.type], {"min": 0.0, "max": float("inf")}).results[0]
+                        value = create("qcc.clamp", [value], [value.type], {"min": -4.0, "max": 4.0}).results[0]
             ir.Operation.create("func.return", operands=[value])
     return module, real
 
@@ -131,7 +132,7 @@ def reference(x: np.ndarray, real: list[np.ndarray]) -> np.ndarray:
     y = x
     for i, w in enumerate(real):
         y = y @ w.T
-        y = np.maximum(y, 0) if i + 1 < len(real) else y
+        y = np.clip(y, -4, 4) if i + 1 < len(real) else y
     return y
 
 

@@ -133,12 +133,12 @@ class Variant:
 def choose(isa: str, activations: str, c: Codes, rows: int) -> Variant:
     """The way to compute `c` for `rows` rows of x.
 
-    "auto" quantizes x to int16 where f32 lanes would be slower than memory: affine codes below 8 bits, at most 3 operations per 16
-    weights against 3 per 64.
+    "auto" quantizes x to int16 wherever the codes are integers: 3 operations per 64 weights instead of 3 per 16, and f32 lanes do not
+    reach the speed of memory even for 8 bits.
     """
     facts = ISAS[isa]
     needed = -(-c.codes.shape[0] // facts.lanes)
-    wanted = {"auto": "int16" if c.bits < 8 else "f32", "float": "f32"}.get(activations, activations)
+    wanted = {"auto": "int16", "float": "f32"}.get(activations, activations)
     compute = wanted if wanted == "f32" or (facts.dot4 and rows <= MOST_QUANTIZED_ROWS and _has_digits(c)) else "f32"
     if compute == "f32":
         vectors = min(needed, 4 if rows <= 4 else 2)

@@ -78,19 +78,36 @@ def _spread(values: Array, shape: list[int]) -> Array | None:
 
 def _from_integers(stored: Array, scales: Array, zeros: Array) -> Codes | None:
     """Integers as steps of an arithmetic progression, or as indices into the levels in use where that takes fewer bits."""
-    used = np.unique(stored).astype(np.int64)
+    used = _used(stored)
     low, step = int(used[0]), math.gcd(*(int(v) for v in np.diff(used))) or 1
     bits = max(1, int((used[-1] - low) // step).bit_length())
     least = max(1, (used.size - 1).bit_length())
     group = stored.shape[1] // scales.shape[1]
     zeros = zeros.astype(np.int64)
     if least < bits and used.size <= MOST_LEVELS and np.abs(used).max() < 1 << 24:
-        codes = np.searchsorted(used, stored).astype(np.uint8)
+        codes = _renamed(stored, used, np.arange(used.size))
         return Codes(codes, least, scales.astype(F32), zeros, group, levels=_padded(used.astype(F32), least))
     if bits > 8:
         return None
-    codes = ((stored.astype(np.int16) - low) // step).astype(np.uint8)
+    codes = _renamed(stored, used, (used - low) // step)
     return Codes(codes, bits, scales.astype(F32), zeros - low, group, step)
+
+
+def _used(stored: Array) -> Array:
+    """The distinct integers of `stored`, ascending, i64."""
+    if stored.dtype.itemsize > 1:
+        return np.unique(stored).astype(np.int64)
+    found = np.flatnonzero(np.bincount(np.ascontiguousarray(stored).view(np.uint8).reshape(-1), minlength=256))
+    return np.sort(found.astype(np.uint8).view(stored.dtype).astype(np.int64))
+
+
+def _renamed(stored: Array, used: Array, codes: Array) -> Array:
+    """u8 array with codes[i] where `stored` is used[i]."""
+    if stored.dtype.itemsize > 1:
+        return codes.astype(np.uint8)[np.searchsorted(used, stored)]
+    table = np.zeros(256, np.uint8)
+    table[used.astype(stored.dtype).view(np.uint8)] = codes
+    return table[stored.view(np.uint8)]
 
 
 def _from_levels(stored: Array, kind: ir.RankedTensorType, d: types.Description) -> Codes | None:
