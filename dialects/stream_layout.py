@@ -23,6 +23,27 @@ def plane_depth(bits: int) -> int:
     return 32 // planes(bits)[-1]
 
 
+MOST_SUMS = 24  # accumulators of byte products that fit the registers beside words, masks and temporaries
+
+
+def field_shifts(bits: int, fold: int) -> list[int]:
+    """How far the sums of byte products of codes of `bits` bits have to be shifted down, one sum for each distinct distance.
+
+    A field at bit `b` of a byte is used where it lies, or, from bit `fold` on, `fold` lower; the plane's lowest bit counts 2^weight.
+    `fold` 0: fields are shifted down to their weight, one sum.
+    """
+    found, weight = {0} if not fold else set[int](), 0
+    for p in planes(bits):
+        found |= {b % fold - weight for b in range(0, 8, p)} if fold else set()
+        weight += p
+    return sorted(found)
+
+
+def choose_fold(bits: int, digits: int, rows: int, vectors: int) -> int:
+    """The greatest fold of 8, 4 and 0 whose sums, for `rows` rows of `digits` digits and `vectors` vectors, fit the registers."""
+    return next(f for f in (8, 4, 0) if not f or len(field_shifts(bits, f)) * digits * rows * vectors <= MOST_SUMS)
+
+
 @dataclass(frozen=True)
 class StreamLayout:
     """The layout behind a codelet of `lanes` lanes."""

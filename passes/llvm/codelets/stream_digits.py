@@ -1,7 +1,8 @@
 """One group of a streamed linear layer on integers: weight codes as unsigned bytes times x as signed bytes, four k at a time.
 
 A field of a bit-plane is used where it lies: masked, not shifted, it counts 2^position as much, and every position has a sum of its
-own that is shifted once per group. Where those sums would not fit the registers (several rows), fields are shifted down instead.
+own that is shifted once per group. Where those sums would not fit the registers, the upper half of every byte is brought down to the
+lower one first, and for several rows all fields are shifted down (`choose_fold`).
 All sums of a group are exact; f32 begins with the scales.
 """
 
@@ -12,13 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from qcc.dialects.codelet import Stream
-from qcc.dialects.stream_layout import StreamLayout, planes
+from qcc.dialects.stream_layout import StreamLayout, choose_fold, field_shifts, planes
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 from qcc.passes.llvm.codelets.decoders import decoder
 from qcc.passes.llvm.codelets.stream_prefetch import prefetch
-
-MOST_SUMS = 24  # accumulators in registers
-
 
 @dataclass(frozen=True)
 class Field:
@@ -58,19 +56,18 @@ class Reduction:
         b, c, depth, size = self.b, self.codelet, self.layout.depth, self.layout.step_bytes
         x = b.at(b.at(self.scratch, b.mul(row, self.layout.row_bytes)), b.mul(g, c.group))
         codes = address + vectors * self.layout.header_bytes
-        shifts = sorted({f.bit - f.weight for f in self.fields})
-        in_place = len(shifts) * self.digits * rows * vectors <= MOST_SUMS
-        if not in_place:
-            shifts = [0]
+        fold = choose_fold(c.bits, self.digits, rows, vectors)
+        shifts = field_shifts(c.bits, fold)
         number = {shift: i for i, shift in enumerate(shifts)}
         sums = [b.constant(0, f"{self.lanes}xi32")] * (rows * vectors * self.digits * len(shifts))
 
         def step(s: Index, *sums: Value) -> list[Value]:
             here, xs = b.at(codes, b.mul(s, vectors * size)), b.at(x, b.mul(s, depth))
-            prefetch(b, here, vectors * size)
             opened = [self.decoder.open(here + v * size) for v in range(vectors)]
+            upper = [[b.binary("lshr", w, b.like(4, w)) for w in words] for words in opened] if fold == 4 else opened
             made = list(sums)
-            for f in self.fields:
+            for part, f in enumerate(self.fields):
+                prefetch(b, here, vectors * size, (part, len(self.fields)))
                 four = [
                     b.splat(b.load("i32", xs + r * self.layout.row_bytes + d * self.layout.digit_bytes + f.k), self.lanes)
                     for r in range(rows)
@@ -78,20 +75,21 @@ class Reduction:
                 ]
                 four = [b.op("llvm.bitcast", [v], f"{4 * self.lanes}xi8") for v in four]
                 for v in range(vectors):
-                    code = self._bytes(opened[v][f.word], f, in_place)
+                    code = self._bytes((upper if f.bit >= 4 else opened)[v][f.word], f, fold)
                     for n, digit in enumerate(four):  # n is row * digits + digit
-                        i = (n * vectors + v) * len(shifts) + number[f.bit - f.weight if in_place else 0]
+                        i = (n * vectors + v) * len(shifts) + number[f.bit % fold - f.weight if fold else 0]
                         made[i] = self.instructions.dot4_u8s8(b, made[i], code, digit)
             return made
 
         sums = b.loop(0, -(-count // depth), 1, step, sums)
         return self._scaled(row, rows, g, address, vectors, sums, shifts, totals)
 
-    def _bytes(self, word: Value, f: Field, in_place: bool) -> Value:
+    def _bytes(self, word: Value, f: Field, fold: int) -> Value:
+        """The field in every byte of `word`, which is folded already."""
         b = self.b
-        if not in_place and (right := f.bit - f.weight):
+        if not fold and (right := f.bit - f.weight):
             word = b.binary("lshr", word, b.like(right, word)) if right > 0 else b.binary("shl", word, b.like(-right, word))
-        mask = ((1 << f.width) - 1) << (f.bit if in_place else f.weight)
+        mask = ((1 << f.width) - 1) << (f.bit % fold if fold else f.weight)
         if mask != 0xFF:
             word = b.binary("and", word, b.like(_signed(mask * 0x01010101), word))
         return b.op("llvm.bitcast", [word], f"{4 * self.lanes}xi8")

@@ -30,10 +30,10 @@ class Reduction:
 
         def step(s: Index, sums: Sequence[Value], ks: int) -> list[Value]:
             here, xs = b.at(codes, b.mul(s, vectors * size)), b.at(x, b.mul(s, 4 * depth))
-            prefetch(b, here, vectors * size)
             opened = [self.decoder.open(here + v * size) for v in range(vectors)]
             sums = list(sums)
             for j in range(ks):
+                prefetch(b, here, vectors * size, (j, ks))
                 broadcast = [b.splat(b.load("f32", xs + 4 * (r * c.x.strides[0] + j)), self.lanes) for r in range(rows)]
                 for v in range(vectors):
                     level = self.decoder.real(opened[v], j)

@@ -9,7 +9,7 @@ import numpy as np
 
 from qcc.dialects.codelet import ISAS, Operand, Step, Stream
 from qcc.dialects.mlir import ir, layer_name
-from qcc.dialects.stream_layout import DIGITS, StreamLayout, planes
+from qcc.dialects.stream_layout import DIGITS, MOST_SUMS, StreamLayout, choose_fold, planes
 from qcc.passes.tile.codelets import elementwise
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place
@@ -22,7 +22,6 @@ from qcc.passes.values import constant_array, producer, shape_of, users
 
 ACTIVATIONS = ("auto", "float", "int16", "int8")
 MOST_TASKS = 16
-MOST_SUMS = 24  # accumulators of a register tile
 MOST_QUANTIZED_ROWS = 16
 
 
@@ -143,18 +142,10 @@ def choose(isa: str, activations: str, c: Codes, rows: int) -> Variant:
     if compute == "f32":
         vectors = min(needed, 4 if rows <= 4 else 2)
         return _float_variant(isa, c, vectors)
-    positions = len({bit - low for low, p in _offsets(c.bits) for bit in range(0, 8, p)})
-    tile = min(rows, 8)
-    fits = [v for v in (4, 2, 1) if positions * DIGITS[compute] * tile * v <= MOST_SUMS] or [
-        v for v in (4, 2, 1) if DIGITS[compute] * tile * v <= MOST_SUMS
-    ]
-    return _variant(compute, "planes", min(needed, fits[0]), c.codes, c, c.zeros.astype(np.int32))
-
-
-def _offsets(bits: int) -> list[tuple[int, int]]:
-    """(lowest bit, width) of every plane."""
-    widths = planes(bits)
-    return [(sum(widths[:i]), p) for i, p in enumerate(widths)]
+    digits, tile = DIGITS[compute], min(rows, 8)
+    in_place = [v for v in (4, 2, 1) if choose_fold(c.bits, digits, tile, v)]
+    vectors = in_place[0] if in_place else next(v for v in (4, 2, 1) if digits * tile * v <= MOST_SUMS)
+    return _variant(compute, "planes", min(needed, vectors), c.codes, c, c.zeros.astype(np.int32))
 
 
 def _has_digits(c: Codes) -> bool:
