@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SETTINGS = ((1, 8192), (2, 0), (2, 8192), (4, 0), (4, 2048))
+SETTINGS = ((2, 8192), (4, 0), (4, 2048))
 """(streams, prefetch distance in bytes); the best of them counts."""
 
 

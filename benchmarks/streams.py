@@ -10,6 +10,7 @@ time over stored bytes / bandwidth (1.0: at the speed of memory). Every output i
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -34,11 +35,13 @@ NF4 = [-1.0, -0.6961928, -0.52507305, -0.39491749, -0.28444138, -0.18477343, -0.
 Format = Callable[[np.random.Generator, int, int], tuple[np.ndarray, Any]]  # (rng, n, k) -> stored [n, k], element type
 
 
-def _affine(bits: int, group: int = 0, *, zeros: bool = False) -> Format:
+def _affine(bits: int, group: int = 0, *, zeros: bool = False, density: float = 1.0) -> Format:
     def make(rng: np.random.Generator, n: int, k: int) -> tuple[np.ndarray, Any]:
         low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
         low = max(low, -high) if bits > 2 else low
         stored = rng.integers(low, high + 1, (n, k), dtype=np.int8)
+        if density < 1:
+            stored *= rng.random(stored.shape, np.float32) < density
         unit = 2.0 / (k**0.5 * max(high, 1))
         scales = rng.uniform(0.5 * unit, unit, (n, k // group) if group else n).astype(np.float32)
         zero = rng.integers(low, high + 1, scales.shape) if zeros else np.zeros(scales.shape, np.int64)
@@ -86,6 +89,7 @@ FORMATS: dict[str, Format] = {
     "int4_g128": _affine(4, 128),
     "int4_g32": _affine(4, 32),
     "uint4_g128": _affine(4, 128, zeros=True),
+    **{f"int{b}_{z}zeros": _affine(b, density=1 - z / 100) for b in (8, 4) for z in (50, 70, 90)},
     "int3": _affine(3),
     "int2": _affine(2),
     "ternary": _ternary,
@@ -114,7 +118,7 @@ def build(dims: list[int], make: Format, batch: int, seed: int = 0) -> tuple[Any
         block = function.regions[0].blocks.append(*kind.inputs)
         with ir.InsertionPoint(block):
             value = block.arguments[0]
-            for i, (k, n) in enumerate(zip(dims, dims[1:], strict=False)):
+            for i, (k, n) in enumerate(itertools.pairwise(dims)):
                 with ir.Location.name(f"fc{i}"):
                     stored, element = make(rng, n, k)
                     typed = tensor([n, k], element)
@@ -158,23 +162,23 @@ def qcc_inputs(exe: Any) -> np.ndarray:
 
 def measure(paths: dict[str, Path], threads: int, rounds: int) -> list[dict[str, Any]]:
     """One row per artefact, measured in turn with the bandwidth probe."""
-    probe, gbytes = Bandwidth(), []
+    probe = Bandwidth()
     exes = {name: qcc.load(path, threads=threads) for name, path in paths.items()}
     data = {name: np.load(path.with_suffix(".npz")) for name, path in paths.items()}
     inputs = {name: data[name]["x"] for name in paths}
     results = {name: exes[name](inputs[name]) for name in paths}
-    times: dict[str, list[float]] = {name: [] for name in paths}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in paths}
     for _ in range(rounds):
-        gbytes.append(probe.gbytes(threads))
-        for name, exe in exes.items():
+        for name, exe in exes.items():  # the machine's speed drifts: each has its own probe beside it
+            rate = probe.gbytes(threads)
             exe(inputs[name])
             start = time.perf_counter()
             exe(inputs[name])
             exe(inputs[name])
-            times[name].append((time.perf_counter() - start) / 2)
-    rate, rows = statistics.median(gbytes), []
+            times[name].append(((time.perf_counter() - start) / 2, rate))
+    rows: list[dict[str, Any]] = []
     for name, exe in exes.items():
-        want, ms = data[name]["y"], statistics.median(times[name]) * 1e3
+        want, ms = data[name]["y"], statistics.median(t for t, _ in times[name]) * 1e3
         layers = [row for row in exe.report["layers"] if row["op"] == "linear"]
         stored = sum(row["weight_bytes"] for row in layers)
         rows.append(
@@ -188,8 +192,8 @@ def measure(paths: dict[str, Path], threads: int, rounds: int) -> list[dict[str,
                 "compile_s": float(data[name]["compile_s"]),
                 "ms": ms,
                 "gbytes_per_s": stored / ms / 1e6,
-                "memory_gbytes_per_s": rate,
-                "ratio": ms / (stored / rate / 1e6),
+                "memory_gbytes_per_s": statistics.median(rate for _, rate in times[name]),
+                "ratio": statistics.median(t * rate * 1e9 / stored for t, rate in times[name]),
             }
         )
     return rows
@@ -199,8 +203,8 @@ def show(rows: list[dict[str, Any]]) -> None:
     print(f"{rows[0]['threads']} threads, memory reads {rows[0]['memory_gbytes_per_s']:.1f} GB/s")
     for r in rows:
         print(
-            f"  {r['format']:12s} {r['stored_bytes'] / 1e6:8.1f} MB {r['ms']:8.3f} ms {r['gbytes_per_s']:6.1f} GB/s  ratio {r['ratio']:.2f}  "
-            f"error {r['error']:.1e}  {r['stored_format']}; x {r['activations']}"
+            f"  {r['format']:12s} {r['stored_bytes'] / 1e6:8.1f} MB {r['ms']:8.3f} ms {r['gbytes_per_s']:6.1f} GB/s  "
+            f"ratio {r['ratio']:.2f}  error {r['error']:.1e}  {r['stored_format']}; x {r['activations']}"
         )
 
 

@@ -315,7 +315,9 @@ class Stream:
     `compute` is f32, or int16 and int8 for x quantized per row and group in the call and multiplied as signed bytes, high ones first; those
     two read affine codes only. `zeros` says where zero[g, n] is: "none" (0), "constant" (`zero`), "channel" (in the header; i32 where x is
     quantized, else f32). level(code) is `step` * code for the decoder "planes", what `table` says for "table",
-    the byte itself for "bytes", and the value of a half whose upper bits are the byte's for "half". x has strides over (m, k), y and
+    the byte itself for "bytes", and the value of a half whose upper bits are the byte's for "half". "bitmap" stores
+    a bit per weight as codes, [step][vector] words of 64 bits for 16 channels of 4 k, and the codes of the set ones, 8 or 4 bits, in `values`;
+    the others are `zero`. x has strides over (m, k), y and
     operands over (m, n).
     """
 
@@ -337,6 +339,8 @@ class Stream:
     step: int = 1
     mantissa: int = 0  # of the small float behind decoder "half"
     table: int = -1  # number of the buffer with the levels
+    values: int = -1  # number of the buffer with the values of decoder "bitmap"
+    starts: int = -1  # number of the buffer with where in them every block begins, i64
     bias: Operand | None = None
     params: int = -1
     kind: str = "stream"

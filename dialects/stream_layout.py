@@ -59,12 +59,12 @@ class StreamLayout:
     @property
     def depth(self) -> int:
         """k of one step."""
-        return 4 if self.codelet.decoder in ("bytes", "half") else plane_depth(self.codelet.bits)
+        return 4 if self.codelet.decoder in ("bytes", "half", "bitmap") else plane_depth(self.codelet.bits)
 
     @property
     def step_bytes(self) -> int:
         """Codes of one step of one vector."""
-        stored = 8 if self.codelet.decoder in ("bytes", "half") else self.codelet.bits
+        stored = {"bytes": 8, "half": 8, "bitmap": 1}.get(self.codelet.decoder, self.codelet.bits)
         return self.depth * stored * self.lanes // 8
 
     @property

@@ -45,7 +45,10 @@ def parser() -> argparse.ArgumentParser:
         "--decode", choices=DECODES, default="load", help="coded weights are decoded when loading, or step by step in every run (stream)"
     )
     p.add_argument(
-        "--activations", choices=ACTIVATIONS, default="auto", help="input of weight-only layers: float, or quantized in the call (default: auto)"
+        "--activations",
+        choices=ACTIVATIONS,
+        default="auto",
+        help="input of weight-only layers: float, or quantized in the call (default: auto)",
     )
     p.add_argument("--emit", choices=FORMS, help="stop at this form and write it instead of the artefact")
     p.add_argument("--keep-layers", action="store_true", help="keep every layer's output, so that qcc-run --compare can look at it")

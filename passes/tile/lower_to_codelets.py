@@ -43,10 +43,11 @@ from qcc.passes.values import shape_of
 
 @dataclass(frozen=True)
 class IsaOptions:
-    """`isa`: instruction set that codelets are made for; `activations`: of `stream.ACTIVATIONS`."""
+    """`isa`: instruction set that codelets are made for; `activations`: of `stream.ACTIVATIONS`; `byte_expand`: has vpexpandb."""
 
     isa: str = "avx512_vnni"
     activations: str = "auto"
+    byte_expand: bool = False
 
 
 class LowerToCodeletsPass(Pass):
@@ -72,7 +73,7 @@ def _has_tensors(function: Any) -> bool:
 
 def _lower(module: ir.Module, function: Any, options: IsaOptions) -> list[tuple[str, dict[str, Any]]]:
     """Lower one entry function; facts of its layers."""
-    lowering = Lowering(module, function, options.isa, options.activations)
+    lowering = Lowering(module, function, options.isa, options.activations, byte_expand=options.byte_expand)
     block = function.regions[0].blocks[0]
     for i, value in enumerate(block.arguments):
         _input(lowering, i, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from qcc.dialects import compressed_types as types
 from qcc.dialects import element_types, weights
-from qcc.dialects.mlir import create, create_context, ir, op_attribute
+from qcc.dialects.mlir import create, create_context, ir
 from qcc.dialects.real_values import decode
 from qcc.runtime.reference import formats, interpreter
 from test.property.tiled_executor import Tiled
@@ -62,7 +63,7 @@ def module_of(case: dict[str, Any], stored: np.ndarray, element: Any, rng: np.ra
     return module
 
 
-def check(case: dict[str, Any], make: Any, isa: str, activations: str) -> Any:
+def check(case: dict[str, Any], make: Any, isa: str, activations: str, *, byte_expand: bool = False) -> dict[str, str]:
     """Compare with the reference; the codelet's configuration."""
     rng = np.random.default_rng(case["seed"])
     context = create_context()
@@ -72,10 +73,11 @@ def check(case: dict[str, Any], make: Any, isa: str, activations: str) -> Any:
         real = decode(stored, ir.RankedTensorType.get(list(stored.shape), element))
         x = (rng.normal(size=(case["rows"], case["k"])) * rng.uniform(0.1, 10)).astype(np.float32)
         want = interpreter.run(module, [x])[0]
-        tiled = Tiled(module, isa, activations)
-        configuration = next(c for f in module.body.operations if (c := op_attribute(f, "qtile.codelet")) and c["kind"] == "stream")
+        tiled = Tiled(module, isa, activations, byte_expand=byte_expand)
     got = tiled(x)[0].view(want.dtype).reshape(want.shape)
-    used = {"f32": "float"}.get(configuration["compute"], configuration["compute"])
+    declaration = next(line for line in tiled.text.splitlines() if 'kind = "stream"' in line)
+    configuration = dict(re.findall(r'(\w+) = "(\w+)"', declaration))
+    used = "float" if configuration["compute"] == "f32" else configuration["compute"]
     bound = BOUNDS[used] * np.abs(x).max(axis=1, keepdims=True) * np.abs(real).sum(axis=1)[None, :] + 1e-6
     if case["quantized_result"]:
         bound = bound / 0.05 + 1
@@ -161,6 +163,28 @@ def test_activations(name: str, activations: str, case: dict[str, Any]) -> None:
 @given(case=shapes())
 def test_generic_vectors(name: str, case: dict[str, Any]) -> None:
     check(case, FORMATS[name], "generic", "auto")
+
+
+def sparse(bits: int, density: float) -> Any:
+    def make(rng: np.random.Generator, case: dict[str, Any]) -> tuple[np.ndarray, Any]:
+        stored, element = affine(bits, zeros=False)(rng, case)
+        return stored * (rng.uniform(size=stored.shape) < density), element
+
+    return make
+
+
+@pytest.mark.parametrize(("bits", "density"), [(8, 0.5), (8, 0.1), (4, 0.3), (4, 0.05)])
+@settings(EXAMPLES, max_examples=4)
+@given(case=shapes())
+def test_bitmaps(bits: int, density: float, case: dict[str, Any]) -> None:
+    check(case, sparse(bits, density), "avx512_vnni", "auto", byte_expand=True)
+
+
+def test_zeros_are_not_stored() -> None:
+    case = {"seed": 4, "rows": 1, "n": 40, "k": 64, "group": 0, "bias": False, "relu": False, "quantized_result": False}
+    assert check(case, sparse(8, 0.2), "avx512_vnni", "auto", byte_expand=True)["decoder"] == "bitmap"
+    assert check(case, sparse(8, 0.2), "avx512_vnni", "auto")["decoder"] == "planes"
+    assert check(case, sparse(8, 0.95), "avx512_vnni", "auto", byte_expand=True)["decoder"] == "planes"
 
 
 @pytest.mark.parametrize(("activations", "compute"), [("auto", "int16"), ("float", "f32"), ("int16", "int16"), ("int8", "int8")])

@@ -19,8 +19,9 @@ GARBAGE = 0xA5
 class Tiled:
     """A module in integer form, compiled; call it with numpy arrays."""
 
-    def __init__(self, module: ir.Module, isa: str, activations: str = "auto") -> None:
-        run_pipeline(module, parse_pipeline(f"assign-layout,lower-to-codelets{{isa={isa} activations={activations}}}"))
+    def __init__(self, module: ir.Module, isa: str, activations: str = "auto", *, byte_expand: bool = False) -> None:
+        expand = str(byte_expand).lower()
+        run_pipeline(module, parse_pipeline(f"assign-layout,lower-to-codelets{{isa={isa} activations={activations} byte-expand={expand}}}"))
         self.text = str(module)
         self.inputs: dict[int, np.ndarray] = {}
         self.outputs: dict[int, np.ndarray] = {}

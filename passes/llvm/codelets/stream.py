@@ -1,6 +1,6 @@
 """The loop nest of weight-only linear layers: weights stream by once, in the order in which they lie, and every row of x uses them.
 
-Channels are the lanes. The reduction over one group is `stream_float` (f32 lanes) or `stream_digits` (x as signed bytes); this file has
+Channels are the lanes. The reduction over one group is `stream_float` (f32 lanes), `stream_digits` (x as signed bytes) or `stream_bitmap`; this file has
 the blocks, the groups, the rows and the epilogue.
 """
 
@@ -11,9 +11,9 @@ from typing import Any
 
 from qcc.dialects.codelet import ELEMENT_BYTES, Stream
 from qcc.dialects.stream_layout import StreamLayout
-from qcc.passes.llvm.codelets import stream_activations, stream_digits, stream_float
+from qcc.passes.llvm.codelets import stream_activations, stream_bitmap, stream_digits, stream_float
 from qcc.passes.llvm.codelets.access import bytes_of, load, pieces, store
-from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
+from qcc.passes.llvm.codelets.builder import Builder, Index, Value
 from qcc.passes.llvm.codelets.fetch import Fetch
 from qcc.passes.llvm.codelets.steps import Steps
 
@@ -36,8 +36,8 @@ class _Nest:
         self.layout = StreamLayout(codelet)
         self.lanes = self.layout.lanes
         self.steps = Steps(b, instructions)
-        reduction = stream_float.Reduction if codelet.compute == "f32" else stream_digits.Reduction
-        self.reduction = reduction(b, codelet, buffers, instructions, scratch)
+        reduction = stream_bitmap if codelet.decoder == "bitmap" else stream_float if codelet.compute == "f32" else stream_digits
+        self.reduction = reduction.Reduction(b, codelet, buffers, instructions, scratch)
 
     def task(self, task: Value) -> None:
         """A chunk of blocks; the last block has the vectors that are left."""
@@ -64,6 +64,8 @@ class _Nest:
         channel = b.mul(block, c.vectors * self.lanes)
         start = [self._bias(channel, v) for v in range(len(vectors))]
         totals = [v for _ in range(rows) for v in start]
+        if c.starts >= 0:  # the place in the values is carried from group to group
+            totals.append(b.load("i64", b.at(self.buffers[c.starts], b.mul(block, 8))))
         full, rest = divmod(c.sizes[2], c.group)
         stride = self.layout.group_bytes(c.group, len(vectors))
 

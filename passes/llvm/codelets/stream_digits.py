@@ -18,6 +18,7 @@ from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 from qcc.passes.llvm.codelets.decoders import decoder
 from qcc.passes.llvm.codelets.stream_prefetch import prefetch
 
+
 @dataclass(frozen=True)
 class Field:
     """Four k in a row, from `k` on: bits `bit`... of every byte of word `word`; a set lowest bit counts 2^`weight`."""
@@ -46,12 +47,11 @@ class Reduction:
         self.b, self.codelet, self.scratch, self.instructions = b, codelet, scratch, instructions
         self.layout = StreamLayout(codelet)
         self.lanes, self.digits = self.layout.lanes, self.layout.digits
-        self.decoder = decoder(codelet.decoder).Decoder(b, codelet, buffers, instructions)
+        self.buffers = buffers
+        self.decoder = decoder("planes").Decoder(b, codelet, buffers, instructions)
         self.fields = fields(self.layout)
 
-    def group(
-        self, row: Index, rows: int, g: Index, count: int, address: Address, vectors: int, totals: Sequence[Value]
-    ) -> list[Value]:
+    def group(self, row: Index, rows: int, g: Index, count: int, address: Address, vectors: int, totals: Sequence[Value]) -> list[Value]:
         """`totals` [row][vector] with group `g` of `count` k, stored at `address`, added."""
         b, c, depth, size = self.b, self.codelet, self.layout.depth, self.layout.step_bytes
         x = b.at(b.at(self.scratch, b.mul(row, self.layout.row_bytes)), b.mul(g, c.group))
@@ -82,7 +82,7 @@ class Reduction:
             return made
 
         sums = b.loop(0, -(-count // depth), 1, step, sums)
-        return self._scaled(row, rows, g, address, vectors, sums, shifts, totals)
+        return self.scaled(row, rows, g, address, vectors, sums, shifts, totals)
 
     def _bytes(self, word: Value, f: Field, fold: int) -> Value:
         """The field in every byte of `word`, which is folded already."""
@@ -94,7 +94,7 @@ class Reduction:
             word = b.binary("and", word, b.like(_signed(mask * 0x01010101), word))
         return b.op("llvm.bitcast", [word], f"{4 * self.lanes}xi8")
 
-    def _scaled(
+    def scaled(
         self,
         row: Index,
         rows: int,

@@ -20,9 +20,7 @@ class Reduction:
         self.lanes = self.layout.lanes
         self.decoder = decoder(codelet.decoder).Decoder(b, codelet, buffers, instructions)
 
-    def group(
-        self, row: Index, rows: int, g: Index, count: int, address: Address, vectors: int, totals: Sequence[Value]
-    ) -> list[Value]:
+    def group(self, row: Index, rows: int, g: Index, count: int, address: Address, vectors: int, totals: Sequence[Value]) -> list[Value]:
         """`totals` [row][vector] with group `g` of `count` k, stored at `address`, added."""
         b, c, depth, size = self.b, self.codelet, self.layout.depth, self.layout.step_bytes
         x = b.at(self.buffers[c.x.buffer], b.add(bytes_of(c.x, (row, 0), b), b.mul(g, 4 * c.group)))

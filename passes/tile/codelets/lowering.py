@@ -44,8 +44,8 @@ class Lowering:
     and errors.
     """
 
-    def __init__(self, module: Any, source: Any, isa: str, activations: str = "auto") -> None:
-        self.module, self.isa, self.activations = module, isa, activations
+    def __init__(self, module: Any, source: Any, isa: str, activations: str = "auto", *, byte_expand: bool = False) -> None:
+        self.module, self.isa, self.activations, self.byte_expand = module, isa, activations, byte_expand
         self.places: dict[Any, Place] = {}
         self.folded: dict[Any, np.ndarray] = {}  # results computed here: the real values of constants
         self.compressed: dict[Any, Any] = {}  # real values of constants that stay codes: `weight_codes.Codes`

@@ -16,13 +16,14 @@ from qcc.passes.tile.codelets.place import Place
 from qcc.passes.tile.codelets.products import last_of, row_space, rows_contiguous
 from qcc.passes.tile.codelets.program import Program
 from qcc.passes.tile.codelets.register_tile import TASK_MACS
-from qcc.passes.tile.codelets.stream_packing import pack
+from qcc.passes.tile.codelets.stream_packing import pack, pack_values
 from qcc.passes.tile.codelets.weight_codes import Codes, codes_of
 from qcc.passes.values import constant_array, producer, shape_of, users
 
 ACTIVATIONS = ("auto", "float", "int16", "int8")
 MOST_TASKS = 16
 MOST_QUANTIZED_ROWS = 16
+SPARSE_SAVING = 0.8  # of the dense bytes, from which on a bitmap pays for its slower decoding
 
 
 def keep(lowering: Lowering, dequantize: Any) -> bool:
@@ -59,13 +60,13 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
         x, program.operands[:] = _copied(lowering, x), [_copied(lowering, p) for p in program.operands]
         sizes, strides = row_space(lowering, [x, *program.operands, y], 1)
         assert strides is not None, "row-major copies collapse"
-    variant = choose(lowering.isa, lowering.activations, codes, sizes[0])
+    variant = choose(lowering.isa, lowering.activations, codes, sizes[0], byte_expand=lowering.byte_expand)
     places: list[Place] = [x, x]
     codelet = Stream(
         isa=lowering.isa,
         compute=variant.compute,
         decoder=variant.decoder,
-        bits=codes.bits,
+        bits=variant.bits or codes.bits,
         sizes=(sizes[0], n, k),
         group=codes.group,
         vectors=variant.vectors,
@@ -85,6 +86,12 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
     stream = pack(codelet, variant.codes, variant.scales, variant.zeros)
     places[1] = lowering.weights(stream, "u8")
     extra: dict[str, Any] = {"chunk": -(-blocks // wanted)}
+    stored_bytes = int(stream.nbytes)
+    if variant.decoder == "bitmap":
+        values, starts = pack_values(codelet, codes.codes)
+        extra |= {"values": len(places), "starts": len(places) + 1}
+        places += [lowering.weights(values, "u8"), lowering.weights(starts, "i64")]
+        stored_bytes += int(values.nbytes + starts.nbytes)
     if variant.table is not None:
         extra["table"] = len(places)
         places.append(lowering.constant_place(variant.table))
@@ -101,8 +108,8 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
     lowering.call(codelet, [*places, y], scratch_bytes=StreamLayout(codelet).scratch_bytes)
     lowering.fact(
         layer_name(op.location),
-        stored_format=_words(codes),
-        stored_bytes=int(stream.nbytes),
+        stored_format=_words(codes, variant),
+        stored_bytes=stored_bytes,
         activations="float" if variant.compute == "f32" else f"{variant.compute}, quantized in the call",
     )
     return {op, *absorbed}
@@ -127,9 +134,10 @@ class Variant:
     zeros_kind: str
     zero: int
     table: np.ndarray | None = None
+    bits: int = 0  # of values, where they are not the codes'
 
 
-def choose(isa: str, activations: str, c: Codes, rows: int) -> Variant:
+def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool = False) -> Variant:
     """The way to compute `c` for `rows` rows of x.
 
     "auto" quantizes x to int16 wherever the codes are integers: 3 operations per 64 weights instead of 3 per 16, and f32 lanes do not
@@ -145,7 +153,22 @@ def choose(isa: str, activations: str, c: Codes, rows: int) -> Variant:
     digits, tile = DIGITS[compute], min(rows, 8)
     in_place = [v for v in (4, 2, 1) if choose_fold(c.bits, digits, tile, v)]
     vectors = in_place[0] if in_place else next(v for v in (4, 2, 1) if digits * tile * v <= MOST_SUMS)
+    if byte_expand and (sparse := _bitmap_variant(c, compute, min(needed, max(1, MOST_SUMS // (digits * tile) // 2), 4))) is not None:
+        return sparse
     return _variant(compute, "planes", min(needed, vectors), c.codes, c, c.zeros.astype(np.int32))
+
+
+def _bitmap_variant(c: Codes, compute: str, vectors: int) -> Variant | None:
+    """A bit per weight and the values that are not zero, where that takes at most `SPARSE_SAVING` of the dense bytes."""
+    zero = int(c.zeros.flat[0])
+    bits = 4 if c.bits <= 4 else 8
+    if c.step != 1 or not 0 <= zero < 1 << bits or not (c.zeros == zero).all() or (c.group % 4 and c.group != c.codes.shape[1]):
+        return None
+    present = (c.codes != zero).view(np.uint8)
+    if 1 + bits * float(present.mean()) > SPARSE_SAVING * c.bits:
+        return None
+    zeros_kind = "constant" if zero else "none"
+    return Variant(compute, "bitmap", vectors, present, c.scales, c.zeros.astype(np.int32), zeros_kind, zero, bits=bits)
 
 
 def _has_digits(c: Codes) -> bool:
@@ -185,9 +208,13 @@ def _variant(
     return Variant(compute, decoder, vectors, codes, c.scales, stored, kind, zero, table)
 
 
-def _words(c: Codes) -> str:
+def _words(c: Codes, variant: Variant) -> str:
     """The stored format for the report."""
     groups = c.scales.shape[1]
-    what = f"int{c.bits}" if c.levels is None else f"{c.levels.size} levels, {c.bits} bits"
+    if variant.decoder == "bitmap":
+        density = float(variant.codes.mean())
+        what = f"bitmap and int{variant.bits} of {density:.0%}"
+    else:
+        what = f"int{c.bits}" if c.levels is None else f"{c.levels.size} levels, {c.bits} bits"
     per = f"groups of {c.group}" if groups > 1 else "one scale per channel"
     return f"{what}, {per}"

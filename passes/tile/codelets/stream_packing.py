@@ -62,6 +62,8 @@ def _codes(layout: StreamLayout, codes: Array) -> Array:
     padded = np.zeros((blocks, vectors, lanes, groups, steps * layout.depth), np.uint8)
     padded[..., :k] = codes
     padded = padded.reshape(blocks, vectors, lanes, groups, steps, layout.depth)
+    if layout.codelet.decoder == "bitmap":  # codes are 1 where there is a value
+        return np.packbits(padded.transpose(0, 3, 4, 1, 2, 5).reshape(-1, 4 * lanes), axis=1, bitorder="little").reshape(blocks, groups, -1)
     if layout.codelet.decoder in ("bytes", "half"):
         return np.ascontiguousarray(padded.transpose(0, 3, 4, 1, 5, 2)).reshape(blocks, groups, -1)
     low, words = 0, []
@@ -82,3 +84,40 @@ def _plane(codes: Array, low: int, p: int, digits: bool) -> Array:
     for i in range(1, per_byte):
         made |= ordered[..., i, :] << (p * i)
     return made.view(np.uint32)[..., 0]
+
+
+def pack_values(codelet: Stream, codes: Array) -> tuple[Array, Array]:
+    """Values and starts of a "bitmap" stream of `codes` u8 [n, k]: codes other than the zero in the order of the masks.
+
+    Values are bytes, or two in a byte where `bits` is 4, every mask's beginning at a whole byte; 64 bytes of slack follow.
+    """
+    layout, (_, n, k) = StreamLayout(codelet), codelet.sizes
+    parts, starts, begin = [], [], 0
+    width = codelet.vectors * layout.lanes
+    for first, last, vectors in ((0, n // width * width, codelet.vectors), (n // width * width, n, -(-(n % width) // layout.lanes))):
+        for block in range(first, last, vectors * layout.lanes):
+            channels = np.full((vectors * layout.lanes, k), codelet.zero, np.uint8)
+            channels[: min(last, block + channels.shape[0]) - block] = codes[block : min(last, block + channels.shape[0])]
+            starts.append(begin)
+            for g in range(0, k, codelet.group):
+                values = _group_values(codelet, channels[:, g : g + codelet.group].reshape(vectors, layout.lanes, -1))
+                parts.append(values)
+                begin += values.size
+    return np.concatenate([*parts, np.zeros(64, np.uint8)]), np.array(starts, np.int64)
+
+
+def _group_values(codelet: Stream, codes: Array) -> Array:
+    """Values of one group of a block, codes [vectors, lanes, k]."""
+    vectors, lanes, k = codes.shape
+    padded = np.full((vectors, lanes, -(-k // 4) * 4), codelet.zero, np.uint8)
+    padded[..., :k] = codes
+    ordered = padded.reshape(vectors, lanes, -1, 4).transpose(2, 0, 1, 3).reshape(-1, 4 * lanes)  # [steps * vectors, lane * 4 + k]
+    present = ordered != codelet.zero
+    values = ordered[present]
+    if codelet.bits == 8:
+        return values
+    counts = present.sum(axis=1)
+    at = np.concatenate([[0], np.cumsum((counts + 1) // 2 * 2)])  # where the values of every mask begin, in half bytes
+    nibbles = np.zeros(int(at[-1]), np.uint8)
+    nibbles[np.repeat(at[:-1] - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) + np.arange(values.size)] = values
+    return nibbles[::2] | nibbles[1::2] << 4

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from qcc.dialects.codelet import ISAS, Stream
-from qcc.passes.llvm.codelets.builder import Address, Builder, Value
 from qcc.dialects.stream_layout import plane_depth, planes
+from qcc.passes.llvm.codelets.builder import Address, Builder, Value
 
 
 class Decoder:
@@ -34,7 +34,13 @@ class Decoder:
         for p in self.planes:
             word = step[first + j * p // 32]
             right = j * p % 32 - low
-            moved = word if not right else b.binary("lshr", word, b.like(right, word)) if right > 0 else b.binary("shl", word, b.like(-right, word))
+            moved = (
+                word
+                if not right
+                else b.binary("lshr", word, b.like(right, word))
+                if right > 0
+                else b.binary("shl", word, b.like(-right, word))
+            )
             parts.append((moved, ((1 << p) - 1) << low))
             first, low = first + self.depth * p // 32, low + p
         if len(parts) == 1 and (not exact or parts[0][1] == -1):
