@@ -315,10 +315,10 @@ class Stream:
     `compute` is f32, or int16 and int8 for x quantized per row and group in the call and multiplied as signed bytes, high ones first; those
     two read affine codes only. `zeros` says where zero[g, n] is: "none" (0), "constant" (`zero`), "channel" (in the header; i32 where x is
     quantized, else f32). level(code) is `step` * code for the decoder "planes", what `table` says for "table",
-    the byte itself for "bytes", and the value of a half whose upper bits are the byte's for "half". "bitmap" stores
-    a bit per weight as codes, [step][vector] words of 64 bits for 16 channels of 4 k, and the codes of the set ones, 8 or 4 bits, in `values`;
-    the others are `zero`. x has strides over (m, k), y and
-    operands over (m, n).
+    the byte itself for "bytes", the value of a half whose upper bits are the byte's for "half", and for "shuffle" the `level_digits`
+    bytes, high one first, that `table` [digits, 64] (16, repeated) has for the code. "bitmap" stores a bit per weight as codes,
+    [step][vector] words of 64 bits for 16 channels of 4 k, and the codes of the set ones, 8 or 4 bits, in `values`; the others are `zero`.
+    x has strides over (m, k), y and operands over (m, n).
     """
 
     isa: str
@@ -337,6 +337,7 @@ class Stream:
     zeros: str = "none"
     zero: int = 0
     step: int = 1
+    level_digits: int = 0  # bytes of a level of decoder "shuffle"
     mantissa: int = 0  # of the small float behind decoder "half"
     table: int = -1  # number of the buffer with the levels
     values: int = -1  # number of the buffer with the values of decoder "bitmap"

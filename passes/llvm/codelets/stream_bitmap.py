@@ -1,6 +1,6 @@
 """One group of a streamed linear layer with unstructured zeros: a bit per weight, and the codes of the others one behind the other.
 
-A step is 4 k of 16 channels: one 64-bit mask, whose bits say where `vpexpandb` puts the next codes among zero points; the products are those
+A step is 4 k of 16 channels: one 64-bit mask, whose bits say where `vpexpandb` puts the next codes among zero points; products are those
 of `stream_digits`. The place in the values moves by the masks' population counts, which do not wait for the values.
 """
 
@@ -24,11 +24,7 @@ class Reduction(stream_digits.Reduction):
         def step(s: Index, place: Value, *sums: Value) -> list[Value]:
             here, xs, made = b.at(masks, b.mul(s, 8 * vectors)), b.at(x, b.mul(s, layout.depth)), list(sums)
             prefetch(b, here, 64)
-            four = []
-            for r in range(rows):
-                for d in range(self.digits):
-                    word = b.load("i32", xs + r * layout.row_bytes + d * layout.digit_bytes)
-                    four.append(b.op("llvm.bitcast", [b.splat(word, self.lanes)], f"{4 * self.lanes}xi8"))
+            four = [self.broadcast(xs + r * layout.row_bytes + d * layout.digit_bytes) for r in range(rows) for d in range(self.digits)]
             for v in range(vectors):
                 values = b.at(self.buffers[c.values], place)
                 if v % 2 == 0:

@@ -69,13 +69,12 @@ class Reduction:
             for part, f in enumerate(self.fields):
                 prefetch(b, here, vectors * size, (part, len(self.fields)))
                 four = [
-                    b.splat(b.load("i32", xs + r * self.layout.row_bytes + d * self.layout.digit_bytes + f.k), self.lanes)
+                    self.broadcast(xs + r * self.layout.row_bytes + d * self.layout.digit_bytes + f.k)
                     for r in range(rows)
                     for d in range(self.digits)
                 ]
-                four = [b.op("llvm.bitcast", [v], f"{4 * self.lanes}xi8") for v in four]
                 for v in range(vectors):
-                    code = self._bytes((upper if f.bit >= 4 else opened)[v][f.word], f, fold)
+                    code = self.bytes_of((upper if f.bit >= 4 else opened)[v][f.word], f, fold)
                     for n, digit in enumerate(four):  # n is row * digits + digit
                         i = (n * vectors + v) * len(shifts) + number[f.bit % fold - f.weight if fold else 0]
                         made[i] = self.instructions.dot4_u8s8(b, made[i], code, digit)
@@ -84,7 +83,11 @@ class Reduction:
         sums = b.loop(0, -(-count // depth), 1, step, sums)
         return self.scaled(row, rows, g, address, vectors, sums, shifts, totals)
 
-    def _bytes(self, word: Value, f: Field, fold: int) -> Value:
+    def broadcast(self, address: Address) -> Value:
+        """Four bytes of x for every lane."""
+        return self.b.op("llvm.bitcast", [self.b.splat(self.b.load("i32", address), self.lanes)], f"{4 * self.lanes}xi8")
+
+    def bytes_of(self, word: Value, f: Field, fold: int) -> Value:
         """The field in every byte of `word`, which is folded already."""
         b = self.b
         if not fold and (right := f.bit - f.weight):

@@ -78,6 +78,7 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
         y=Operand(0, y.element, ()),
         zeros=variant.zeros_kind,
         zero=variant.zero,
+        level_digits=variant.table.shape[0] if variant.table is not None and variant.decoder == "shuffle" else 0,
         step=codes.step if variant.decoder == "planes" else 1,
         mantissa=codes.small_float[1] if codes.small_float is not None and variant.decoder == "half" else 0,
     )
@@ -94,7 +95,7 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
         stored_bytes += int(values.nbytes + starts.nbytes)
     if variant.table is not None:
         extra["table"] = len(places)
-        places.append(lowering.constant_place(variant.table))
+        places.append(lowering.weights(variant.table, "u8" if variant.decoder == "shuffle" else "f32"))
     if bias is not None:
         extra["bias"] = Operand(len(places), "f32", (0, 1))
         width = blocks * variant.vectors * ISAS[lowering.isa].lanes
@@ -146,7 +147,10 @@ def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool
     facts = ISAS[isa]
     needed = -(-c.codes.shape[0] // facts.lanes)
     wanted = {"auto": "int16", "float": "f32"}.get(activations, activations)
-    compute = wanted if wanted == "f32" or (facts.dot4 and rows <= MOST_QUANTIZED_ROWS and _has_digits(c)) else "f32"
+    exact = facts.dot4 and rows <= MOST_QUANTIZED_ROWS
+    if wanted != "f32" and exact and c.levels is not None and (shuffled := _shuffle_variant(c, wanted, min(rows, 8), needed)) is not None:
+        return shuffled
+    compute = wanted if exact and _has_digits(c) else "f32"
     if compute == "f32":
         vectors = min(needed, 4 if rows <= 4 else 2)
         return _float_variant(isa, c, vectors)
@@ -156,6 +160,40 @@ def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool
     if byte_expand and (sparse := _bitmap_variant(c, compute, min(needed, max(1, MOST_SUMS // (digits * tile) // 2), 4))) is not None:
         return sparse
     return _variant(compute, "planes", min(needed, vectors), c.codes, c, c.zeros.astype(np.int32))
+
+
+def _shuffle_variant(c: Codes, compute: str, rows: int, needed: int) -> Variant | None:
+    """Real levels as bytes of a common unit: one, where that is exact, else two, which leaves 2^-17 of their range."""
+    k, depth = c.codes.shape[1], 32 // planes(c.bits)[-1]
+    zero = c.zeros.flat[0]
+    if c.bits not in (1, 2, 4) or not (c.zeros == zero).all() or (c.group % depth and c.group != k) or min(c.group, k) >= 1 << 15:
+        return None
+    assert c.levels is not None
+    levels = c.levels.astype(np.float64) - float(zero)
+    low, high = min(levels.min(), 0.0), max(levels.max(), 0.0)
+    if not np.isfinite(levels).all() or high == low:
+        return None
+    steps = np.abs(levels[levels != 0])
+    unit, count = steps.min() if steps.size else 1.0, 1
+    exact = [
+        unit / part
+        for part in (1, 2, 3, 4)
+        if (high - low) * part <= 255 * unit and np.allclose(levels * part / unit, np.rint(levels * part / unit), 0, 1e-12)
+    ]
+    if exact:
+        unit = exact[0]
+    else:
+        unit, count = (high - low) / 65000.0, 2
+    if not np.finfo(np.float32).tiny < unit:
+        return None
+    offset = int(np.rint(-low / unit))
+    words = np.rint(levels / unit).astype(np.int64) + offset
+    digits = [words] if count == 1 else [words >> 8, words & 255]
+    table = np.stack([np.resize(d.astype(np.uint8), 64) for d in digits])
+    scaled = replace(c, scales=c.scales * np.float32(unit))
+    vectors = next(v for v in (4, 2, 1) if (DIGITS[compute] + count - 1) * rows * v <= MOST_SUMS)
+    kind = "constant" if offset else "none"
+    return Variant(compute, "shuffle", min(needed, vectors), c.codes, scaled.scales, c.zeros.astype(np.int32), kind, offset, table)
 
 
 def _bitmap_variant(c: Codes, compute: str, vectors: int) -> Variant | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from qcc.dialects import compressed_types as types
 from qcc.dialects import element_types
-from qcc.dialects.integer_values import integer_scale, integers
+from qcc.dialects.integer_values import integers
 from qcc.dialects.mlir import ir
 from qcc.dialects.real_values import decode
 
@@ -51,7 +51,8 @@ def codes_of(stored: Array, kind: ir.RankedTensorType) -> Codes | None:
     if d is None:
         return None
     if element_types.has_integers(kind) and not isinstance(d, types.Codebook):
-        scales = _spread(np.asarray(integer_scale(kind)), kind.shape)
+        unit = d.positive if isinstance(d, types.Ternary) else np.ldexp(d.scales, d.least) if isinstance(d, types.Log2) else d.scales
+        scales = _spread(unit.astype(F32), kind.shape)
         return None if scales is None else _from_integers(integers(stored, kind), scales, np.zeros_like(scales, np.int64))
     return _from_levels(stored, kind, d)
 
@@ -139,12 +140,13 @@ def _from_levels(stored: Array, kind: ir.RankedTensorType, d: types.Description)
     codes = codes.astype(np.uint8)
     used = np.flatnonzero(np.bincount(codes.reshape(-1), minlength=table.size))
     bits = max(1, (used.size - 1).bit_length())
-    if bits < max(1, (table.size - 1).bit_length()):  # levels that no weight has need no code
+    if bits < max(1, (table.size - 1).bit_length()) and (bits <= 6 or small is None):  # levels that no weight has need no code
         new = np.zeros(table.size, np.uint8)
         new[used] = np.arange(used.size)
         codes, table, small = new[codes], table[used], None
     if small is not None and (small[0] > 5 or not np.isfinite(table[used if table.size > used.max() else []]).all()):
         small = None
+    bits = max(bits, 8) if small is not None and d.bits == 8 else bits
     return Codes(codes, bits, spread, np.zeros(spread.shape, np.int64), shape[1] // spread.shape[1], 1, _padded(table, bits), small)
 
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from qcc.passes.llvm.codelets.builder import Address, Builder, Value, lanes_of
 from qcc.passes.llvm.codelets.isa.generic import to_integer
 
-__all__ = ["FLOAT_TABLE_BITS", "dot2_s16", "dot4_u8s8", "look_up_bytes", "look_up_floats", "multiply_add_u8", "pack_bytes", "to_integer"]
+__all__ = [
+    "FLOAT_TABLE_BITS",
+    "dot2_s16",
+    "dot4_u8s8",
+    "look_up_bytes",
+    "look_up_floats",
+    "multiply_add_u8",
+    "pack_bytes",
+    "shuffle_bytes",
+    "to_integer",
+]
 
 
 def dot4_u8s8(b: Builder, acc: Value, x: Value, w: Value) -> Value:
@@ -55,6 +65,11 @@ def pack_bytes(b: Builder, values: list[Value], zero: Value, bounds: tuple[Value
         return packed
     least, most = (b.splat(b.cast("trunc", bound, "i8"), 64) for bound in bounds)
     return b.binary("intr.umin", b.binary("intr.umax", packed, least), most)
+
+
+def shuffle_bytes(b: Builder, table: Value, index: Value) -> Value:
+    """table[index] for 64 bytes below 16; the table of 16 is repeated four times."""
+    return b.call("llvm.x86.avx512.pshuf.b.512", [table, index], "64xi8")
 
 
 FLOAT_TABLE_BITS = 6
