@@ -142,6 +142,14 @@ FORMATS: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("name", ["int8", "int4_zeros", "int3", "binary", "codebook16", "codebook256", "fp8_e4m3"])
+@settings(EXAMPLES, max_examples=2)
+@given(case=shapes())
+def test_each_decoder(name: str, case: dict[str, Any]) -> None:
+    check(case, FORMATS[name], "avx512_vnni", "auto")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 @settings(EXAMPLES, max_examples=4)
 @given(case=shapes())
@@ -151,15 +159,15 @@ def test_formats(name: str, case: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("activations", ["float", "int16", "int8"])
-@settings(EXAMPLES, max_examples=4)
+@pytest.mark.parametrize("activations", ["float", "int8"])
+@settings(EXAMPLES, max_examples=2)
 @given(case=shapes())
 def test_activations(name: str, activations: str, case: dict[str, Any]) -> None:
     check(case, FORMATS[name], "avx512_vnni", activations)
 
 
 @pytest.mark.parametrize("name", ["int8", "int4_zeros", "int3", "codebook16", "fp8_e4m3"])
-@settings(EXAMPLES, max_examples=3)
+@settings(EXAMPLES, max_examples=2)
 @given(case=shapes())
 def test_generic_vectors(name: str, case: dict[str, Any]) -> None:
     check(case, FORMATS[name], "generic", "auto")
@@ -174,7 +182,7 @@ def sparse(bits: int, density: float) -> Any:
 
 
 @pytest.mark.parametrize(("bits", "density"), [(8, 0.5), (8, 0.1), (4, 0.3), (4, 0.05)])
-@settings(EXAMPLES, max_examples=4)
+@settings(EXAMPLES, max_examples=3)
 @given(case=shapes())
 def test_bitmaps(bits: int, density: float, case: dict[str, Any]) -> None:
     check(case, sparse(bits, density), "avx512_vnni", "auto", byte_expand=True)

@@ -1,7 +1,7 @@
-"""One group of a streamed linear layer whose codes name levels: each level as one or two unsigned bytes from a table of 16, by byte shuffle.
+"""One group of a streamed linear layer whose codes name levels: each as one or two unsigned bytes from a table of 16, by byte shuffle.
 
-level = `byte` - zero, or 256 * `high` + `low` - zero, in units that are in the scales. Every byte of a level meets every byte of x; products of
-equal weight share a sum. Sums are exact; how exact levels are was decided when the table was made (`level_digits`).
+level = byte - zero, or 256 * high + low - zero, in units that are in the scales. Every byte of a level meets every byte of x; products
+of equal weight share a sum. Sums are exact; how exact levels are was decided when the table was made (`level_digits`).
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def pack_values(codelet: Stream, codes: Array) -> tuple[Array, Array]:
     layout, (_, n, k) = StreamLayout(codelet), codelet.sizes
     parts, starts, begin = [], [], 0
     width = codelet.vectors * layout.lanes
-    for first, last, vectors in ((0, n // width * width, codelet.vectors), (n // width * width, n, -(-(n % width) // layout.lanes))):
+    for first, last, vectors in ((0, n // width * width, codelet.vectors), (n // width * width, n, -(-(n % width) // layout.lanes) or 1)):
         for block in range(first, last, vectors * layout.lanes):
             channels = np.full((vectors * layout.lanes, k), codelet.zero, np.uint8)
             channels[: min(last, block + channels.shape[0]) - block] = codes[block : min(last, block + channels.shape[0])]

@@ -139,14 +139,15 @@ def _from_levels(stored: Array, kind: ir.RankedTensorType, d: types.Description)
         return None
     codes = codes.astype(np.uint8)
     used = np.flatnonzero(np.bincount(codes.reshape(-1), minlength=table.size))
-    bits = max(1, (used.size - 1).bit_length())
-    if bits < max(1, (table.size - 1).bit_length()) and (bits <= 6 or small is None):  # levels that no weight has need no code
+    bits, full = (max(1, (size - 1).bit_length()) for size in (used.size, table.size))
+    if small is not None and (bits <= 6 or small[0] > 5 or not np.isfinite(table[used]).all()):
+        small = None  # a table is as quick, or a half cannot hold it
+    if small is None and bits < full:  # levels that no weight has need no code
         new = np.zeros(table.size, np.uint8)
         new[used] = np.arange(used.size)
-        codes, table, small = new[codes], table[used], None
-    if small is not None and (small[0] > 5 or not np.isfinite(table[used if table.size > used.max() else []]).all()):
-        small = None
-    bits = max(bits, 8) if small is not None and d.bits == 8 else bits
+        codes, table = new[codes], table[used]
+    else:
+        bits = full
     return Codes(codes, bits, spread, np.zeros(spread.shape, np.int64), shape[1] // spread.shape[1], 1, _padded(table, bits), small)
 
 
