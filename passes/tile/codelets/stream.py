@@ -147,7 +147,7 @@ def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool
     facts = ISAS[isa]
     needed = -(-c.codes.shape[0] // facts.lanes)
     wanted = {"auto": "int16", "float": "f32"}.get(activations, activations)
-    exact = facts.dot4 and rows <= MOST_QUANTIZED_ROWS
+    exact = facts.dot4 and isa.startswith("avx512") and rows <= MOST_QUANTIZED_ROWS  # byte products that do not saturate
     if wanted != "f32" and exact and c.levels is not None and (shuffled := _shuffle_variant(c, wanted, min(rows, 8), needed)) is not None:
         return shuffled
     compute = wanted if exact and _has_digits(c) else "f32"
