@@ -1,6 +1,6 @@
 """One peer in one process. Commands come in as lines of JSON, answers go out as lines of JSON; `run.py` drives it.
 
-{"do": "block", "seconds": 0.5}  ->  {"latencies_ms": [...]}
+{"do": "block", "seconds": 0.5}  ->  {"median_ms": ..., "least_ms": ..., "count": ...}
 {"do": "layers", "runs": 20}     ->  {"layers_us": {...}}
 """
 
@@ -11,43 +11,45 @@ import os
 import sys
 import time
 import traceback
-from pathlib import Path
 from typing import Any
 
 
 def main() -> int:
-    peer, int8, float32, reference, threads = *sys.argv[1:5], int(sys.argv[5])
-    os.environ["OMP_NUM_THREADS"] = os.environ["QCC_NUM_THREADS"] = str(threads)
+    name, task_text = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a peer prints must not mix with the answers
 
     def answer(**values: Any) -> None:
-        answers.write(json.dumps(values) + "\n")
+        answers.write(json.dumps(values, default=str) + "\n")
         answers.flush()
 
     try:
         import numpy as np
 
-        from benchmarks.peers import PEERS
+        from benchmarks.peers import Task, all_peers
 
-        with np.load(reference) as held:
+        task = Task(**json.loads(task_text))
+        with np.load(task.file("io.npz")) as held:
             inputs, expected = held["inputs"], held["float"]
         start = time.perf_counter()
-        runner = PEERS[peer](Path(int8), Path(float32), threads)
+        runner = all_peers()[name].load()(task)
         seconds = time.perf_counter() - start
-        found = np.stack([np.asarray(runner.run(x)) for x in inputs])
+        found = np.stack([np.array(runner.output(runner.run(runner.prepare(x)))).reshape(expected[0].shape) for x in inputs])
         error = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+        x = runner.prepare(np.ascontiguousarray(inputs[0]))
+        runner.run(x)
     except Exception as problem:
         traceback.print_exc()
-        answer(error=f"{type(problem).__name__}: {problem}")
+        answer(error=f"{type(problem).__name__}: {problem}"[:500])
         return 1
-    answer(prepare_seconds=seconds, relative_error=error, about=runner.about)
-    x = np.ascontiguousarray(inputs[0])
+    answer(prepare_seconds=round(seconds, 2), relative_error=round(error, 5), about=runner.about)
     for line in sys.stdin:
         command = json.loads(line)
         if command["do"] == "layers":
             answer(layers_us=runner.layers(x, command["runs"]) if runner.layers else {})
             continue
+        if "pin" in command:
+            pin(command["pin"])
         latencies: list[float] = []
         runner.run(x)
         end = time.perf_counter() + command["seconds"]
@@ -55,8 +57,17 @@ def main() -> int:
             begin = time.perf_counter()
             runner.run(x)
             latencies.append((time.perf_counter() - begin) * 1e3)
-        answer(latencies_ms=latencies)
+        answer(median_ms=float(np.median(latencies)), least_ms=min(latencies), count=len(latencies))
     return 0
+
+
+def pin(processor: int) -> None:
+    """All threads of this process to one processor: a single-threaded peer must not be moved about, nor share work with helpers."""
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            os.sched_setaffinity(int(thread), {processor})
+        except OSError:
+            pass  # the thread ended
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,9 +145,9 @@ def finish(compilation: Any, **run: Any) -> Any:
     return cpu.build(compilation, **run)
 
 
-def report_base(compilation: Compilation, isa: str) -> dict[str, Any]:
-    """What both targets' reports start from: options, stage times, layers with facts and predictions for `isa`, remarks."""
-    rows = report.layer_rows(compilation.layers, compilation.context.facts, isa, compilation.energy_table)
+def report_base(compilation: Compilation, predicted: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+    """What both targets' reports start from: options, stage times, layers with facts and predicted times (us), remarks."""
+    rows = report.layer_rows(compilation.layers, compilation.context.facts, predicted, compilation.energy_table)
     return {
         "options": asdict(compilation.options),
         "seconds": [{"stage": name, "seconds": seconds} for name, seconds in compilation.seconds],

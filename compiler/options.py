@@ -26,6 +26,9 @@ class CompileOptions:
     `coding` of stored weights: none, huffman, rans, or auto for the smallest per tensor; None is auto where `optimize` is size, else none.
     `decode` of coded weights: load (when the model is created) or stream (those of every step before it runs: less memory, more time).
     `energy_table` is a JSON file of picojoules that the report's energy is counted with (`compiler/cost/energy.py`).
+    `machine` is a file of qcc-bench or the name of a shipped description, which times are predicted with ("": this machine's own where it
+    was measured, else a shipped one for `cpu`).
+    `autotune` measures register tiles on this machine, `tiles` states what it found (NAME=ROWSxCOLUMNS;...).
     """
 
     target: str = "cpu"
@@ -38,6 +41,9 @@ class CompileOptions:
     coding: str | None = None
     decode: str = "load"
     energy_table: str | None = None
+    machine: str = ""
+    autotune: bool = False
+    tiles: str = ""
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:

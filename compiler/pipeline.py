@@ -58,6 +58,7 @@ TILE: tuple[Stage, ...] = (
     ),
     Stage("bufferize-generic-functions", reason="temporaries of the generic path become scratch buffers that are planned with the others"),
     Stage("plan-memory", reason="every buffer gets its place, so that a run allocates nothing"),
+    Stage("retile-contractions", "tiles={tiles}", "tiles that autotuning measured; none unless asked for"),
 )
 
 # tiled form -> llvm dialect (CPU)

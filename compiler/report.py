@@ -7,21 +7,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qcc.compiler.cost import energy, layers, machine
+from qcc.compiler.cost import energy, layers
 from qcc.dialects.errors import QccError
 from qcc.runtime.atomic_file import atomic_write
 
 
 def layer_rows(
-    counts: Sequence[layers.LayerCount], facts: dict[str, dict[str, Any]], isa: str, table: energy.EnergyTable
+    counts: Sequence[layers.LayerCount],
+    facts: dict[str, dict[str, Any]],
+    predicted: Mapping[str, tuple[float, float]],
+    table: energy.EnergyTable,
 ) -> list[dict[str, Any]]:
-    """One row per layer, with the facts that passes recorded and the predicted time (us) and energy (nJ)."""
-    model = machine.DEFAULTS.get(isa, machine.DEFAULTS["generic"])
+    """One row per layer, with the facts that passes recorded, the energy (nJ) and the predicted time (us on one thread and on all threads
+    of the machine description; 0 where another target than the CPU runs it). The first row of a name has the time of all steps of it."""
+    left = dict(predicted)
     rows: list[dict[str, Any]] = []
     for layer in counts:
         row = layer.as_dict()
         row["output_shape"] = list(layer.output_shape)
-        row["predicted_us"] = model.predict_us(layer)
+        row["predicted_us"], row["predicted_all_threads_us"] = left.pop(layer.name, (0.0, 0.0))
         row |= energy.row_entries(energy.count(layer), table)
         row["facts"] = facts.get(layer.name, {})
         row["weight_bytes"] = row["facts"].get("stored_bytes", row["weight_bytes"])  # as packed, with scales and padding

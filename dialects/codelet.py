@@ -77,6 +77,18 @@ class Map:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """A reduction of pairs_u8s8 whose steps are listed, in the order that `passes/tile/codelets/byte_pairs.py` packs and describes.
+
+    `index` and `offsets` are numbers of buffers, `classes` the steps of an item, class by class.
+    """
+
+    index: int
+    offsets: int
+    classes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Contraction:
     """Convolution, linear and matmul: acc[n, g, h, w, c] = bias[c] + sum over the reduction of x * w, then the steps, then the store.
 
@@ -87,10 +99,11 @@ class Contraction:
     and vectors of the register tile. Tasks are n * g * block chunks * row chunks.
     `sums` is a buffer of u8 quadruples per step of a run (1 where the run has an element, 0 in its padding), present when `zero` (a per
     channel i32 operand) times the sum of x is to be subtracted: weights whose zero point is not in the packed bytes.
+    `listed`: the steps of the reduction and where their weights are stand in tables instead.
     """
 
     isa: str
-    compute: str  # dot4_u8s8, lane_i32, lane_i64, lane_f32
+    compute: str  # dot4_u8s8, pairs_u8s8, dot2_s16, lane_i32, lane_i64, lane_f32
     sizes: tuple[int, int, int, int, int]
     x: Operand
     w: Operand
@@ -108,6 +121,7 @@ class Contraction:
     sums: int = -1
     params: int = -1
     halo: Halo | None = None
+    listed: Listed | None = None
     kind: str = "contraction"
 
 
@@ -347,8 +361,18 @@ class Stream:
     kind: str = "stream"
 
 
+@dataclass(frozen=True)
+class PackPairs(Pack):
+    """As `Pack`, for dot2_s16: [b0][b1][block][step][vector][lane][2] s16, stored - word `args[1]`.
+
+    `bias`[b0, b1, n padded to whole blocks] i32 becomes -word `args[0]` * the sum over k of the packed column.
+    """
+
+    kind: str = "pack_pairs"
+
+
 KINDS: dict[str, Any] = {
-    cls.kind: cls for cls in (Map, Contraction, Winograd, Depthwise, DepthwiseQuads, Window, Rows, Embedding, Pack, Stream)
+    cls.kind: cls for cls in (Map, Contraction, Winograd, Depthwise, DepthwiseQuads, Window, Rows, Embedding, Pack, PackPairs, Stream)
 }
 
 
@@ -379,6 +403,7 @@ _NESTED: dict[str, Any] = {
     "operands": Operand,
     "steps": Step,
     "halo": Halo,
+    "listed": Listed,
 }
 
 
@@ -436,12 +461,16 @@ class IsaFacts:
 
     lanes: int  # 32-bit lanes of a vector
     registers: int
-    dot4: bool  # has u8 x s8 products of depth 4
-    byte_tables: bool  # looks up 256 bytes in registers
+    dot4: bool = False  # has u8 x s8 products of depth 4
     dot2: bool = False  # has s16 x s16 products of depth 2 that wrap
+    pairs: bool = False  # has u8 x s8 products of depth 2 whose sum saturates at 16 bits, and no dot4
+    byte_tables: bool = False  # looks up 256 bytes in registers
 
 
 ISAS: dict[str, IsaFacts] = {
-    "avx512_vnni": IsaFacts(16, 32, dot4=True, byte_tables=True, dot2=True),
-    "generic": IsaFacts(8, 16, dot4=False, byte_tables=False),
+    "avx512_vnni": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True),
+    "avx512": IsaFacts(16, 32, dot2=True, pairs=True),
+    "avx_vnni": IsaFacts(8, 16, dot4=True),
+    "avx2": IsaFacts(8, 16, dot2=True, pairs=True),
+    "generic": IsaFacts(8, 16),
 }

@@ -22,7 +22,8 @@ def integers(stored: Array, kind: ir.RankedTensorType) -> Array:
     if isinstance(element, ir.IntegerType):
         return stored.astype(np.int64)
     if (a := element_types.affine(kind)) is not None:
-        return stored.astype(np.int64) - a.expand(a.zero_points, kind.shape)
+        wide = stored.astype(np.int64)
+        return wide - a.expand(a.zero_points, kind.shape) if a.zero_points.any() else wide
     d = types.describe(kind)
     if d is None or not element_types.has_integers(kind):
         raise QccError(f"{element} has no integer values to compute with; insert qcc.dequantize")

@@ -13,6 +13,7 @@ import itertools
 import math
 import re
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import ml_dtypes
@@ -21,6 +22,7 @@ import numpy as np
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import ir
 
+BLOCK = 256  # rows and columns of a matrix that lie in a cache together
 INLINE_ELEMENTS = 64  # constants up to this size are printed as `dense<...>`, which keeps small tests readable
 
 _arrays: weakref.WeakKeyDictionary[Any, dict[str, np.ndarray]] = weakref.WeakKeyDictionary()
@@ -111,6 +113,18 @@ def inline_attribute(array: np.ndarray, element: ir.Type | None = None) -> ir.At
     kind = ir.RankedTensorType.get(list(array.shape), element or element_type(array.dtype), loc=ir.Location.unknown())
     plain = array.view(np.uint8) if array.dtype == np.bool_ else array.view(_buffer_dtype(array.dtype))
     return ir.DenseElementsAttr.get(plain, type=kind)
+
+
+def transposed(array: np.ndarray, order: Sequence[int]) -> np.ndarray:
+    """`array` with its axes in another order, contiguous. Matrices go block by block: a plain copy misses the cache at every element."""
+    moved = array.transpose(order)
+    if array.ndim != 2 or moved.flags.c_contiguous:
+        return np.ascontiguousarray(moved)
+    made = np.empty(moved.shape, array.dtype)
+    for row in range(0, moved.shape[0], BLOCK):
+        for column in range(0, moved.shape[1], BLOCK):
+            made[row : row + BLOCK, column : column + BLOCK] = moved[row : row + BLOCK, column : column + BLOCK]
+    return made
 
 
 def array_of(attribute: ir.Attribute) -> np.ndarray:

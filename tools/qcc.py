@@ -50,6 +50,10 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="input of weight-only layers: float, or quantized in the call (default: auto)",
     )
+    p.add_argument(
+        "--machine", default="", metavar="FILE", help="predict times with this description (default: qcc-bench machine's, if any)"
+    )
+    p.add_argument("--autotune", action="store_true", help="measure the best register tiles on this machine; answers are kept")
     p.add_argument("--emit", choices=FORMS, help="stop at this form and write it instead of the artefact")
     p.add_argument("--keep-layers", action="store_true", help="keep every layer's output, so that qcc-run --compare can look at it")
     p.add_argument("--dump-forms", metavar="DIR", help="write each form into DIR")
@@ -75,6 +79,8 @@ def _compile(args: argparse.Namespace) -> int:
         decode=args.decode,
         energy_table=args.energy_table,
         activations=args.activations,
+        machine=args.machine,
+        autotune=args.autotune,
     )
     from qcc.compiler import driver, emit
     from qcc.tools.progress import Progress

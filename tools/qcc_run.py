@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--threads", type=int, help="threads (default: QCC_NUM_THREADS, else all)")
     p.add_argument("--simulate", choices=LEVELS, help="accelerator files: how exactly to simulate (default: functional)")
     p.add_argument("--benchmark", action="store_true", help="latency percentiles and rates; random inputs unless --input")
+    p.add_argument("--layers", action="store_true", help="with --benchmark: measured and predicted time of every layer")
     p.add_argument("--seconds", type=float, default=3.0, help="how long --benchmark measures (default: 3)")
     p.add_argument("--profile", action="store_true", help="time per layer")
     p.add_argument("--compare", metavar="MODEL", help="compare every layer with the reference made from MODEL")
@@ -62,6 +63,8 @@ def _run(args: argparse.Namespace) -> int:
         return 0 if result.same else 1
     if args.benchmark:
         print(executable.benchmark(inputs or random_inputs(executable.inputs), seconds=args.seconds))
+        if args.layers:
+            print(predictions(executable, inputs or random_inputs(executable.inputs)))
         return 0
     if not inputs:
         raise QccError(
@@ -80,6 +83,28 @@ def _run(args: argparse.Namespace) -> int:
     if args.profile:
         print(executable.profile(inputs))
     return 0
+
+
+def predictions(executable: Any, inputs: list[np.ndarray]) -> str:
+    """Measured and predicted microseconds of every layer, their ratio, and how much of the time was predicted within 30 %."""
+    runs = 50
+    executable.profile(inputs, runs=runs)
+    key = "predicted_us" if executable.threads == 1 else "predicted_all_threads_us"
+    rows = [row for row in executable.report["layers"] if row.get("measured_us")]
+    total = sum(row["measured_us"] for row in rows)
+    lines = [f"{'measured us':>12} {'predicted us':>12} {'ratio':>6} {'share':>6}  layer"]
+    near = 0.0
+    for row in rows:
+        measured, ratio = row["measured_us"], row["measured_over_predicted"]
+        near += measured if ratio and abs(ratio - 1) <= 0.3 else 0.0
+        shown = f"{ratio:6.2f}" if ratio else " " * 6
+        lines.append(f"{measured:12.1f} {row[key]:12.1f} {shown} {measured / total:6.1%}  {row['name'] or '-'} ({row['op']})")
+    predicted = sum(row[key] for row in rows)
+    machine = executable.report.get("machine", {}).get("name", "")
+    lines.append(
+        f"{total:12.1f} {predicted:12.1f} {total / max(predicted, 1e-9):6.2f} 100.0%  total, {executable.threads} threads, {machine}"
+    )
+    return "\n".join([*lines, f"{near / max(total, 1e-9):.0%} of the time is within 30 % of what was predicted"])
 
 
 def read_inputs(paths: list[str], specs: Any) -> list[np.ndarray]:

@@ -86,7 +86,7 @@ def executable(compilation: Compilation, module: ir.Module, *, clock_mhz: float,
         }
         layers = {name: segment.layers for name, segment in emitted.segments.items()}
         layers |= {name: [layer_name(op.location) for op in walk(function)] for name, function in _host_functions(module).items()}
-    report = driver.report_base(compilation, "generic")
+    report = driver.report_base(compilation, {})
     info["report"] = {key: value for key, value in report.items() if key != "seconds"}
     info["report"]["partition"] = [
         {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from qcc.dialects.errors import QccError
@@ -63,6 +63,17 @@ PRESETS: dict[str, tuple[str, ...]] = {  # LLVM's CPU name -> features
     "znver4": (*_ICELAKE, "avx512bf16"),
 }
 
+_AVX2 = frozenset({"avx2", "fma"})
+_AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+
+ISA_FEATURES: dict[str, frozenset[str]] = {  # of dialects.codelet.ISAS, best first -> features it needs
+    "avx512_vnni": _AVX512 | {"avx512vnni"},
+    "avx512": _AVX512,
+    "avx_vnni": _AVX2 | {"avxvnni"},
+    "avx2": _AVX2,
+    "generic": frozenset(),
+}
+
 
 @dataclass(frozen=True)
 class CpuTarget:
@@ -90,7 +101,7 @@ class CpuTarget:
     @property
     def isa(self) -> str:
         """The best instruction set that codelets are written for."""
-        return "avx512_vnni" if {"avx512vnni", "avx512bw", "avx512vl"} <= set(self.features) else "generic"
+        return next(name for name, needed in ISA_FEATURES.items() if needed <= set(self.features))
 
     @property
     def runs_here(self) -> bool:
@@ -120,12 +131,40 @@ def host_feature_mask() -> int:
     return int(loader.runtime().qcc_cpu_features())
 
 
+def _autotune(compilation: Compilation, target: Any, machine: Any) -> None:
+    """Measure register tiles on this machine and set them. Raises QccError where the target's code does not run here."""
+    from qcc.compiler import pipeline
+    from qcc.compiler.cost import autotune
+    from qcc.compiler.emit import program
+    from qcc.passes.base import PassContext, Stage, run_pipeline
+
+    if not target.runs_here:
+        raise QccError(
+            f"--autotune measures on this machine, which cannot run code for {target.cpu}; leave it out or compile on such a machine"
+        )
+
+    def build(module: Any, tiles: str) -> Any:
+        stages = dict(pipeline.forms(compilation.options))["llvm"]
+        run_pipeline(module, [Stage("retile-contractions", f"tiles={tiles}"), *stages], PassContext())
+        return program.executable(module, target, threads=1)
+
+    tiles = autotune.choose(compilation.module, machine, build, features=target.features, progress=compilation.observer.progress)
+    run_pipeline(compilation.module, [Stage("retile-contractions", f"tiles={tiles}")])
+    compilation.options = replace(compilation.options, tiles=tiles)
+
+
 def build(compilation: Compilation, *, threads: int | None = None) -> Any:
     """Run the pipeline to LLVM and make the executable."""
     from qcc.compiler import driver
+    from qcc.compiler.cost import predict, probe
     from qcc.compiler.emit import program
 
-    module = compilation.run_to("llvm")
     target: Any = CpuTarget(compilation.options.cpu)
-    report = driver.report_base(compilation, target.isa)
+    machine = probe.description(compilation.options.machine, target.features, native=target.cpu == "native")
+    module = compilation.run_to("tiled")
+    if compilation.options.autotune:
+        _autotune(compilation, target, machine)
+    predicted = predict.steps(module, machine)
+    module = compilation.run_to("llvm")
+    report = driver.report_base(compilation, predict.layers(predicted)) | {"machine": asdict(machine)}
     return program.executable(module, target, options=compilation.options, report=report, threads=threads)

@@ -153,7 +153,7 @@ def transposed_constant(r: Reader, value: Any, order: list[int]) -> Any:
         return r.make(op.name, [inner], like(kind, shape, _moved_axis(kind, order)))
     if op.name != "qcc.constant":
         return None
-    array = np.ascontiguousarray(weights.array_of(op.attributes["value"]).transpose(order))
+    array = weights.transposed(weights.array_of(op.attributes["value"]), order)
     return r.constant(array, like(kind, shape, _moved_axis(kind, order)))
 
 

@@ -221,7 +221,7 @@ class Executable:
         return Benchmark(tuple(sorted(times)), self.threads, totals.get("macs", 0), bytes_moved, self.start_seconds or 0.0)
 
     def profile(self, inputs: Sequence[Any] | None = None, *, runs: int = 10) -> Profile:
-        """Time per step, the mean of `runs`; adds `measured_us` to the layers of `report`."""
+        """Time per step, the mean of `runs`; adds `measured_us` and its ratio to what was predicted to the layers of `report`."""
         addresses, alive, _ = self._read(inputs if inputs is not None else random_inputs(self.inputs))
         library, context = self._program.library, self._new_context()
         outputs = [np.empty(shape, dtype) for shape, dtype in self._made]
@@ -236,8 +236,11 @@ class Executable:
         self._idle.append(context)
         del alive
         profile = Profile.of(steps, [float(ns) / 1000 / max(measured, 1) for ns in spent_ns], self.threads)
-        for row in self.report["layers"]:
-            row["measured_us"] = profile.layer_us.get(row["name"])
+        left = dict(profile.layer_us)
+        for row in self.report["layers"]:  # the first row of a name has all of its steps, as in what was predicted
+            row["measured_us"] = left.pop(row["name"], None)
+            predicted = row.get("predicted_us" if self.threads == 1 else "predicted_all_threads_us")
+            row["measured_over_predicted"] = row["measured_us"] / predicted if row["measured_us"] and predicted else None
         return profile
 
 

@@ -39,6 +39,7 @@ _MODEL_FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "qcc_model_profile": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_int]),
     "qcc_model_profile_read": (ctypes.c_int64, [ctypes.c_void_p, ctypes.c_void_p]),
     "qcc_model_error": (ctypes.c_char_p, []),
+    "qcc_machine_probe": (ctypes.c_double, [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_double]),
     "qcc_model_create": (ctypes.c_int, [ctypes.c_int, ctypes.c_void_p]),
     "qcc_model_info": (ctypes.c_char_p, []),
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qcc.compiler.cost import energy, layers, machine
+from qcc.compiler.cost import energy, layers
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import create_context, parse_module
 
@@ -105,10 +105,3 @@ def test_the_report_uses_the_table_of_the_user(tmp_path: Path) -> None:
     stored = sum(row["stored_bytes"] for row in report["layers"] if row.get("stored_bytes"))
     assert report["energy_table"]["name"] == "only DRAM"
     assert report["totals"]["energy_nj"] == pytest.approx(stored / 1000), "1 pJ per stored byte"
-
-
-def test_a_layer_takes_the_longer_of_compute_and_traffic(conv: layers.LayerCount) -> None:
-    slow_memory = machine.Machine("m", int8_gmacs=1e9, fp32_gmacs=1, elementwise_gbytes=1.0, dram_gbytes=1.0, step_ns=0.0)
-    slow_compute = machine.Machine("c", int8_gmacs=1.0, fp32_gmacs=1, elementwise_gbytes=1e9, dram_gbytes=1e9, step_ns=0.0)
-    assert slow_memory.predict_us(conv) == pytest.approx((9 + 256 + 64) / 1000)
-    assert slow_compute.predict_us(conv) == pytest.approx(conv.macs / 1000)

@@ -10,7 +10,9 @@ For every model there are
     NAME.onnx          8 bits by ONNX Runtime's static quantization: QDQ, u8 activations, s8 weights per channel
     NAME.pt2           8 bits by torchao's PT2E flow (x86 quantizer) as an exported program
     NAME.mlir          the same program in the torch dialect
-    NAME.npz           inputs [count, ...] and what float PyTorch, ONNX Runtime (on NAME.onnx) and PyTorch (on NAME.pt2) make of them
+    NAME.npz           test inputs [count, ...] and what float PyTorch, ONNX Runtime (on NAME.onnx) and PyTorch (on NAME.pt2) make of them
+
+`NAME@16` is the same network for 16 inputs at once.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .networks import Encoder, MobileNetV2, ResNet
+from .networks import Chain, Encoder, MobileNetV2, ResNet, Vgg16
 
 FOLDER = Path(__file__).parents[2] / "build" / "e2e-models"
 CALIBRATION_INPUTS = 4
@@ -55,16 +57,23 @@ def smooth_image(generator: torch.Generator) -> Tensor:
     return image + 0.2 * torch.randn(image.shape, generator=generator)
 
 
-def token_vectors(generator: torch.Generator) -> Tensor:
-    """[1, 128, 384]: what an embedding layer would give."""
-    return torch.randn(1, 128, 384, generator=generator)
+def token_vectors(width: int) -> Callable[[torch.Generator], Tensor]:
+    """Makes [1, 128, width]: what an embedding layer would give."""
+    return lambda generator: torch.randn(1, 128, width, generator=generator)
 
 
 MODELS = {
     "resnet18": Model(lambda: ResNet((2, 2, 2, 2), bottleneck=False), smooth_image, 1.81e9),
     "resnet50": Model(lambda: ResNet((3, 4, 6, 3), bottleneck=True), smooth_image, 4.09e9),
     "mobilenetv2": Model(MobileNetV2, smooth_image, 0.30e9),
-    "encoder": Model(lambda: Encoder(6, 384, 12, 1536), token_vectors, 1.43e9, ("MatMul", "Gemm", "Add")),
+    "vgg16": Model(Vgg16, smooth_image, 15.47e9),
+    "encoder": Model(lambda: Encoder(6, 384, 12, 1536), token_vectors(384), 1.43e9, ("MatMul", "Gemm", "Add")),
+    "encoder_base": Model(lambda: Encoder(12, 768, 12, 3072), token_vectors(768), 11.2e9, ("MatMul", "Gemm", "Add")),
+}
+CHAINS = {  # linear layers whose weights do not fit in a cache
+    "gemv4096": Model(lambda: Chain(*[4096] * 17), lambda g: torch.randn(1, 4096, generator=g), 268e6),
+    "gemv11008": Model(lambda: Chain(*[4096, 11008] * 3, 4096), lambda g: torch.randn(1, 4096, generator=g), 271e6),
+    "fc4096": Model(lambda: Chain(4096, 4096), lambda g: torch.randn(1, 4096, generator=g), 16.8e6),
 }
 KINDS = ("onnx", "pt2", "mlir")
 
@@ -72,14 +81,15 @@ KINDS = ("onnx", "pt2", "mlir")
 def build(name: str) -> nn.Module:
     """The float network `name` in evaluation mode; the same weights in every process."""
     torch.manual_seed(0)
-    network = MODELS[name].network()
+    network = model(name).network()
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
-            nn.init.normal_(module.bias, std=0.02)
-    settle_batch_norms(network, torch.cat(samples(name, 8, seed=2)))
+            if module.bias is not None:
+                nn.init.normal_(module.bias, std=0.02)
+    settle_batch_norms(network, torch.cat(samples(name.partition("@")[0], 8, seed=2)))
     return network.eval()
 
 
@@ -96,8 +106,15 @@ def settle_batch_norms(network: nn.Module, batch: Tensor) -> None:
 
 
 def samples(name: str, count: int, *, seed: int) -> list[Tensor]:
+    """`count` inputs [batch, ...] of model `name`."""
     generator = torch.Generator().manual_seed(seed)
-    return [MODELS[name].sample(generator) for _ in range(count)]
+    batch = int(name.partition("@")[2] or 1)
+    return [torch.cat([model(name).sample(generator) for _ in range(batch)]) for _ in range(count)]
+
+
+def model(name: str) -> Model:
+    """The model of `NAME` or `NAME@BATCH`."""
+    return (MODELS | CHAINS)[name.partition("@")[0]]
 
 
 def path(name: str, kind: str) -> Path:
@@ -144,7 +161,7 @@ def make_onnx(name: str, file: Path) -> None:
         def get_next(self) -> Any:
             return self.left.pop(0) if self.left else None
 
-    ops = MODELS[name].quantize_ops
+    ops = model(name).quantize_ops
     with whole(file) as partial, whole(file.with_suffix(".prepared")) as prepared:
         quant_pre_process(str(path(name, "float.onnx")), str(prepared), skip_symbolic_shape=True)
         quantize_static(

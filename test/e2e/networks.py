@@ -1,10 +1,12 @@
 """The architectures of the end-to-end tests as plain PyTorch modules; weights are the caller's business.
 
 ResNet: He et al., CVPR 2016 (v1.5: the stride stands at the 3x3). MobileNetV2: Sandler et al., CVPR 2018.
-Encoder: the post-norm layer of BERT.
+VGG: Simonyan and Zisserman, ICLR 2015, configuration D without batch norms. Encoder: the post-norm layer of BERT.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +97,40 @@ class MobileNetV2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(torch.flatten(self.pool(self.head(self.blocks(self.stem(x)))), 1))
+
+
+class Vgg16(nn.Module):
+    """x [n, 3, 224, 224] -> logits [n, 1000]"""
+
+    STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = 3
+        for outputs, depth in self.STAGES:
+            for _ in range(depth):
+                layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
+                inputs = outputs
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Sequential(nn.Linear(512 * 7 * 7, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 1000))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(torch.flatten(self.features(x), 1))
+
+
+class Chain(nn.Module):
+    """x [n, widths[0]] -> [n, widths[-1]]: linear layers without bias, relu between them."""
+
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(a, b, bias=False) for a, b in pairwise(widths)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = functional.relu(layer(x))
+        return self.layers[-1](x)
 
 
 class EncoderLayer(nn.Module):

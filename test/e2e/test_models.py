@@ -1,6 +1,6 @@
 """Real architectures compile, equal the reference layer by layer, and are no further from float than who quantized them.
 
-The test command runs one file of three models; `python -m test.e2e.accuracy` runs all four in all three kinds.
+The test command runs one file of three models; `python -m test.e2e.accuracy` runs all of them in all three kinds.
 """
 
 import pytest

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from qcc.dialects import codelet
 from test.property.tiled_executor import Text, check, dense, quantized
 
-ISAS = ["avx512_vnni", "generic"]
+ISAS = list(codelet.ISAS)
 EXAMPLES = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 

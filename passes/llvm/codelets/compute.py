@@ -36,21 +36,25 @@ class Dot4:
 
 
 class Dot2:
-    """s16 x s16 in pairs: weights [lane][2], i32 accumulators that wrap."""
+    """s16 x s16 in pairs: weights [lane][2] of s16 (or of s8, widened here), i32 accumulators."""
 
     depth = 2
     accumulator = "i32"
     x_bytes = 4
-    w_bytes = 4  # per lane
 
     def __init__(self, b: Builder, codelet: Contraction, instructions: Any) -> None:
         self.b, self.instructions = b, instructions
         self.lanes = ISAS[codelet.isa].lanes
+        self.w_element = codelet.w.element
+        self.w_bytes = 2 * ELEMENT_BYTES[self.w_element]
 
     def load_x(self, address: Address) -> Value:
-        return self.b.op("llvm.bitcast", [self.b.splat(self.b.load("i32", address), self.lanes)], f"{2 * self.lanes}xi16")
+        pair = self.b.splat(self.b.load("i32", address), self.lanes)
+        return self.b.op("llvm.bitcast", [pair], f"{2 * self.lanes}xi16")
 
     def load_w(self, address: Address) -> Value:
+        if self.w_element == "s8":
+            return self.b.cast("sext", self.b.load(f"{2 * self.lanes}xi8", address), "i16")
         return self.b.load(f"{2 * self.lanes}xi16", address)
 
     def multiply_add(self, acc: Value, x: Value, w: Value) -> Value:
@@ -86,4 +90,8 @@ class Lane:
 
 def compute_tile(b: Builder, codelet: Contraction, instructions: Any) -> Any:
     """The compute tile a contraction asks for."""
-    return {"dot4_u8s8": Dot4, "dot2_s16": Dot2}.get(codelet.compute, Lane)(b, codelet, instructions)
+    return TILES.get(codelet.compute, Lane)(b, codelet, instructions)
+
+
+TILES: dict[str, Any] = {"dot4_u8s8": Dot4, "pairs_u8s8": Dot4, "dot2_s16": Dot2}
+"""Compute tiles by `Contraction.compute`; the others work lane by lane."""

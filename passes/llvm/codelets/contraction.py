@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Contraction, blocks
-from qcc.passes.llvm.codelets import halo
+from qcc.passes.llvm.codelets import halo, listed
 from qcc.passes.llvm.codelets.access import bytes_of, load, pieces
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 from qcc.passes.llvm.codelets.compute import compute_tile
@@ -121,6 +121,9 @@ class Nest:
         size = ELEMENT_BYTES[c.x.element]
         n, g, h, w = place
         x = b.at(self.buffers[c.x.buffer], bytes_of(c.x, (n, g, h, w, 0), b))
+        if c.listed is not None:
+            offsets = [(r * c.x.strides[2] + q * c.x.strides[3]) * size for r, q in pixels]
+            return listed.reduce(b, c, self.buffers, self.instructions, x, b.add(b.mul(g, blocks(c)), block), offsets, start)
         weights = b.at(self.buffers[c.w.buffer], bytes_of(c.w, (n, g, h, w, block), b))
         step_bytes = vectors * self.lanes * tile.w_bytes
         steps = -(-c.run // tile.depth)

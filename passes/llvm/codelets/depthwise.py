@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qcc.dialects.codelet import ELEMENT_BYTES, Depthwise
+from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Depthwise
 from qcc.passes.llvm.codelets import halo
 from qcc.passes.llvm.codelets.access import bytes_of, load, pieces, store
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 from qcc.passes.llvm.codelets.fetch import Fetch
 from qcc.passes.llvm.codelets.steps import Steps
 
-LANES = 16
-
 
 def emit(b: Builder, codelet: Depthwise, buffers: Sequence[Value], task: Value, instructions: Any, scratch: Value) -> None:
     """Append the code of one task."""
     c = codelet
     halo.fill_once(b, c, buffers, task)
+    vector = ISAS[c.isa].lanes
     n_rows, height, width, channels = c.sizes[0] * c.sizes[1], c.sizes[1], c.sizes[2], c.sizes[3]
     steps = Steps(b, instructions)
     accumulator = c.compute.removeprefix("lane_")
     x_bytes, w_bytes = ELEMENT_BYTES[c.x.element], ELEMENT_BYTES[c.w.element]
-    padded = -(-channels // LANES) * LANES
+    padded = -(-channels // vector) * vector
 
     def wide(value: Value) -> Value:
         return b.cast("sext", value, "i64") if accumulator == "i64" and c.x.element != "i64" else value
@@ -70,9 +69,9 @@ def emit(b: Builder, codelet: Depthwise, buffers: Sequence[Value], task: Value, 
 
     def row(index: Index) -> None:
         n, h = b.divmod(index, height) if c.sizes[0] > 1 else (0, index)
-        whole = channels // LANES * LANES
-        b.loop(0, whole, LANES, lambda channel: columns_of(n, h, channel, LANES))
-        for first, count in pieces(channels - whole, LANES):
+        whole = channels // vector * vector
+        b.loop(0, whole, vector, lambda channel: columns_of(n, h, channel, vector))
+        for first, count in pieces(channels - whole, vector):
             columns_of(n, h, whole + first, count)
 
     low = b.mul(task, c.chunk)

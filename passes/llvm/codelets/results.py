@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qcc.dialects.codelet import ELEMENT_BYTES
+from qcc.dialects.codelet import ELEMENT_BYTES, ISAS
 from qcc.passes.llvm.codelets.access import bytes_of, store
 from qcc.passes.llvm.codelets.builder import Builder, Index, Value
 from qcc.passes.llvm.codelets.byte_stores import ByteStores
@@ -23,7 +23,7 @@ class Results:
         self.bases = [b.at(buffers[o.buffer], bytes_of(o, place, b)) for o in codelet.operands]
         self.y = b.at(buffers[codelet.y.buffer], bytes_of(codelet.y, place, b))
         packs = codelet.y.strides[-1] == 1 and self.steps.packs(codelet.steps, codelet.y.element)
-        self.bytes = ByteStores(b, self.steps, codelet.steps) if packs else None
+        self.bytes = ByteStores(b, self.steps, codelet.steps, ISAS[codelet.isa].lanes) if packs else None
 
     def put(self, step: Sequence[int], value: Value) -> None:
         """The accumulators `value` of consecutive channels from place + step on."""

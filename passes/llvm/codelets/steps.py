@@ -45,7 +45,7 @@ class Steps:
         return all(arg >= 0 for arg in steps[-1].args[first : first + 3])
 
     def run_packed(self, steps: Sequence[Step], values: Sequence[Value], fetches: Sequence[Fetching]) -> Value:
-        """As `run` on four vectors of 16 lanes, as 64 bytes: four of values[0], of values[1], [2], [3], then the next four of values[0] ...
+        """As `run` on four whole vectors, as bytes: four of values[0], of values[1], [2], [3], then the next four of values[0] ...
 
         Rounding to bytes saturates, so that the bounds cost one operation for all four.
         """
@@ -56,7 +56,7 @@ class Steps:
             if not last.bounds:
                 real = self._bounded(real, _arguments(last, fetch, lanes_of(value)), first)
             rounded.append(self.instructions.to_integer(b, real))
-        argument = _arguments(last, fetches[0], 16)
+        argument = _arguments(last, fetches[0], lanes_of(values[0]))
         zero = b.extract(argument(first + 2, "i32"), 0)
         if last.bounds == "byte":
             return self.instructions.pack_bytes(b, rounded, zero)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from qcc.dialects import real_values
 from qcc.dialects.codelet import Map, Step
-from qcc.dialects.mlir import ir
+from qcc.dialects.mlir import ir, op_attribute
 from qcc.passes.tile.codelets.lowering import Lowering
-from qcc.passes.tile.codelets.place import Place
+from qcc.passes.tile.codelets.place import SLACK_BYTES, Place
 from qcc.passes.tile.codelets.program import FUSABLE, Program
 from qcc.passes.values import shape_of, used_once
 
@@ -118,6 +119,16 @@ def convert(lowering: Lowering, source: Place, element: str, offset: int) -> Pla
     y = lowering.temporary(element, source.shape)
     copy(lowering, source, y, offset)
     return y
+
+
+def widened(lowering: Lowering, source: Place) -> Place:
+    """`source` (u8) with the same strides, offset and border in s16: its whole buffer, border included, is converted once."""
+    if source.buffer not in lowering.widened:
+        made = source.buffer.owner
+        size = op_attribute(made, "size_bytes") - (SLACK_BYTES if op_attribute(made, "space") == "arena" else 0)
+        flat = Place(source.buffer, source.element, (size,), (1,))
+        lowering.widened[source.buffer] = convert(lowering, flat, "s16", 0).buffer
+    return replace(source, buffer=lowering.widened[source.buffer], element="s16")
 
 
 def _order(places: Sequence[Place]) -> list[int]:

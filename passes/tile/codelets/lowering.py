@@ -50,6 +50,7 @@ class Lowering:
         self.folded: dict[Any, np.ndarray] = {}  # results computed here: the real values of constants
         self.compressed: dict[Any, Any] = {}  # real values of constants that stay codes: `weight_codes.Codes`
         self.facts: list[tuple[str, dict[str, Any]]] = []  # of layers, for the report
+        self.widened: dict[Any, Any] = {}  # buffers of bytes -> the same elements in 16 bits
         self.current: Any = source
         self._declared: dict[tuple[str, tuple[str, ...]], str] = {}
         self._weights: dict[tuple[str, bytes], Any] = {}

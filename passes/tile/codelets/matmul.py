@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects.codelet import ISAS, Pack
+from qcc.dialects.codelet import ISAS, Pack, PackPairs
 from qcc.dialects.mlir import error_at, ir
 from qcc.passes.tile.codelets import elementwise
 from qcc.passes.tile.codelets.lowering import Lowering
@@ -43,6 +43,10 @@ def matmul(lowering: Lowering, op: Any) -> set[Any]:
         a, b = mergeable(lowering, lowering.place(op.operands[0]), lowering.place(op.operands[1]), program, y)
         za, zb = (int(affine_of(v).zero_points[0]) + stored_offset(v.type) for v in op.operands)  # type: ignore[union-attr]
         _contract(lowering, a, _pack_bytes(lowering, b, y.shape[-2], za, zb), program, y, "dot4_u8s8")
+    elif compute == "lane_i32" and bytes_only and ISAS[lowering.isa].pairs:
+        a, b = mergeable(lowering, lowering.place(op.operands[0]), lowering.place(op.operands[1]), program, y)
+        za, zb = (int(affine_of(v).zero_points[0]) + stored_offset(v.type) for v in op.operands)  # type: ignore[union-attr]
+        _contract(lowering, a, _pack_bytes(lowering, b, y.shape[-2], za, zb, depth=2), program, y, "dot2_s16")
     else:
         a, b = (multiplicand(lowering, op, v) for v in op.operands)
         multiply(lowering, a, b, program, y, compute)
@@ -93,6 +97,8 @@ def _contract(lowering: Lowering, a: Place, b: Packed, program: Program, y: Plac
         copied = lowering.temporary(a.element, a.shape)
         elementwise.copy(lowering, a, copied)
         a = copied
+    if compute == "dot2_s16":
+        a = elementwise.widened(lowering, a)
     a = a.broadcast([*batch, m, k])
     others = [*program.operands, y]
     spreads = [a.strides[:-2], _over(batch, b.batch, b.strides), _over(batch, b.batch, b.bias_strides or (0,) * len(b.batch))]
@@ -122,26 +128,30 @@ def _over(batch: Sequence[int], own: Sequence[int], strides: Sequence[int]) -> l
     return [0] * (len(batch) - len(own)) + [0 if s == 1 else stride for s, stride in zip(own, strides, strict=True)]
 
 
-def _pack_bytes(lowering: Lowering, b: Place, m: int, za: int, zb: int) -> Packed:
-    """b [..., k, n] u8 for dot4. sum (a - za)(b - zb) = sum a b' - za sum b' - zb' sum a + k za zb' with b' = b - 128, zb' = zb - 128."""
+def _pack_bytes(lowering: Lowering, b: Place, m: int, za: int, zb: int, depth: int = 4) -> Packed:
+    """b [..., k, n] u8 for dot4. sum (a - za)(b - zb) = sum a b' - za sum b' - zb' sum a + k za zb' with b' = b - 128, zb' = zb - 128.
+
+    With `depth` 2 for dot2_s16, whose 16 bits hold b' = b - zb, so that zb' = 0.
+    """
     *batch, k, n = b.shape
-    lanes, zero = ISAS[lowering.isa].lanes, zb - 128
-    tile = choose_tile(lowering.isa, "dot4_u8s8", 1, m, n, -(-k // 4), one_row=True, summed=zero != 0)
+    lanes, zero = ISAS[lowering.isa].lanes, zb - 128 if depth == 4 else 0
+    steps = -(-k // depth)
+    tile = choose_tile(lowering.isa, "dot4_u8s8" if depth == 4 else "dot2_s16", 1, m, n, steps, one_row=True, summed=zero != 0)
     width = tile[2] * lanes
-    padded, steps = -(-n // width) * width, -(-k // 4)
-    size = steps * 4 * -(-n // lanes) * lanes
-    packed, bias = lowering.temporary("s8", [*batch, size]), lowering.temporary("i32", [*batch, padded])
+    padded = -(-n // width) * width
+    size = steps * depth * -(-n // lanes) * lanes
+    packed, bias = lowering.temporary("s8" if depth == 4 else "s16", [*batch, size]), lowering.temporary("i32", [*batch, padded])
     sizes, strides = elementwise.collapse(batch or [1], [s or (0,) for s in (b.strides[:-2], packed.strides[:-1], bias.strides[:-1])])
     if len(sizes) > 2:
         copied = lowering.temporary(b.element, b.shape)
         elementwise.copy(lowering, b, copied)
-        return _pack_bytes(lowering, copied, m, za, zb)
+        return _pack_bytes(lowering, copied, m, za, zb, depth)
     sizes = [1] * (2 - len(sizes)) + sizes
     x, y, sums = ((*[0] * (2 - len(s)), *s) for s in strides)
     program = Program(lowering)
-    args = (program.integer(za), program.integer(k * za * zero))
+    args = (program.integer(za), program.integer(k * za * zero if depth == 4 else zb))
     params = lowering.params(program.words)
-    codelet = Pack(
+    codelet = (Pack if depth == 4 else PackPairs)(
         isa=lowering.isa,
         sizes=(sizes[0], sizes[1], k, n),
         vectors=tile[2],
@@ -154,7 +164,7 @@ def _pack_bytes(lowering: Lowering, b: Place, m: int, za: int, zb: int) -> Packe
     )
     lowering.call(codelet, [b, params, bias, packed], writes=2)
     zeros = lowering.weights(np.full(padded, zero), "i32") if zero else None
-    block = steps * width * 4
+    block = steps * width * depth
     return Packed(packed, tuple(batch), packed.strides[:-1], block, tile, bias, bias.strides[:-1], zeros)
 
 

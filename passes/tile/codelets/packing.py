@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 S8 = (-128, 127)
+UNITS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 def pack(w: np.ndarray, *, lanes: int, depth: int, vectors: int) -> tuple[np.ndarray, int]:
@@ -19,12 +20,13 @@ def pack(w: np.ndarray, *, lanes: int, depth: int, vectors: int) -> tuple[np.nda
     steps = -(-run // depth)
     padded = np.zeros((batch, -(-channels // lanes) * lanes, taps, steps * depth), w.dtype)
     padded[:, :channels, :, :run] = w
+    padded = padded.view(UNITS[depth * w.dtype.itemsize] if depth > 1 else w.dtype)  # of a step, copied whole
     parts = []
     for first in range(0, padded.shape[1], vectors * lanes):
-        block = padded[:, first : first + vectors * lanes]  # [batch, v * lanes, taps, steps * depth]
-        block = block.reshape(batch, -1, lanes, taps, steps, depth).transpose(0, 3, 4, 1, 2, 5)
+        block = padded[:, first : first + vectors * lanes]  # [batch, v * lanes, taps, steps]
+        block = block.reshape(batch, -1, lanes, taps, steps).transpose(0, 3, 4, 1, 2)
         parts.append(np.ascontiguousarray(block).reshape(batch, -1))
-    packed = np.concatenate(parts, axis=1)
+    packed = np.concatenate(parts, axis=1).view(w.dtype)
     return packed.reshape(-1), packed.shape[1]
 
 

@@ -17,7 +17,7 @@ from qcc.passes.tile.codelets.program import Program
 from qcc.passes.tile.codelets.register_tile import MOST_TASKS
 from qcc.passes.values import affine_of, shape_of
 
-LANES = 16
+LANES = 16  # of DepthwiseQuads
 TASK_TAPS = 500_000
 
 
@@ -69,7 +69,7 @@ def depthwise(lowering: Lowering, op: Any, place: Place, values: np.ndarray, bia
     y = lowering.result(last)
     (n, c, h, w), (kh, kw) = shape_of(op.results[0]), values.shape[2:]
     strides, padding, dilations = (op_attribute(op, name) for name in ("strides", "padding", "dilations"))
-    packed = packing.pad_channels(values.reshape(c, kh * kw).T, LANES)  # [taps, c padded]
+    packed = packing.pad_channels(values.reshape(c, kh * kw).T, ISAS[lowering.isa].lanes)  # [taps, c padded]
     element = "f32" if compute == "lane_f32" else packing.narrowest(values)
     frame = _Frame(lowering, program, y, lowering.halo_word(last))
     sn, _, sh, sw = place.strides
@@ -77,7 +77,7 @@ def depthwise(lowering: Lowering, op: Any, place: Place, values: np.ndarray, bia
     bias_operand = None
     if bias is not None:
         bias_operand = Operand(2, {"lane_f32": "f32", "lane_i64": "i64"}.get(compute, "i32"), (0, 0, 0, 1))
-        first.append(lowering.weights(packing.pad_channels(bias.reshape(1, -1), LANES), bias_operand.element))
+        first.append(lowering.weights(packing.pad_channels(bias.reshape(1, -1), ISAS[lowering.isa].lanes), bias_operand.element))
     codelet = Depthwise(
         isa=lowering.isa,
         compute=compute,

@@ -1,8 +1,8 @@
 """Instruction sets: one module each, named like it, with the instructions that plain LLVM operations do not reach.
 
 A module has `to_integer(b, v)`: f32 lanes to i32, half to even; `multiply_add_u8(b, acc, x, w)`;
-where `dialects.codelet.ISAS` says so, `dot4_u8s8(b, acc, x, w)` and `look_up_bytes(b, table, index)`; and, if it can,
-`pack_bytes(b, values, zero, bounds)` and `dot2_s16(b, acc, x, w)`.
+where `dialects.codelet.ISAS` says so, `dot4_u8s8(b, acc, x, w)` (dot4), `dot2_s16(b, acc, x, w)` and `pair_u8s8(b, x, w)` (pairs),
+`look_up_bytes(b, table, index)` (byte_tables); and, if it can, `pack_bytes(b, values, zero, bounds)`.
 """
 
 from __future__ import annotations

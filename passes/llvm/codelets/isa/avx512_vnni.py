@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qcc.passes.llvm.codelets.builder import Address, Builder, Value, lanes_of
+from qcc.passes.llvm.codelets.isa.avx512 import FLOAT_TABLE_BITS, look_up_floats, pack_bytes
 from qcc.passes.llvm.codelets.isa.generic import to_integer
 
 __all__ = [
@@ -50,38 +51,6 @@ def look_up_bytes(b: Builder, table: Address, index: Value) -> Value:
     return b.shuffle(found, found, list(range(lanes))) if lanes < 16 else found
 
 
-def pack_bytes(b: Builder, values: list[Value], zero: Value, bounds: tuple[Value, Value] | None = None) -> Value:
-    """min(max(v + zero, low), high) of four vectors of 16 i32 as 64 bytes, four lanes of each in turn; zero, low, high in 0..255.
-
-    Without `bounds`, they are 0 and 255.
-
-    Both packs saturate on the way, and what they change is outside of 0..255 anyway.
-    """
-    halves = [b.call("llvm.x86.avx512.packssdw.512", pair, "32xi16") for pair in (values[:2], values[2:])]
-    offset = b.splat(b.cast("trunc", zero, "i16"), 32)
-    moved = [b.call("llvm.sadd.sat.v32i16", [half, offset], "32xi16") for half in halves]
-    packed = b.call("llvm.x86.avx512.packuswb.512", moved, "64xi8")
-    if bounds is None:
-        return packed
-    least, most = (b.splat(b.cast("trunc", bound, "i8"), 64) for bound in bounds)
-    return b.binary("intr.umin", b.binary("intr.umax", packed, least), most)
-
-
 def shuffle_bytes(b: Builder, table: Value, index: Value) -> Value:
     """table[index] for 64 bytes below 16; the table of 16 is repeated four times."""
     return b.call("llvm.x86.avx512.pshuf.b.512", [table, index], "64xi8")
-
-
-FLOAT_TABLE_BITS = 6
-
-
-def look_up_floats(b: Builder, table: list[Value], index: Value) -> Value:
-    """table[index] for i32 lanes and a table of 16, 32 or 64 floats in 1, 2 or 4 registers; bits above the table's are ignored."""
-    if len(table) == 1:
-        return b.call("llvm.x86.avx512.permvar.sf.512", [table[0], index], "16xf32")
-    low = b.call("llvm.x86.avx512.vpermi2var.ps.512", [table[0], index, table[1]], "16xf32")
-    if len(table) == 2:
-        return low
-    high = b.call("llvm.x86.avx512.vpermi2var.ps.512", [table[2], index, table[3]], "16xf32")
-    upper = b.compare("ne", b.binary("and", index, b.like(32, index)), b.like(0, index))
-    return b.select(upper, high, low)

@@ -1,0 +1,261 @@
+"""Predicted cycles and bytes of one call of a codelet on a machine: the one model that chooses tiles, picks formats and fills the report.
+
+The arithmetic counts register tiles with their partial ones, steps of reductions and result vectors. To it comes the part of memory
+traffic that arithmetic does not hide: weights on their way from the level that the whole model leaves them in, and blocks of weights that
+exceed the first-level cache, once for every register tile. The constants are fitted to measured layers of the end-to-end models
+(decision 0007; `python -m benchmarks.fit_cost` repeats it). It lives here, below the passes, because they choose by it and the compiler
+reports it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qcc.dialects import codelet as codelets
+from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Contraction, Depthwise, DepthwiseQuads, Map, Operand, Rows, Step, Window
+from qcc.dialects.machine import Machine
+
+LATENCY_CYCLES = {"dot4_u8s8": 5.0, "pairs_u8s8": 1.0, "dot2_s16": 1.0, "lane_f32": 4.0, "lane_i32": 5.0, "lane_i64": 5.0}
+"""Least cycles between two multiply-adds on one accumulator."""
+EMULATED_CYCLES = {"lane_i32": 1.5, "lane_i64": 3.0, "pairs_u8s8": 1.0, "dot2_s16": 0.67}
+"""Cycles of a vector multiply-add that is no single instruction of the machine description."""
+DEPTHS = {"dot4_u8s8": 4, "pairs_u8s8": 4, "dot2_s16": 2}
+"""Elements of the reduction that one step of a contraction takes, where not 1."""
+
+TILE_CYCLES = 5.0  # to begin and end a register tile
+REDUCTION_CYCLES = 3.7  # one step of a reduction beyond its products: loop, loads of x
+LOADED_VECTOR_CYCLES = 1.0  # an operand of the step program, converted to 32 bits
+STORED_VECTOR_CYCLES = 2.0  # narrowed and stored
+ROW_CYCLES = 30.0  # to begin and end an innermost loop
+EXPOSED_BLOCK = 0.35  # share of reading weights from the second-level cache, tile by tile, that products do not hide
+EXPOSED_WEIGHTS = 0.9  # the same of weights that come from further away, once in a run, although the codelets prefetch them
+
+STEP_CYCLES = {  # of one vector of 16 lanes
+    "requantize": 3.0, "requantize_real": 3.0, "shift": 20.0, "add_quantized": 6.0, "mul_quantized": 7.0, "lut": 3.5, "dequantize": 2.0,
+    "scale": 1.5, "quantize": 6.0, "round_to": 3.0, "float": 1.0, "clamp": 2.0, "keep": 2.0, "offset": 0.5, "limit": 1.0,
+}  # fmt: skip
+UNARY_CYCLES = {"neg": 0.5, "abs": 0.5, "sqrt": 16.0, "rsqrt": 24.0, "sign": 1.0, "leaky_relu": 1.5, "hardswish": 4.0, "hardsigmoid": 3.0}
+OTHER_UNARY_CYCLES = 30.0  # exp, erf, tanh and what is made of them: polynomials
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a codelet has to do: cycles of arithmetic, bytes of weights, bytes of activations read and written; `exposed` is the share of
+    bringing the weights nearer that arithmetic does not hide, None where it hides all that it has time for."""
+
+    cycles: float
+    weights: int
+    activations: int
+    exposed: float | None = EXPOSED_WEIGHTS
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one call: `cycles` of arithmetic on one thread, bytes read by level, time on the threads asked for."""
+
+    cycles: float
+    weight_bytes: int
+    activation_bytes: int
+    microseconds: float
+
+
+def product_cycles(compute: str, lanes: int, machine: Machine) -> float:
+    """Cycles of one vector multiply-add of a contraction's `compute` at full rate."""
+    if compute in EMULATED_CYCLES:
+        return EMULATED_CYCLES[compute]
+    kind, elements = ("dot4", 4 * lanes) if compute == "dot4_u8s8" else ("fma", lanes)
+    rate = machine.gmacs[f"{kind}_{512 if lanes == 16 else 256}"]
+    return machine.ghz * elements / rate if rate else 2.0
+
+
+def tile_cycles(compute: str, pixels: int, vectors: int, steps: int, rate: float, finish: float) -> float:
+    """Cycles of one register tile of pixels x vectors: a reduction of `steps` steps, then `finish` cycles per result vector."""
+    loads = (pixels + vectors) / 2
+    reduction = steps * (max(pixels * vectors * rate, loads, LATENCY_CYCLES.get(compute, 5.0)) + REDUCTION_CYCLES)
+    return reduction + finish * pixels * vectors + TILE_CYCLES
+
+
+def parts(size: int, tile: int) -> list[tuple[int, int]]:
+    """(tile size, how many) for the whole tiles and for the rest."""
+    return [(t, n) for t, n in ((tile, size // tile), (size % tile, 1)) if t and n]
+
+
+def steps_cycles(steps: Sequence[Step]) -> float:
+    """Cycles of a step program on one vector."""
+    cycles = 0.0
+    for step in steps:
+        cycles += UNARY_CYCLES.get(step.kind, OTHER_UNARY_CYCLES) if step.op == "unary" else STEP_CYCLES.get(step.op, 2.0)
+        cycles += LOADED_VECTOR_CYCLES * sum(argument < 0 for argument in step.args)
+    return cycles
+
+
+def cost(codelet: Any, machine: Machine, *, threads: int = 1, weights_bytes: int = 0, arena_bytes: int = 0) -> Cost | None:
+    """The predicted cost of a call, None for a kind that is not modelled. `weights_bytes` and `arena_bytes` are the whole model's: what
+    does not fit in a cache with the rest of the model comes from further away in every run."""
+    if codelet is None or (model := _MODELS.get(codelet.kind)) is None:
+        return None
+    work: Work = model(codelet, machine)
+    count = codelets.tasks(codelet)
+    share = math.ceil(count / threads) / count if count else 1.0  # of the busiest thread
+    weights, activations = _memory_cycles(machine, work, weights_bytes, arena_bytes, threads)
+    busy = max(work.cycles, weights) if work.exposed is None else work.cycles + work.exposed * weights
+    cycles = max(busy, activations) * share + machine.step_ns[threads > 1] * machine.ghz
+    return Cost(work.cycles, work.weights, work.activations, cycles / machine.ghz / 1000)
+
+
+def _memory_cycles(machine: Machine, work: Work, weights_bytes: int, arena_bytes: int, threads: int) -> tuple[float, float]:
+    """Cycles until weights, and until activations, have come once from where the rest of the model left them."""
+    from_weights = machine.level_of(max(weights_bytes, work.weights))
+    from_arena = machine.level_of(max(min(arena_bytes, 2 * work.activations), work.activations))
+    return (
+        work.weights / machine.read_bytes_per_cycle(from_weights, threads),
+        work.activations / machine.read_bytes_per_cycle(from_arena, threads),
+    )
+
+
+def _extra_bytes(operands: Sequence[Operand], elements: int) -> int:
+    """Bytes of the step program's operands that are as large as the result."""
+    return sum(elements * ELEMENT_BYTES[o.element] for o in operands if sum(s != 0 for s in o.strides) > 1)
+
+
+def _contraction(c: Contraction, machine: Machine) -> Work:
+    lanes = ISAS[c.isa].lanes
+    n, g, height, width, channels = c.sizes
+    depth = DEPTHS.get(c.compute, 1)
+    w_bytes = depth * ELEMENT_BYTES[c.w.element]  # of a lane
+    steps = c.taps[0] * c.taps[1] * -(-c.run // depth)
+    vectors = -(-channels // lanes)
+    rate = product_cycles(c.compute, lanes, machine)
+    finish = steps_cycles(c.steps) + STORED_VECTOR_CYCLES
+    cycles = 0.0
+    for rows, down in parts(height, c.tile[0]):
+        for columns, across in parts(width, c.tile[1]):
+            for deep, count in parts(vectors, c.tile[2]):
+                pixels = rows * columns
+                block = steps * deep * lanes * w_bytes
+                nearest = "l1" if block <= machine.cache_bytes["l1"] * 0.6 else machine.level_of(block)
+                streamed = block / machine.read_bytes_per_cycle(nearest)
+                one = tile_cycles(c.compute, pixels, deep, steps, rate, finish)
+                cycles += down * across * count * (one + EXPOSED_BLOCK * streamed * (nearest != "l1"))
+    elements = n * g * height * width * channels
+    weights = (n if c.w.strides[0] else 1) * g * steps * vectors * lanes * w_bytes
+    taps_rows = (height - 1) * c.x.strides[2] + (c.taps[0] - 1) * c.tap_strides[0] + 1
+    x = n * max(abs(taps_rows), c.run * height * width if c.x.strides[3] == c.run else 1) * ELEMENT_BYTES[c.x.element]
+    activations = x + elements * ELEMENT_BYTES[c.y.element] + _extra_bytes(c.operands, elements)
+    return Work(n * g * cycles, weights, activations)
+
+
+def _depthwise(c: Depthwise, machine: Machine) -> Work:
+    n, height, width, channels = c.sizes
+    vectors = -(-channels // 16)
+    taps = c.taps[0] * c.taps[1]
+    multiply = {"lane_i64": 4.0, "lane_f32": 1.0}.get(c.compute, 1.5)  # the load widens, then one multiply-add
+    one = taps * multiply + steps_cycles(c.steps) + STORED_VECTOR_CYCLES
+    cycles = n * height * vectors * (width * one + ROW_CYCLES * math.ceil(width / c.columns) / 4)
+    elements = n * height * width * channels
+    x = elements * ELEMENT_BYTES[c.x.element] * max(1, round(c.x.strides[2] / max(channels, 1))) ** 2
+    return Work(cycles, taps * vectors * 16 * ELEMENT_BYTES[c.w.element], x + elements * ELEMENT_BYTES[c.y.element])
+
+
+def _depthwise_quads(c: DepthwiseQuads, machine: Machine) -> Work:
+    n, height, width, channels = c.sizes
+    quads, groups = c.taps[0] * len(c.quads()), math.ceil(width / c.pixels)
+    finish = steps_cycles(c.steps) + STORED_VECTOR_CYCLES
+    interleave = 6.0  # of one quadruple of 64 bytes each: bytes, then words
+    cycles, blocks = 0.0, codelets.channel_blocks(channels)
+    for _, vectors in blocks:
+        whole = math.ceil(groups * vectors / 4)
+        cycles += whole * (quads * (interleave + 4 * c.pixels * product_cycles("dot4_u8s8", 16, machine)) + 4 * c.pixels * finish)
+    elements = n * height * width * channels
+    x = elements * max(1, round(c.x.strides[2] / max(channels, 1))) ** 2
+    weights = len(blocks) * quads * c.pixels * 256
+    return Work(n * height * cycles, weights, x + elements * ELEMENT_BYTES[c.y.element] + _extra_bytes(c.operands, elements))
+
+
+def _window(c: Window, machine: Machine) -> Work:
+    n, height, width, channels = c.sizes
+    vectors = math.ceil(channels / (64 if c.op == "max" and c.x.element == "u8" else 16))
+    taps = math.prod(c.kernel)
+    one = taps * (2.5 if c.op == "max" else 3.0) + steps_cycles(c.steps) + STORED_VECTOR_CYCLES
+    elements = n * height * width * channels
+    x = n * math.prod(c.image) * channels * ELEMENT_BYTES[c.x.element]
+    return Work(n * height * width * (vectors * one + ROW_CYCLES), 0, x + elements * ELEMENT_BYTES[c.y.element])
+
+
+def _rows(c: Rows, machine: Machine) -> Work:
+    rows, length = math.prod(c.sizes[:-1]), c.sizes[-1]
+    vectors = math.ceil(length / 16)
+    passes = {"softmax": 40.0, "normalize": 6.0}.get(c.op, 1.5)
+    elements = rows * length
+    one = vectors * (passes + steps_cycles(c.steps) + STORED_VECTOR_CYCLES) + ROW_CYCLES
+    written = elements if c.op in ("softmax", "normalize") else rows
+    return Work(rows * one, 0, elements * ELEMENT_BYTES[c.x.element] + written * ELEMENT_BYTES[c.y.element])
+
+
+def _map(c: Map, machine: Machine) -> Work:
+    elements, length = math.prod(c.sizes), c.sizes[-1]
+    loaded = c.operands[0].strides[-1]
+    scattered = 16.0 * sum(stride not in (0, 1) for stride in (loaded, c.y.strides[-1]))  # element by element
+    copies = not c.steps and c.operands[0].element == c.y.element
+    lanes = 64 // ELEMENT_BYTES[c.y.element] if copies else 16
+    one = (1.0 if copies else LOADED_VECTOR_CYCLES + STORED_VECTOR_CYCLES) + steps_cycles(c.steps) + scattered * lanes / 16
+    cycles = elements / length * (math.ceil(length / lanes) * one + (ROW_CYCLES / 8 if length < 256 else ROW_CYCLES))
+    moved = elements * (ELEMENT_BYTES[c.operands[0].element] + ELEMENT_BYTES[c.y.element]) + _extra_bytes(c.operands[1:], elements)
+    return Work(cycles, 0, moved)
+
+
+def _pack(c: codelets.Pack, machine: Machine) -> Work:
+    elements = math.prod(c.sizes)
+    return Work(elements / 4, 0, 2 * elements)
+
+
+def _embedding(c: codelets.Embedding, machine: Machine) -> Work:
+    elements = math.prod(c.sizes)
+    return Work(elements / 8, 0, elements * (ELEMENT_BYTES[c.table.element] + ELEMENT_BYTES[c.y.element]))
+
+
+def _tile_contraction(c: Any, machine: Machine) -> Work:
+    """On a matrix unit: a product takes its time per row of x (at least 8 rows), a load half a cycle per row, and they overlap; then
+    accumulators are stored and every vector goes through the steps."""
+    n, g, _, _, channels = c.sizes
+    kind, macs = ("amx_bf16", 16 * 32) if c.compute == "tile_bf16" else ("amx_int8", 16 * 64)
+    per_row = machine.ghz * macs / machine.gmacs[kind] if machine.gmacs[kind] else 1.0
+    reduction = c.taps[0] * c.taps[1] * math.ceil(c.run / c.depth)
+    finish = 1.2 + steps_cycles(c.steps) + STORED_VECTOR_CYCLES
+    rows, units = c.units
+    pixels, cycles = c.tile[0], 0.0
+    for blocks, count in parts(math.ceil(channels / 16), c.tile[1]):
+        products, loads = pixels * blocks * max(c.rows, 8) * per_row, (pixels * c.rows + blocks * 16) / 2
+        cycles += count * (reduction * max(products, loads) + finish * pixels * blocks * c.rows + 60)
+    elements = math.prod(c.sizes)
+    weights = (n if c.w.strides[0] else 1) * g * c.taps[0] * c.taps[1] * c.run * -(-channels // 16) * 16 * ELEMENT_BYTES[c.w.element]
+    x = n * rows * units * pixels * c.rows * c.run * ELEMENT_BYTES[c.x.element]
+    return Work(n * g * rows * units * cycles, weights, x + elements * ELEMENT_BYTES[c.y.element] + _extra_bytes(c.operands, elements))
+
+
+def _stream(c: Any, machine: Machine) -> Work:
+    """Weight-only products: made to read their weights as fast as memory gives them."""
+    rows, channels, k = c.sizes
+    vectors = -(-channels // 16)
+    headers = math.ceil(k / c.group) * vectors * 64 * (2 if c.zeros == "channel" else 1)
+    each = {"f32": 1.0, "int16": 0.6, "int8": 0.35}.get(c.compute, 1.0)  # decoding and multiplying one vector of one k
+    cycles = vectors * k * each * rows + vectors * rows * (steps_cycles(c.steps) + STORED_VECTOR_CYCLES)
+    return Work(cycles, vectors * 16 * k * c.bits // 8 + headers, rows * (channels + k) * 4, exposed=None)
+
+
+_MODELS: dict[str, Any] = {  # by kind of codelet
+    "contraction": _contraction,
+    "tile_contraction": _tile_contraction,
+    "stream": _stream,
+    "depthwise": _depthwise,
+    "depthwise_quads": _depthwise_quads,
+    "window": _window,
+    "rows": _rows,
+    "map": _map,
+    "pack": _pack,
+    "pack_pairs": _pack,
+    "embedding": _embedding,
+}
