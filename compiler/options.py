@@ -14,6 +14,7 @@ OPTIMIZE = ("time", "size")
 CODINGS = ("none", "huffman", "rans", "auto")
 DECODES = ("load", "stream")
 ACTIVATIONS = ("auto", "float", "int16", "int8")
+FLOAT_PRECISIONS = ("f32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class CompileOptions:
     `coding` of stored weights: none, huffman, rans, or auto for the smallest per tensor; None is auto where `optimize` is size, else none.
     `decode` of coded weights: load (when the model is created) or stream (those of every step before it runs: less memory, more time).
     `energy_table` is a JSON file of picojoules that the report's energy is counted with (`compiler/cost/energy.py`).
+    `float_precision` f32 or bf16: what the products of float layers multiply (sums are f32).
     `machine` is a file of qcc-bench or the name of a shipped description, which times are predicted with ("": this machine's own where it
     was measured, else a shipped one for `cpu`).
     `autotune` measures register tiles on this machine, `tiles` states what it found (NAME=ROWSxCOLUMNS;...).
@@ -41,6 +43,7 @@ class CompileOptions:
     coding: str | None = None
     decode: str = "load"
     energy_table: str | None = None
+    float_precision: str = "f32"
     machine: str = ""
     autotune: bool = False
     tiles: str = ""
@@ -56,6 +59,8 @@ class CompileOptions:
             raise QccError(f"decode is '{self.decode}', expected one of {', '.join(DECODES)}")
         if self.activations not in ACTIVATIONS:
             raise QccError(f"activations is '{self.activations}', expected one of {', '.join(ACTIVATIONS)}")
+        if self.float_precision not in FLOAT_PRECISIONS:
+            raise QccError(f"float_precision is '{self.float_precision}', expected one of {', '.join(FLOAT_PRECISIONS)}")
         if self.batch < 1:
             raise QccError(f"batch is {self.batch}, expected at least 1")
 

@@ -43,6 +43,11 @@ INTEGER: tuple[Stage, ...] = (
     Stage("fold-qdq", reason="products between dequantized operands become exact integer products; the rest of quantize is rescaling"),
     Stage("cse", reason="integer biases and weights that layers share"),
     Stage("lower-requantize-to-fixed", "enabled={fixed_point}", "the accelerator's post unit has no floats; the CPU keeps the f32 mode"),
+    Stage(
+        "round-products-to-bf16",
+        "enabled={bf16_products}",
+        "what is float still multiplies bfloat16 where the user asks for it; behind fold-qdq, which takes the quantized products",
+    ),
     Stage("propagate-bitwidth", reason="accumulators get the width that the actual weights and activation ranges prove"),
     Stage("select-sparse-format", "optimize={optimize}", "zeros are counted before layouts hide them; no target has sparse code yet"),
     Stage("keep-layer-outputs", "enabled={keep_layers}", "qcc-run --compare looks at every layer's output; off unless asked for"),
@@ -91,6 +96,7 @@ def forms(options: CompileOptions) -> list[tuple[str, list[Stage]]]:
         "fpga": [("graph", IMPORT), ("integer", INTEGER), ("isa", ISA)],
     }[options.target]
     values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in asdict(options).items()}
+    values["bf16_products"] = str(options.float_precision == "bf16").lower()
     values["fixed_point"] = str(options.target == "fpga").lower()
     if options.target == "cpu":
         values |= CpuTarget(options.cpu).stage_options()

@@ -15,9 +15,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from qcc.dialects.stream_codelet import Stream
+
 NOTHING = 1 << 16  # an argument of a step that is the integer 0 and takes no instruction
 
-ELEMENT_BYTES = {"u8": 1, "s8": 1, "u16": 2, "s16": 2, "i32": 4, "i64": 8, "f32": 4, "i1": 1}
+ELEMENT_BYTES = {"u8": 1, "s8": 1, "u16": 2, "s16": 2, "i32": 4, "i64": 8, "f32": 4, "bf16": 2, "i1": 1}
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,66 @@ class Winograd:
     params: int = -1
     halo: Halo | None = None
     kind: str = "winograd"
+
+
+@dataclass(frozen=True)
+class TileContraction:
+    """A contraction on a matrix unit: tiles of `rows` pixels x 16 channels, whose reduction takes `depth` elements at a time.
+
+    Sizes, operands, taps and runs are as in `Contraction`. The pixels of an image row are cut into tiles, the last of which ends with the
+    row (and overlaps the one before). With `pitch` > 0, x is linear in h * pitch + w, and the whole image is one such row, of which only
+    the first `sizes[3]` of every `pitch` pixels are results. Weights are packed [n][g][h][block of 16 channels][tap][run padded to whole
+    depths / quad][16][quad], quad being what 4 bytes hold; padding is 0, so that what x holds behind a run does not matter.
+    `tile` is how many tiles of pixels and of channels are accumulated at once, `chunks` the register tiles of channels and of pixels of a
+    task. `bias` starts the accumulators and has stride 0 in w. `sums` and `zero` are as in `Contraction`, the ones of `sums` in one column.
+    """
+
+    isa: str
+    compute: str  # tile_u8s8, tile_bf16
+    sizes: tuple[int, int, int, int, int]
+    pitch: int
+    x: Operand
+    w: Operand
+    taps: tuple[int, int]
+    tap_strides: tuple[int, int]
+    run: int
+    rows: int
+    depth: int
+    tile: tuple[int, int]
+    chunks: tuple[int, int]
+    operands: tuple[Operand, ...]
+    steps: tuple[Step, ...]
+    y: Operand
+    bias: Operand | None = None
+    zero: Operand | None = None
+    sums: int = -1
+    params: int = -1
+    halo: Halo | None = None
+    kind: str = "tile_contraction"
+
+    @property
+    def image(self) -> tuple[int, int]:
+        """Rows and pixels of a row as tiles cut them."""
+        _, _, h, w, _ = self.sizes
+        return (1, (h - 1) * self.pitch + w) if self.pitch else (h, w)
+
+    @property
+    def units(self) -> tuple[int, int]:
+        """Register tiles over the pixels: rows, and how many in a row."""
+        rows, pixels = self.image
+        return rows, -(-pixels // (self.rows * self.tile[0]))
+
+    @property
+    def blocks(self) -> int:
+        """Register tiles over the channels, a partial last one included."""
+        return -(-self.sizes[4] // (16 * self.tile[1]))
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Thread scratch that a task uses: the tile configuration, a register tile of accumulators [pixel][channel], sums of x [pixel]."""
+        pixels = self.tile[0] * self.rows
+        sums = 0 if self.zero is None else self.chunks[1] * pixels * 4
+        return 64 + pixels * self.tile[1] * 16 * 4 + sums
 
 
 @dataclass(frozen=True)
@@ -320,48 +382,6 @@ class Pack:
 
 
 @dataclass(frozen=True)
-class Stream:
-    """Weight-only linear: y[m, n] = bias[n] + sum over groups of scale[g, n] * sum over k of x[m, k] * (level(code) - zero[g, n]).
-
-    `sizes` are rows, channels and k. Channels are the lanes; a block is `vectors` vectors of them, a task `chunk` blocks. Weights are
-    packed in the order in which they are read: [block][group], and for each group its header, scales (and zeros) as [vector][lane]
-    of 4 bytes, then its codes [step][vector][words of the decoder]. The last group has as many k as are left.
-    `compute` is f32, or int16 and int8 for x quantized per row and group in the call and multiplied as signed bytes, high ones first; those
-    two read affine codes only. `zeros` says where zero[g, n] is: "none" (0), "constant" (`zero`), "channel" (in the header; i32 where x is
-    quantized, else f32). level(code) is `step` * code for the decoder "planes", what `table` says for "table",
-    the byte itself for "bytes", the value of a half whose upper bits are the byte's for "half", and for "shuffle" the `level_digits`
-    bytes, high one first, that `table` [digits, 64] (16, repeated) has for the code. "bitmap" stores a bit per weight as codes,
-    [step][vector] words of 64 bits for 16 channels of 4 k, and the codes of the set ones, 8 or 4 bits, in `values`; the others are `zero`.
-    x has strides over (m, k), y and operands over (m, n).
-    """
-
-    isa: str
-    compute: str  # f32, int16, int8
-    decoder: str  # of passes/llvm/codelets/decoders
-    bits: int
-    sizes: tuple[int, int, int]
-    group: int
-    vectors: int
-    chunk: int
-    x: Operand
-    w: Operand
-    operands: tuple[Operand, ...]
-    steps: tuple[Step, ...]
-    y: Operand
-    zeros: str = "none"
-    zero: int = 0
-    step: int = 1
-    level_digits: int = 0  # bytes of a level of decoder "shuffle"
-    mantissa: int = 0  # of the small float behind decoder "half"
-    table: int = -1  # number of the buffer with the levels
-    values: int = -1  # number of the buffer with the values of decoder "bitmap"
-    starts: int = -1  # number of the buffer with where in them every block begins, i64
-    bias: Operand | None = None
-    params: int = -1
-    kind: str = "stream"
-
-
-@dataclass(frozen=True)
 class PackPairs(Pack):
     """As `Pack`, for dot2_s16: [b0][b1][block][step][vector][lane][2] s16, stored - word `args[1]`.
 
@@ -371,9 +391,8 @@ class PackPairs(Pack):
     kind: str = "pack_pairs"
 
 
-KINDS: dict[str, Any] = {
-    cls.kind: cls for cls in (Map, Contraction, Winograd, Depthwise, DepthwiseQuads, Window, Rows, Embedding, Pack, PackPairs, Stream)
-}
+_KINDS = (Map, Contraction, TileContraction, Winograd, Depthwise, DepthwiseQuads, Window, Rows, Embedding, Pack, PackPairs, Stream)
+KINDS: dict[str, Any] = {cls.kind: cls for cls in _KINDS}
 
 
 def to_config(codelet: Any) -> dict[str, Any]:
@@ -435,6 +454,9 @@ def tasks(codelet: Any) -> int:
     if isinstance(codelet, Contraction):
         n, g, h, _, _ = codelet.sizes
         return n * g * -(-blocks(codelet) // codelet.chunks[0]) * -(-h // codelet.chunks[1])
+    if isinstance(codelet, TileContraction):
+        rows, units = codelet.units
+        return codelet.sizes[0] * codelet.sizes[1] * -(-codelet.blocks // codelet.chunks[0]) * -(-rows * units // codelet.chunks[1])
     if isinstance(codelet, DepthwiseQuads):
         return -(-codelet.sizes[0] * -(-codelet.sizes[1] // codelet.rows) // codelet.chunk)
     if isinstance(codelet, Stream):
@@ -465,9 +487,11 @@ class IsaFacts:
     dot2: bool = False  # has s16 x s16 products of depth 2 that wrap
     pairs: bool = False  # has u8 x s8 products of depth 2 whose sum saturates at 16 bits, and no dot4
     byte_tables: bool = False  # looks up 256 bytes in registers
+    tiles: bool = False  # has a matrix unit
 
 
 ISAS: dict[str, IsaFacts] = {
+    "amx": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True, tiles=True),
     "avx512_vnni": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True),
     "avx512": IsaFacts(16, 32, dot2=True, pairs=True),
     "avx_vnni": IsaFacts(8, 16, dot4=True),

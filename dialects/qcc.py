@@ -46,6 +46,7 @@ UNARY_KINDS = (
     "floor",
     "ceil",
     "round",
+    "round_bf16",
     "sin",
     "cos",
 )

@@ -25,6 +25,13 @@ def _softplus(x: np.ndarray) -> np.ndarray:
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
+def _round_bf16(x: np.ndarray) -> np.ndarray:
+    """The nearest bfloat16, half to even."""
+    import ml_dtypes
+
+    return x.astype(ml_dtypes.bfloat16)
+
+
 _FUNCTIONS: dict[str, Function] = {
     "gelu": lambda x, a: x / 2 * (1 + erf(x / math.sqrt(2))),
     "gelu_tanh": lambda x, a: x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
@@ -49,6 +56,7 @@ _FUNCTIONS: dict[str, Function] = {
     "floor": lambda x, a: np.floor(x),
     "ceil": lambda x, a: np.ceil(x),
     "round": lambda x, a: np.rint(x),
+    "round_bf16": lambda x, a: _round_bf16(x),
     "sin": lambda x, a: np.sin(x),
     "cos": lambda x, a: np.cos(x),
 }

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from qcc.compiler.options import ACTIVATIONS, CODINGS, DECODES, FORMS, OPTIMIZE, TARGETS, CompileOptions
+from qcc.compiler.options import ACTIVATIONS, CODINGS, DECODES, FLOAT_PRECISIONS, FORMS, OPTIMIZE, TARGETS, CompileOptions
 from qcc.dialects.errors import QccError
 from qcc.tools.entry import guarded, read_array
 
@@ -51,6 +51,9 @@ def parser() -> argparse.ArgumentParser:
         help="input of weight-only layers: float, or quantized in the call (default: auto)",
     )
     p.add_argument(
+        "--float-precision", choices=FLOAT_PRECISIONS, default="f32", help="what float layers multiply; sums are f32 (default: f32)"
+    )
+    p.add_argument(
         "--machine", default="", metavar="FILE", help="predict times with this description (default: qcc-bench machine's, if any)"
     )
     p.add_argument("--autotune", action="store_true", help="measure the best register tiles on this machine; answers are kept")
@@ -79,6 +82,7 @@ def _compile(args: argparse.Namespace) -> int:
         decode=args.decode,
         energy_table=args.energy_table,
         activations=args.activations,
+        float_precision=args.float_precision,
         machine=args.machine,
         autotune=args.autotune,
     )

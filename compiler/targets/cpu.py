@@ -67,6 +67,7 @@ _AVX2 = frozenset({"avx2", "fma"})
 _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 
 ISA_FEATURES: dict[str, frozenset[str]] = {  # of dialects.codelet.ISAS, best first -> features it needs
+    "amx": _AVX512 | {"avx512vnni", "amx-tile", "amx-int8", "amx-bf16"},
     "avx512_vnni": _AVX512 | {"avx512vnni"},
     "avx512": _AVX512,
     "avx_vnni": _AVX2 | {"avxvnni"},

@@ -211,6 +211,13 @@ def reciprocal(x: Array) -> Array:
     return ONE / x
 
 
+def round_bf16(x: Array) -> Array:
+    """The nearest bfloat16, half to even, as binary32: the upper 16 bits, rounded. NaN stays."""
+    bits = x.view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) & np.uint32(0xFFFF0000)
+    return np.where(np.isnan(x), x, rounded.view(F32))
+
+
 # `kind` of qcc.unary -> meaning; those with `alpha` take it as a second argument.
 UNARY: dict[str, Callable[..., Array]] = {
     "gelu": gelu,
@@ -236,6 +243,7 @@ UNARY: dict[str, Callable[..., Array]] = {
     "floor": np.floor,
     "ceil": np.ceil,
     "round": np.rint,
+    "round_bf16": round_bf16,
     "sin": sin,
     "cos": cos,
 }

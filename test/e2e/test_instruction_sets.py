@@ -19,7 +19,14 @@ from qcc.dialects.mlir import create_context, parse_module
 from qcc.runtime.reference import interpreter
 from test.property.tiled_executor import Text, quantized
 
-CPUS = {"avx512_vnni": "icelake-server", "avx512": "skylake-avx512", "avx_vnni": "alderlake", "avx2": "x86-64-v3", "generic": "x86-64-v2"}
+CPUS = {
+    "amx": "sapphirerapids",
+    "avx512_vnni": "icelake-server",
+    "avx512": "skylake-avx512",
+    "avx_vnni": "alderlake",
+    "avx2": "x86-64-v3",
+    "generic": "x86-64-v2",
+}
 U8 = quantized(8, False, 0.05, 3)
 
 
@@ -78,6 +85,7 @@ def test_equals_the_reference(cpu: str, kind: str, tmp_path: Path) -> None:
 
 EVEX = r"%zmm|%[xy]mm(1[6-9]|2\d|3[01])|%k[0-7]|\{%k|\{1to"
 ABSENT = {
+    "amx": r"\{vex\}",
     "avx_vnni": EVEX,
     "avx2": EVEX + r"|vpdpbusd",
     "generic": r"%ymm|%zmm|\tv",
@@ -85,6 +93,7 @@ ABSENT = {
     "avx512_vnni": r"\{vex\}",
 }
 PRESENT = {
+    "amx": r"tdpbusd",
     "avx512_vnni": r"vpdpbusd.*%zmm",
     "avx512": r"vpmadd(ubsw|wd).*%zmm",
     "avx_vnni": r"\{vex\} vpdpbusd.*%ymm",

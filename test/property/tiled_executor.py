@@ -11,9 +11,13 @@ from torch_mlir.execution_engine import ExecutionEngine
 from qcc.dialects.mlir import create_context, ir, op_attribute, parse_module, passmanager
 from qcc.passes.base import PassContext, make_pass, parse_pipeline, run_pipeline
 from qcc.runtime.reference import interpreter
+from test.emulation import amx
 
 LOWER = "builtin.module(canonicalize,cse,convert-scf-to-cf,convert-arith-to-llvm,convert-cf-to-llvm,reconcile-unrealized-casts)"
 GARBAGE = 0xA5
+AMX = (
+    "attach-target{cpu=sapphirerapids features=+avx2,+fma,+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512vnni,+amx-tile,+amx-int8,+amx-bf16}"
+)
 
 
 class Tiled:
@@ -34,6 +38,9 @@ class Tiled:
                     function.operation.erase()
             make_pass("generate-codelets").run(module, PassContext())
             passmanager.PassManager.parse(LOWER).run(module.operation)
+            if isa == "amx":
+                amx.install()
+                run_pipeline(module, parse_pipeline(AMX))
             self.engine = ExecutionEngine(module, opt_level=2)
         kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
         self.functions = {name: kind(self.engine.raw_lookup(name)) for name, _, _ in self.calls}

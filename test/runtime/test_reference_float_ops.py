@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import ml_dtypes
 import numpy as np
 import pytest
 from scipy import special
@@ -41,6 +42,7 @@ EXPECTED: dict[str, tuple[Function, float, float]] = {
     "floor": (np.floor, 0, 0),
     "ceil": (np.ceil, 0, 0),
     "round": (np.rint, 0, 0),
+    "round_bf16": (lambda x: x.astype(ml_dtypes.bfloat16).astype(np.float64), 0, 0),
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from qcc.dialects.codelet import ELEMENT_BYTES, Operand
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value, lanes_of
 
-STORAGE = {"u8": "i8", "s8": "i8", "u16": "i16", "s16": "i16", "i1": "i8", "i32": "i32", "i64": "i64", "f32": "f32"}
+STORAGE = {"u8": "i8", "s8": "i8", "u16": "i16", "s16": "i16", "i1": "i8", "i32": "i32", "i64": "i64", "f32": "f32", "bf16": "bf16"}
 _WIDEN = {"u8": "zext", "s8": "sext", "u16": "zext", "s16": "sext", "i1": "zext"}
 
 
@@ -32,9 +32,11 @@ def load(b: Builder, element: str, address: Address, stride: int, lanes: int, *,
 
 
 def store(b: Builder, element: str, address: Address, stride: int, value: Value) -> None:
-    """Store i32, i64 or f32 lanes as `element`s `stride` apart; integers are cut to their low bits."""
+    """Store i32, i64 or f32 lanes as `element`s `stride` apart; integers are cut to their low bits, f32 is rounded to bf16."""
     if element in _WIDEN:
         value = b.cast("trunc", value, STORAGE[element])
+    elif element == "bf16":
+        value = b.cast("fptrunc", value, "bf16")
     if stride == 1:
         b.store(value, address)
         return
@@ -43,6 +45,8 @@ def store(b: Builder, element: str, address: Address, stride: int, value: Value)
 
 
 def _widen(b: Builder, element: str, value: Value) -> Value:
+    if element == "bf16":
+        return b.cast("fpext", value, "f32")
     return b.cast(_WIDEN[element], value, "i32") if element in _WIDEN else value
 
 

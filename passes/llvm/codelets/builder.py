@@ -51,8 +51,8 @@ class Builder:
         made = ir.Operation.create(name, results=kinds, operands=list(operands), attributes=attributes)
         return made.results[0] if result else None
 
-    def call(self, intrinsic: str, operands: Sequence[Value], result: str) -> Value:
-        """An LLVM intrinsic by name."""
+    def call(self, intrinsic: str, operands: Sequence[Value], result: str | None) -> Value:
+        """An LLVM intrinsic by name; None for one without a result."""
         count = len(operands)
         return self.op(
             "llvm.call_intrinsic",
@@ -166,9 +166,14 @@ class Builder:
         return self.op("llvm.icmp", [self.index(a), self.index(b)], "i1", predicate=ir.IntegerAttr.get(self.type("i64"), 0))
 
     def less(self, a: Index, b: Index) -> Value:
+        """a < b, signed."""
         if isinstance(a, int) and isinstance(b, int):
             return a < b
-        return self.op("llvm.icmp", [self.index(a), self.index(b)], "i1", predicate=ir.IntegerAttr.get(self.type("i64"), 2))
+        return self.op("llvm.icmp", [self.index(a), self.index(b)], "i1", predicate=self.integer(_INTEGER_PREDICATES["slt"], "i64"))
+
+    def integer(self, value: int, kind: str) -> ir.Attribute:
+        """An integer attribute."""
+        return ir.IntegerAttr.get(self.type(kind), value)
 
     def _inside(self, block: ir.Block) -> Any:
         builder = self
@@ -215,10 +220,10 @@ class Builder:
     def store(self, value: Value, address: Address) -> None:
         self.op("llvm.store", [value, self.pointer(address)], alignment=ir.IntegerAttr.get(self.type("i64"), 1))
 
-    def prefetch(self, address: Address) -> None:
-        """Bring the line at `address` to the second-level cache; does nothing where there is no memory."""
-        hints = {"rw": 0, "hint": 2, "cache": 1}  # read, L2, data
-        self.op("llvm.intr.prefetch", [self.pointer(address)], **{k: ir.IntegerAttr.get(self.type("i32"), v) for k, v in hints.items()})
+    def prefetch(self, address: Address, *, level: int = 2) -> None:
+        """Bring the line at `address` to the cache of `level` 1 or 2; does nothing where there is no memory."""
+        hints = {"rw": 0, "hint": 4 - level, "cache": 1}  # read, L1 is 3 and L2 is 2, data
+        self.op("llvm.intr.prefetch", [self.pointer(address)], **{k: self.integer(v, "i32") for k, v in hints.items()})
 
     def gather(self, base: Value, index: Value, element: str) -> Value:
         """base[index] for every lane of an i32 or i64 index vector."""

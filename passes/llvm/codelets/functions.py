@@ -144,6 +144,12 @@ def _constant(x: Lanes, value: float) -> Lanes:
     return Lanes(x.b, x.b.like(value, x.value))
 
 
+def round_bf16(x: Lanes) -> Lanes:
+    bits = x.bits("i32")
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000
+    return x.where(x.compare("uno", 0.0), rounded.bits("f32"))
+
+
 UNARY: dict[str, Callable[..., Lanes]] = {
     "gelu": gelu,
     "gelu_tanh": gelu_tanh,
@@ -168,6 +174,7 @@ UNARY: dict[str, Callable[..., Lanes]] = {
     "floor": lambda x: x.intrinsic("floor"),
     "ceil": lambda x: x.intrinsic("ceil"),
     "round": Lanes.rint,
+    "round_bf16": round_bf16,
     "sin": sin,
     "cos": cos,
 }

@@ -22,7 +22,8 @@ def fill(b: Builder, halo: Halo, element: str, base: Value, params: Value) -> No
     size, (top, h, bottom), (left, w, right), c = ELEMENT_BYTES[element], halo.rows, halo.columns, halo.channels
     row = (left + w + right) * c
     word = b.load("f32" if element == "f32" else "i32", Address(params, 4 * halo.param), invariant=True)
-    value = b.splat(b.cast("trunc", word, STORAGE[element]) if size < 4 else word, 64 // size)
+    storage = "i16" if element == "bf16" else STORAGE[element]
+    value = b.splat(b.cast("trunc", word, storage) if size < 4 else word, 64 // size)
 
     def image(n: Index) -> None:
         start = b.at(base, b.mul(n, (top + h + bottom) * row * size))

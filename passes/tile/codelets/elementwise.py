@@ -32,7 +32,7 @@ def lower(lowering: Lowering, op: Any) -> set[Any]:
     program.append(op, value)
     absorbed = absorb(lowering, program, result)
     last = absorbed[-1].results[0] if absorbed else result
-    source = lowering.place(value).broadcast(shape_of(result))
+    source = lowering.place(value, narrow=True).broadcast(shape_of(result))
     run(lowering, program, source, lowering.result(last), lowering.halo_word(last))
     return {op, *absorbed}
 

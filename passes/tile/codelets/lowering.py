@@ -23,7 +23,7 @@ from qcc.passes.tile.codelets.place import (
     span_bytes,
     stored_offset,
 )
-from qcc.passes.values import constant_array, producer, shape_of
+from qcc.passes.values import constant_array, producer, shape_of, users
 
 _DTYPES = {
     "u8": np.uint8,
@@ -33,6 +33,7 @@ _DTYPES = {
     "i32": np.int32,
     "i64": np.int64,
     "f32": np.float32,
+    "bf16": np.int16,
     "i1": np.uint8,
 }
 
@@ -84,6 +85,8 @@ class Lowering:
         element = element_name(value.type)
         if element is None:
             raise error_at(op, f"'{op.name}' gives elements of {ir.RankedTensorType(value.type).element_type}, which no codelet stores")
+        if configuration.ISAS[self.isa].tiles and _is_left_factor_in_bf16(value):
+            element = "bf16"
         shape = shape_of(value)
         if op_attribute(op, "qtile.layout") == "channels_last" and len(shape) == 4:
             place = self.image(element, shape, op_attribute(op, "qtile.halo", [0, 0, 0, 0]))
@@ -131,8 +134,11 @@ class Lowering:
             raise error_at(op, f"the {what} of '{op.name}' is computed at run time, expected a constant")
         return array
 
-    def place(self, value: Any) -> Place:
-        """Where `value` lies, as codelets store it (decision 0002); constants become weights."""
+    def place(self, value: Any, *, narrow: bool = False) -> Place:
+        """Where `value` lies, as codelets store it (decision 0002); constants become weights.
+
+        `narrow`: f32 that is stored as bf16 is given as it lies; otherwise it is copied to f32 first.
+        """
         if value not in self.places:
             array = self.constant_or_none(value)
             if array is None:
@@ -147,10 +153,11 @@ class Lowering:
             )
         place = self.places[value]
         wanted = element_name(value.type)
-        if place.element != wanted and wanted is not None:
+        if place.element != wanted and wanted is not None and not (narrow and place.element == "bf16"):
             from qcc.passes.tile.codelets.elementwise import convert
 
-            place = self.places[value] = convert(cast(Any, self), place, wanted, stored_offset(value.type))
+            place = convert(cast(Any, self), place, wanted, stored_offset(value.type))
+            self.places[value] = place
         return place
 
     def fact(self, layer: str, **facts: Any) -> None:
@@ -193,6 +200,21 @@ class Lowering:
         """The bits of what the border of `value` holds: its stored zero point, or 0.0."""
         a = element_types.affine(ir.RankedTensorType(value.type))
         return 0 if a is None else (int(a.zero_points[0]) + stored_offset(value.type)) & 0xFFFFFFFF
+
+
+def _is_left_factor_in_bf16(value: Any) -> bool:
+    """Whether `value` holds bfloat16 numbers, rounded to them, that a product with constant weights reads (through views)."""
+    op = producer(value)
+    if op.name != "qcc.unary" or op_attribute(op, "kind") != "round_bf16":
+        return False
+    readers = [value]
+    for v in readers:
+        for user in users(v):
+            if user.name in ("qcc.reshape", "qcc.transpose", "qcc.slice"):
+                readers.append(user.results[0])
+            elif user.name in ("qcc.conv2d", "qcc.linear") and user.operands[0] == v and constant_array(user.operands[1]) is not None:
+                return True
+    return False
 
 
 def _function(attributes: Mapping[str, Any], location: Any, ip: Any) -> Any:

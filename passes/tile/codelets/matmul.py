@@ -10,7 +10,7 @@ import numpy as np
 
 from qcc.dialects.codelet import ISAS, Pack, PackPairs
 from qcc.dialects.mlir import error_at, ir
-from qcc.passes.tile.codelets import elementwise
+from qcc.passes.tile.codelets import elementwise, tile_products
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, row_major, stored_offset
 from qcc.passes.tile.codelets.products import Contracting, Reading, emit
@@ -31,6 +31,7 @@ class Packed:
     bias: Place | None = None
     bias_strides: tuple[int, ...] = ()
     zero: Place | None = None
+    shape: tile_products.Shape | None = None  # on a matrix unit
 
 
 def matmul(lowering: Lowering, op: Any) -> set[Any]:
@@ -42,11 +43,12 @@ def matmul(lowering: Lowering, op: Any) -> set[Any]:
     if compute == "lane_i32" and bytes_only and ISAS[lowering.isa].dot4:
         a, b = mergeable(lowering, lowering.place(op.operands[0]), lowering.place(op.operands[1]), program, y)
         za, zb = (int(affine_of(v).zero_points[0]) + stored_offset(v.type) for v in op.operands)  # type: ignore[union-attr]
-        _contract(lowering, a, _pack_bytes(lowering, b, y.shape[-2], za, zb), program, y, "dot4_u8s8")
+        shape = tile_products.choose_matmul(lowering.isa, y.shape, a.shape[-1]) if tile_products.readable(a) else None
+        _contract(lowering, a, _pack_bytes(lowering, b, y.shape[-2], za, zb, shape), program, y, "dot4_u8s8")
     elif compute == "lane_i32" and bytes_only and ISAS[lowering.isa].pairs:
         a, b = mergeable(lowering, lowering.place(op.operands[0]), lowering.place(op.operands[1]), program, y)
         za, zb = (int(affine_of(v).zero_points[0]) + stored_offset(v.type) for v in op.operands)  # type: ignore[union-attr]
-        _contract(lowering, a, _pack_bytes(lowering, b, y.shape[-2], za, zb, depth=2), program, y, "dot2_s16")
+        _contract(lowering, a, _pack_bytes(lowering, b, y.shape[-2], za, zb, None, depth=2), program, y, "dot2_s16")
     else:
         a, b = (multiplicand(lowering, op, v) for v in op.operands)
         multiply(lowering, a, b, program, y, compute)
@@ -113,6 +115,12 @@ def _contract(lowering: Lowering, a: Place, b: Packed, program: Program, y: Plac
     spread = [(sn, 0, sh, p.strides[-2], p.strides[-1]) for (sn, sh), p in zip(rest, others, strict=True)]
     bias_strides = (bn, 0, bh, 0, 1) if b.bias is not None else None
     shape = (outer[0], 1, outer[1], m, n)
+    if b.shape is not None:
+        assert b.bias is not None and bias_strides is not None
+        zero = None if b.zero is None else (b.zero, (0, 0, 0, 0, 1))
+        w, bias = (b.place, (wn, 0, wh, 0, b.block)), (b.bias, bias_strides)
+        tile_products.emit(lowering, b.shape, "tile_u8s8", shape, reading, w, bias, zero, program, y, spread, 0)
+        return
     emit(
         lowering,
         Contracting(compute, shape, reading, b.place, (wn, 0, wh, 0, b.block), b.bias, b.zero, b.tile, bias_strides),
@@ -128,15 +136,16 @@ def _over(batch: Sequence[int], own: Sequence[int], strides: Sequence[int]) -> l
     return [0] * (len(batch) - len(own)) + [0 if s == 1 else stride for s, stride in zip(own, strides, strict=True)]
 
 
-def _pack_bytes(lowering: Lowering, b: Place, m: int, za: int, zb: int, depth: int = 4) -> Packed:
+def _pack_bytes(lowering: Lowering, b: Place, m: int, za: int, zb: int, shape: tile_products.Shape | None, depth: int = 4) -> Packed:
     """b [..., k, n] u8 for dot4. sum (a - za)(b - zb) = sum a b' - za sum b' - zb' sum a + k za zb' with b' = b - 128, zb' = zb - 128.
 
     With `depth` 2 for dot2_s16, whose 16 bits hold b' = b - zb, so that zb' = 0.
     """
     *batch, k, n = b.shape
     lanes, zero = ISAS[lowering.isa].lanes, zb - 128 if depth == 4 else 0
-    steps = -(-k // depth)
-    tile = choose_tile(lowering.isa, "dot4_u8s8" if depth == 4 else "dot2_s16", 1, m, n, steps, one_row=True, summed=zero != 0)
+    steps, tile = -(-k // depth), (1, 1, 1)
+    if shape is None:
+        tile = choose_tile(lowering.isa, "dot4_u8s8" if depth == 4 else "dot2_s16", 1, m, n, steps, one_row=True, summed=zero != 0)
     width = tile[2] * lanes
     padded = -(-n // width) * width
     size = steps * depth * -(-n // lanes) * lanes
@@ -145,7 +154,7 @@ def _pack_bytes(lowering: Lowering, b: Place, m: int, za: int, zb: int, depth: i
     if len(sizes) > 2:
         copied = lowering.temporary(b.element, b.shape)
         elementwise.copy(lowering, b, copied)
-        return _pack_bytes(lowering, copied, m, za, zb, depth)
+        return _pack_bytes(lowering, copied, m, za, zb, shape, depth)
     sizes = [1] * (2 - len(sizes)) + sizes
     x, y, sums = ((*[0] * (2 - len(s)), *s) for s in strides)
     program = Program(lowering)
@@ -165,7 +174,7 @@ def _pack_bytes(lowering: Lowering, b: Place, m: int, za: int, zb: int, depth: i
     lowering.call(codelet, [b, params, bias, packed], writes=2)
     zeros = lowering.weights(np.full(padded, zero), "i32") if zero else None
     block = steps * width * depth
-    return Packed(packed, tuple(batch), packed.strides[:-1], block, tile, bias, bias.strides[:-1], zeros)
+    return Packed(packed, tuple(batch), packed.strides[:-1], block, tile, bias, bias.strides[:-1], zeros, shape)
 
 
 def _pack(lowering: Lowering, b: Place, vectors: int, lanes: int) -> tuple[Place, Sequence[int]]:

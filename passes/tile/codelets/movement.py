@@ -14,7 +14,7 @@ from qcc.passes.values import shape_of
 
 
 def reshape(lowering: Lowering, op: Any) -> None:
-    source, shape = lowering.place(op.operands[0]), shape_of(op.results[0])
+    source, shape = lowering.place(op.operands[0], narrow=True), shape_of(op.results[0])
     view = source.reshaped(shape)
     if view is None:
         view = contiguous(lowering, source).reshaped(shape)
@@ -23,11 +23,11 @@ def reshape(lowering: Lowering, op: Any) -> None:
 
 
 def transpose(lowering: Lowering, op: Any) -> None:
-    lowering.places[op.results[0]] = lowering.place(op.operands[0]).transposed(op_attribute(op, "permutation"))
+    lowering.places[op.results[0]] = lowering.place(op.operands[0], narrow=True).transposed(op_attribute(op, "permutation"))
 
 
 def slice_(lowering: Lowering, op: Any) -> None:
-    source = lowering.place(op.operands[0])
+    source = lowering.place(op.operands[0], narrow=True)
     lowering.places[op.results[0]] = source.sliced(op_attribute(op, "offsets"), op_attribute(op, "strides"), shape_of(op.results[0]))
 
 

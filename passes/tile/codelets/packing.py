@@ -43,6 +43,11 @@ def pad_channels(values: np.ndarray, width: int) -> np.ndarray:
     return padded
 
 
+def bf16_words(values: np.ndarray) -> np.ndarray:
+    """The 16 upper bits of f32 `values` whose lower bits are 0, as i16."""
+    return (values.view(np.uint32) >> 16).astype(np.uint16).view(np.int16)
+
+
 def narrowest(values: np.ndarray) -> str:
     """The smallest signed element that holds all integers of `values`."""
     low, high = int(values.min(initial=0)), int(values.max(initial=0))

@@ -13,7 +13,7 @@ from qcc.dialects import integer_values
 from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Contraction, Listed, Operand
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import error_at, ir, op_attribute
-from qcc.passes.tile.codelets import byte_pairs, elementwise, packing, windows, winograd
+from qcc.passes.tile.codelets import byte_pairs, elementwise, packing, tile_products, windows, winograd
 from qcc.passes.tile.codelets.border import read_border
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, stored_offset
@@ -52,7 +52,8 @@ def conv2d(lowering: Lowering, op: Any) -> set[Any]:
     program = Program(lowering)
     absorbed = elementwise.absorb(lowering, program, result)
     y, word = lowering.result(last_of(op, absorbed)), lowering.halo_word(last_of(op, absorbed))
-    chosen = winograd.plan(lowering, op, place, values)
+    on_tiles = ISAS[lowering.isa].tiles and place.element in ("u8", "bf16")
+    chosen = None if on_tiles else winograd.plan(lowering, op, place, values)
     if chosen is not None:
         bias = _folded_bias(op, values.reshape(1, out, 1, -1), _bias(lowering, op, 1))
         flat = None if bias is None else _bias_container(bias.reshape(-1), chosen.compute)
@@ -109,7 +110,7 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
     out, inside = shape_of(w)
     program = Program(lowering)
     absorbed = elementwise.absorb(lowering, program, op.results[0])
-    place, y = rows_contiguous(lowering, lowering.place(x)), lowering.result(last_of(op, absorbed))
+    place, y = rows_contiguous(lowering, lowering.place(x, narrow=True)), lowering.result(last_of(op, absorbed))
     sizes, strides = row_space(lowering, [place, *program.operands, y], 3)
     if strides is None:  # too many dimensions: give every operand the same plain order
         place, program.operands[:] = _copied(lowering, place), [_copied(lowering, p) for p in program.operands]
@@ -175,7 +176,7 @@ def integers(lowering: Lowering, op: Any, w: Any) -> np.ndarray:
 
 def _image(lowering: Lowering, op: Any, x: Any) -> Place:
     """x channels-last with the border the convolution reads; copied where it does not lie so."""
-    place, border = lowering.place(x), read_border(op)
+    place, border = lowering.place(x, narrow=True), read_border(op)
     deep_enough = all(have >= need for have, need in zip(place.halo, border, strict=True))
     readable = place.strides[1] == 1 or place.shape[1] == 1
     if deep_enough and readable and not _outside(place):
@@ -204,6 +205,12 @@ def _constant_weights(
     """Pack, choose a tile, call; `spread` are the strides of the program's operands and of y over (n, g, h, w, c)."""
     compute, element, packed, zero = _compute(lowering, op, weights.values, reading.place)
     _, channels, taps, run = packed.shape
+    bias = _folded_bias(op, weights.values, weights.bias)
+    on_tiles = {("dot4_u8s8", "u8"): "tile_u8s8", ("lane_f32", "bf16"): "tile_bf16"}.get((compute, reading.place.element))
+    if on_tiles and element in ("s8", "bf16"):
+        start = None if bias is None else _bias_container(bias, compute)
+        if tile_products.constant_weights(lowering, on_tiles, packed, start, zero, reading, sizes, program, y, spread, halo_word):
+            return
     facts = ISAS[lowering.isa]
     depth = DEPTHS.get(compute, 1)
     steps, table = taps * -(-run // depth), None
@@ -217,14 +224,14 @@ def _constant_weights(
     if table is not None:
         flat, group_stride = table.weights, 0
     else:
-        flat, group_stride = packing.pack(packed, lanes=facts.lanes, depth=depth, vectors=tile[2])
-    bias = _folded_bias(op, weights.values, weights.bias)
+        stored = packed.astype(np.int8 if element == "s8" else np.int16) if compute == "dot2_s16" else packed
+        flat, group_stride = packing.pack(stored, lanes=facts.lanes, depth=depth, vectors=tile[2])
     width = tile[2] * facts.lanes
     bias_place = (
         None if bias is None else lowering.weights(packing.pad_channels(_bias_container(bias, compute), width), _bias_element(compute))
     )
     zero_place = None if zero is None else lowering.weights(packing.pad_channels(zero.astype(np.int32), width), "i32")
-    w_place = lowering.weights(flat, element)
+    w_place = lowering.weights(packing.bf16_words(flat) if element == "bf16" else flat, element)
     contracting = Contracting(compute, sizes, reading, w_place, (0, group_stride, 0, 0, block), bias_place, zero_place, tile, listed=table)
     emit(lowering, contracting, program, y, halo_word, spread)
 
@@ -276,7 +283,8 @@ def _stored_zero(x: Any) -> int:
 def _compute(lowering: Lowering, op: Any, values: np.ndarray, x: Place) -> tuple[str, str, np.ndarray, np.ndarray | None]:
     """(compute tile, element of the packed weights, values to pack, zero [groups, c] or None)."""
     if values.dtype.kind == "f":
-        return "lane_f32", "f32", values, None
+        bf16 = not (values.view(np.uint32) & 0xFFFF).any()  # nothing is lost
+        return "lane_f32", "bf16" if bf16 else "f32", values, None
     if _accumulator_bits(op) > 32:
         return "lane_i64", "i32", values, None
     if ISAS[lowering.isa].dot4 and x.element == "u8":

@@ -170,7 +170,7 @@ class Program:
         constant = self.lowering.constant_or_none(other)
         if constant is not None and constant.size == 1 and constant.dtype == np.float32:
             return self.real(constant.reshape(-1)[0])
-        return self.operand(self.lowering.place(other).broadcast(shape_of(op.results[0])))
+        return self.operand(self.lowering.place(other, narrow=True).broadcast(shape_of(op.results[0])))
 
     def _add(self, op: Any, value: Any) -> None:
         self._binary(op, value, "add")

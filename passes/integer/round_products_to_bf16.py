@@ -1,0 +1,109 @@
+"""Let the float products of a model multiply bfloat16 numbers: their operands are rounded, their sums stay f32.
+
+Before:
+
+    %y = qcc.linear %x, %w                     // all f32
+
+After:
+
+    %r = qcc.unary %x {kind = "round_bf16"}
+    %y = qcc.linear %r, %v                     // %v is %w rounded
+
+The operands of qcc.conv2d, qcc.linear and qcc.matmul are rounded to the nearest bfloat16, half to even, where they are made (in front of
+reshapes, transposes and slices), and every other operation that reads such a value reads the rounded one, so that only one is stored.
+What @main returns stays unrounded. Attention stays in f32.
+
+Requires: integer form; option `enabled`, without which nothing changes.
+Guarantees: both operands of every f32 product hold bfloat16 values, in f32 containers: storing them in two bytes loses nothing, and a
+product of two is exact in f32. So results differ between targets by the order and rounding of f32 sums only (AMX adds even and odd
+products of a step apart and takes denormals as zero).
+Why: half the bytes of weights, and the one float format AMX multiplies (Kalamkar et al., "A Study of BFLOAT16 for Deep Learning Training",
+2019); compiler/decisions/0006.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qcc.dialects import weights
+from qcc.dialects.mlir import create, ir, layer_name, op_attribute, walk
+from qcc.dialects.unary_functions import unary
+from qcc.passes.base import Pass, PassContext
+from qcc.passes.values import constant_array, producer
+
+PRODUCTS = ("qcc.conv2d", "qcc.linear", "qcc.matmul")
+VIEWS = ("qcc.reshape", "qcc.transpose", "qcc.slice")
+
+
+@dataclass(frozen=True)
+class Options:
+    """`enabled`: whether to do anything."""
+
+    enabled: bool = True
+
+
+class RoundProductsToBf16Pass(Pass):
+    """See the module's docstring."""
+
+    name = "round-products-to-bf16"
+    Options = Options
+
+    def run(self, module: ir.Module, context: PassContext) -> None:
+        if not self.options.enabled:
+            return
+        rounded: dict[Any, Any] = {}
+        for op in list(walk(module)):
+            if op.name in PRODUCTS and all(_is_f32(v) for v in list(op.operands)[:2]):
+                for i in range(2):
+                    value = _source(op.operands[i])
+                    if constant_array(value) is not None:
+                        op.operands[i] = _rounded_constant(op, op.operands[i])
+                    elif value not in rounded and not _is_rounded(value):
+                        rounded[value] = _round(value)
+
+
+def _is_f32(value: Any) -> bool:
+    return str(ir.RankedTensorType(value.type).element_type) == "f32"
+
+
+def _is_rounded(value: Any) -> bool:
+    op = producer(value, "qcc.unary")
+    return op is not None and op_attribute(op, "kind") == "round_bf16"
+
+
+def _source(value: Any) -> Any:
+    """What views show."""
+    while (op := producer(value, *VIEWS)) is not None:
+        value = op.operands[0]
+    return value
+
+
+def _rounded_constant(op: Any, value: Any) -> Any:
+    """A constant with the rounded numbers of `value`, which is a constant; a view of one is rounded as it is read."""
+    array = constant_array(value)
+    if array is None:
+        return _rounding(value, op.location, ir.InsertionPoint(op))
+    name = layer_name(op.location) or "weights"
+    attributes = {"value": weights.constant_attribute(unary("round_bf16", array).astype(np.float32), name)}
+    return create("qcc.constant", [], [value.type], attributes, loc=op.location, ip=ir.InsertionPoint(op)).results[0]
+
+
+def _round(value: Any) -> Any:
+    """Round `value` where it is made and let everything but @main's results read that."""
+    uses = [(use.owner.operation, use.operand_number) for use in value.uses]
+    if isinstance(value.owner, ir.Block):
+        ip, location = ir.InsertionPoint.at_block_begin(value.owner), uses[0][0].location
+    else:
+        ip, location = ir.InsertionPoint.after(value.owner.operation), value.owner.location
+    made = _rounding(value, location, ip)
+    for user, number in uses:
+        if user.name != "func.return":
+            user.operands[number] = made
+    return made
+
+
+def _rounding(value: Any, location: Any, ip: Any) -> Any:
+    return create("qcc.unary", [value], [value.type], {"kind": "round_bf16"}, loc=location, ip=ip).results[0]

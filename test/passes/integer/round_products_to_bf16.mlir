@@ -1,0 +1,28 @@
+// RUN: qcc-opt %s --pass-pipeline='builtin.module(round-products-to-bf16)' | filecheck %s
+
+// A computed operand is rounded where it is made, in front of views, and all its readers read that; weights are rounded here.
+// CHECK-LABEL: @operands
+// CHECK: %[[R:.*]] = "qcc.unary"(%arg0) {{.*}}kind = "round_bf16"
+// CHECK: %[[V:.*]] = "qcc.reshape"(%[[R]])
+// CHECK: %[[W:.*]] = "qcc.constant"() {{.*}}1.0078125
+// CHECK: %[[Y:.*]] = "qcc.linear"(%[[V]], %[[W]])
+// CHECK: "qcc.add"(%[[Y]], %[[R]])
+func.func @operands(%x: tensor<2x1xf32>) -> tensor<2x2xf32> {
+  %v = "qcc.reshape"(%x) : (tensor<2x1xf32>) -> tensor<2x1xf32>
+  %w = "qcc.constant"() {value = dense<[[1.001], [1.0071]]> : tensor<2x1xf32>} : () -> tensor<2x1xf32>
+  %y = "qcc.linear"(%v, %w) : (tensor<2x1xf32>, tensor<2x1xf32>) -> tensor<2x2xf32>
+  %s = "qcc.add"(%y, %x) : (tensor<2x2xf32>, tensor<2x1xf32>) -> tensor<2x2xf32>
+  return %s : tensor<2x2xf32>
+}
+
+// What the model returns stays as it is, and a value is rounded once.
+// CHECK-LABEL: @result
+// CHECK: %[[E:.*]] = "qcc.unary"(%arg0) {{.*}}kind = "exp"
+// CHECK-NEXT: %[[R:.*]] = "qcc.unary"(%[[E]]) {{.*}}kind = "round_bf16"
+// CHECK-NEXT: "qcc.matmul"(%[[R]], %[[R]])
+// CHECK-NEXT: return %[[E]]
+func.func @result(%x: tensor<2x2xf32>) -> (tensor<2x2xf32>, tensor<2x2xf32>) {
+  %e = "qcc.unary"(%x) {kind = "exp"} : (tensor<2x2xf32>) -> tensor<2x2xf32>
+  %y = "qcc.matmul"(%e, %e) : (tensor<2x2xf32>, tensor<2x2xf32>) -> tensor<2x2xf32>
+  return %e, %y : tensor<2x2xf32>, tensor<2x2xf32>
+}

@@ -1,0 +1,101 @@
+"""Float products of bfloat16 numbers on every instruction set against the reference: on AMX tiles, and in f32 with weights of two bytes.
+
+The products are exact in f32, so what differs is the order of f32 sums: of n terms, at most about n/2 units in the last place of the sum
+of magnitudes, and mostly sqrt(n); the inputs are about 1 and the tolerance is that of the other float products.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import qcc
+from qcc.dialects.unary_functions import unary
+from test.emulation import amx
+from test.property.test_codelets import ISAS, _tensor
+from test.property.tiled_executor import Text, check
+
+
+def _numbers(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return unary("round_bf16", rng.standard_normal(shape).astype(np.float32))
+
+
+def _rounded(t: Text, value: str) -> str:
+    return t.op("qcc.unary", [value], t.types[value], 'kind = "round_bf16"')
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    ("channels", "kernel", "stride"), [(64, 3, 1), (48, 1, 1), (16, 3, 2), (3, 3, 1)], ids=["3x3", "1x1", "stride 2", "odd run"]
+)
+def test_convolution(isa: str, channels: int, kernel: int, stride: int) -> None:
+    """The second convolution reads what the first one stored, in bf16 where tiles read it, and so does an addition.
+
+    Where the first one's sum lies near a tie, it may be rounded to the other side: one step of bf16, 2^-8.
+    """
+    rng = np.random.default_rng(channels)
+    t = Text()
+    image = t.argument(_tensor([1, channels, 9, 20], "f32"))
+    pad = kernel // 2
+    attributes = f"padding = array<i64: {pad}, {pad}, {pad}, {pad}>, dilations = array<i64: 1, 1>, groups = 1 : i64"
+    x = _rounded(t, image)
+    w, bias = (t.constant(v, _tensor(v.shape, "f32")) for v in (_numbers(rng, (32, channels, kernel, kernel)), _numbers(rng, (32,))))
+    y = t.op("qcc.conv2d", [x, w, bias], _tensor([1, 32, 9, 20], "f32"), f"strides = array<i64: 1, 1>, {attributes}")
+    y = _rounded(t, t.op("qcc.clamp", [y], t.types[y], "min = 0.0 : f64, max = 6.0 : f64"))
+    out = [1, 70, -(-9 // stride), -(-20 // stride)]
+    v = t.constant(_numbers(rng, (70, 32, kernel, kernel)), _tensor([70, 32, kernel, kernel], "f32"))
+    z = t.op("qcc.conv2d", [y, v], _tensor(out, "f32"), f"strides = array<i64: {stride}, {stride}>, {attributes}")
+    total = t.op("qcc.add", [y, y], t.types[y])
+    inputs = [rng.standard_normal((1, channels, 9, 20)).astype(np.float32)]
+    tiled = check(t.module(z, total), inputs, isa, tolerance=1e-2)
+    assert ('compute = "tile_bf16"' in tiled.text) == (isa == "amx")
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_linear(isa: str) -> None:
+    rng = np.random.default_rng(3)
+    t = Text()
+    x = t.argument(_tensor([2, 20, 96], "f32"))
+    y = t.op("qcc.unary", [x], t.types[x], 'kind = "exp"')
+    y = t.op("qcc.reshape", [_rounded(t, y)], _tensor([40, 96], "f32"))
+    y = t.op("qcc.linear", [y, t.constant(_numbers(rng, (50, 96)), _tensor([50, 96], "f32"))], _tensor([40, 50], "f32"))
+    tiled = check(t.module(y), [rng.standard_normal((2, 20, 96)).astype(np.float32)], isa, tolerance=1e-3)
+    assert ('compute = "tile_bf16"' in tiled.text) == (isa == "amx")
+
+
+def test_tiles_read_nothing_behind_a_run() -> None:
+    """What is no number in the channels behind a group's must not reach it, as 0 times it would."""
+    rng = np.random.default_rng(4)
+    t = Text()
+    image = t.argument(_tensor([1, 80, 4, 16], "f32"))
+    w = t.constant(_numbers(rng, (64, 40, 1, 1)), _tensor([64, 40, 1, 1], "f32"))
+    attributes = "strides = array<i64: 1, 1>, padding = array<i64: 0, 0, 0, 0>, dilations = array<i64: 1, 1>, groups = 2 : i64"
+    y = t.op("qcc.conv2d", [_rounded(t, image), w], _tensor([1, 64, 4, 16], "f32"), attributes)
+    half = t.op("qcc.slice", [y], _tensor([1, 32, 4, 16], "f32"), "offsets = array<i64: 0, 0, 0, 0>, strides = array<i64: 1, 1, 1, 1>")
+    x = rng.standard_normal((1, 80, 4, 16)).astype(np.float32)
+    x[:, 40:] = np.nan
+    assert 'compute = "tile_bf16"' in check(t.module(half), [x], "amx", tolerance=1e-3).text
+
+
+def test_the_option_reaches_tiles() -> None:
+    """`float_precision = "bf16"` on a float model for sapphirerapids, whole, against the same model in f32."""
+    rng = np.random.default_rng(5)
+    t = Text()
+    x = t.argument(_tensor([32, 128], "f32"))
+    y = t.op("qcc.linear", [x, t.constant(_numbers(rng, (64, 128)), _tensor([64, 128], "f32"))], _tensor([32, 64], "f32"))
+    y = t.op("qcc.unary", [y], t.types[y], 'kind = "gelu"')
+    y = t.op("qcc.linear", [y, t.constant(_numbers(rng, (32, 64)), _tensor([32, 64], "f32"))], _tensor([32, 32], "f32"))
+    from qcc.dialects.mlir import create_context, parse_module
+
+    values = rng.standard_normal((32, 128)).astype(np.float32)
+    results: list[Any] = []
+    before = amx.count("tdpbf16ps")
+    with amx.sapphire_rapids() as target:
+        for precision in ("f32", "bf16"):
+            module = parse_module(t.module(y), create_context())
+            results.append(qcc.compile(module, target=target, float_precision=precision, threads=1)(values))
+    assert amx.machine_has_amx() or amx.count("tdpbf16ps") > before
+    error = np.abs(results[1] - results[0]).max() / np.abs(results[0]).max()
+    assert 0 < error < 0.02
