@@ -86,11 +86,11 @@ def _aligned(size: int) -> np.ndarray:
     return memory[start : start + size]
 
 
-def check(text: str, inputs: list[np.ndarray], isa: str, *, tolerance: float = 0.0) -> Tiled:
+def check(text: str, inputs: list[np.ndarray], isa: str, *, tolerance: float = 0.0, activations: str = "auto") -> Tiled:
     """Assert that codelets for `isa` give what the reference gives for `text`: bit for bit, or within `tolerance` for floats."""
     context = create_context()
     expected = interpreter.run(parse_module(text, context), inputs)
-    tiled = Tiled(parse_module(text, context), isa)
+    tiled = Tiled(parse_module(text, context), isa, activations)
     for want, raw in zip(expected, tiled(*inputs), strict=True):
         got = raw.view(want.dtype).reshape(want.shape)
         if tolerance:

@@ -147,7 +147,7 @@ def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool
     facts = ISAS[isa]
     needed = -(-c.codes.shape[0] // facts.lanes)
     wanted = {"auto": "int16", "float": "f32"}.get(activations, activations)
-    exact = facts.dot4 and isa.startswith("avx512") and rows <= MOST_QUANTIZED_ROWS  # byte products that do not saturate
+    exact = facts.dot4 and facts.lanes == 16 and rows <= MOST_QUANTIZED_ROWS  # the tiles below are made for 32 registers
     if wanted != "f32" and exact and c.levels is not None and (shuffled := _shuffle_variant(c, wanted, min(rows, 8), needed)) is not None:
         return shuffled
     compute = wanted if exact and _has_digits(c) else "f32"
@@ -219,7 +219,7 @@ def _has_digits(c: Codes) -> bool:
 
 
 def _float_variant(isa: str, c: Codes, vectors: int) -> Variant:
-    wide = isa.startswith("avx512")
+    wide = ISAS[isa].lanes == 16
     if c.small_float is not None and c.bits == 8 and wide:
         scale = np.float32(2.0 ** (15 - c.small_float[2]))
         return _variant("f32", "half", vectors, c.codes, replace(c, scales=c.scales * scale), c.zeros)

@@ -8,9 +8,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index
-from qcc.passes.llvm.codelets.isa.avx512_vnni import dot2_s16, dot4_u8s8, look_up_bytes, multiply_add_u8, pack_bytes, to_integer
+from qcc.passes.llvm.codelets.isa.avx512_vnni import (
+    FLOAT_TABLE_BITS,
+    dot2_s16,
+    dot4_u8s8,
+    look_up_bytes,
+    look_up_floats,
+    multiply_add_u8,
+    pack_bytes,
+    shuffle_bytes,
+    to_integer,
+)
 
-__all__ = ["dot2_s16", "dot4_u8s8", "look_up_bytes", "multiply_add_u8", "pack_bytes", "to_integer"]
+__all__ = [
+    "FLOAT_TABLE_BITS",
+    "dot2_s16",
+    "dot4_u8s8",
+    "look_up_bytes",
+    "look_up_floats",
+    "multiply_add_u8",
+    "pack_bytes",
+    "shuffle_bytes",
+    "to_integer",
+]
 
 CONFIG_BYTES = 64
 _PRODUCTS = {"tile_u8s8": "tdpbusd", "tile_bf16": "tdpbf16ps"}
