@@ -207,7 +207,8 @@ def test_not_finite_inputs_give_nan(bad: float) -> None:
     case = {"seed": 2, "rows": 2, "n": 20, "k": 64, "group": 0, "bias": False, "relu": False, "quantized_result": False}
     rng, context = np.random.default_rng(2), create_context()
     with context, ir.Location.unknown():
-        module = module_of(case, *FORMATS["int4"](rng, case), rng)
+        stored, element = FORMATS["int4"](rng, case)
+        module = module_of(case, stored, element, rng)
         x = rng.normal(size=(2, 64)).astype(np.float32)
         x[1, 5] = bad
         got = Tiled(module, "avx512_vnni", "int16")(x)[0].view(np.float32).reshape(2, 20)
