@@ -13,6 +13,7 @@ TARGETS = ("cpu", "fpga")
 OPTIMIZE = ("time", "size")
 CODINGS = ("none", "huffman", "rans", "auto")
 DECODES = ("load", "stream")
+ACTIVATIONS = ("auto", "float", "int16", "int8")
 FLOAT_PRECISIONS = ("f32", "bf16")
 
 
@@ -21,7 +22,8 @@ class CompileOptions:
     """Options of `qcc` and of `qcc.compile`; every field is a command line option of the same name.
 
     `target` cpu or fpga; `cpu` native, an x86 level or a CPU name; `device` an accelerator preset; `batch` the size of a dynamic first
-    axis; `optimize` time or size; `keep_layers` keeps every layer's output for comparison.
+    axis; `optimize` time or size; `activations` how weight-only layers see their input (decision 0009): float, int16 or int8 quantized in
+    the call, or auto, which is int16 where weights are integers and else float; `keep_layers` keeps every layer's output for comparison.
     `coding` of stored weights: none, huffman, rans, or auto for the smallest per tensor; None is auto where `optimize` is size, else none.
     `decode` of coded weights: load (when the model is created) or stream (those of every step before it runs: less memory, more time).
     `energy_table` is a JSON file of picojoules that the report's energy is counted with (`compiler/cost/energy.py`).
@@ -36,6 +38,7 @@ class CompileOptions:
     device: str = "ecp5-85k"
     batch: int = 1
     optimize: str = "time"
+    activations: str = "auto"
     keep_layers: bool = False
     coding: str | None = None
     decode: str = "load"
@@ -54,6 +57,8 @@ class CompileOptions:
             raise QccError(f"coding is '{self.coding}', expected one of {', '.join(CODINGS)}")
         if self.decode not in DECODES:
             raise QccError(f"decode is '{self.decode}', expected one of {', '.join(DECODES)}")
+        if self.activations not in ACTIVATIONS:
+            raise QccError(f"activations is '{self.activations}', expected one of {', '.join(ACTIVATIONS)}")
         if self.float_precision not in FLOAT_PRECISIONS:
             raise QccError(f"float_precision is '{self.float_precision}', expected one of {', '.join(FLOAT_PRECISIONS)}")
         if self.batch < 1:

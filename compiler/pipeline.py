@@ -67,7 +67,11 @@ INTEGER: tuple[Stage, ...] = (
 # integer form -> tiled form
 TILE: tuple[Stage, ...] = (
     Stage("assign-layout", reason="channels innermost make reductions contiguous, borders remove bounds checks"),
-    Stage("lower-to-codelets", "isa={isa}", "one call per product and what is fused behind it"),
+    Stage(
+        "lower-to-codelets",
+        "isa={isa} activations={activations} byte-expand={byte_expand}",
+        "one call per product and what is fused behind it",
+    ),
     Stage("bufferize-generic-functions", reason="temporaries of the generic path become scratch buffers that are planned with the others"),
     Stage("plan-memory", reason="every buffer gets its place, so that a run allocates nothing"),
     Stage("retile-contractions", "tiles={tiles}", "tiles that autotuning measured; none unless asked for"),

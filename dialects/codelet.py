@@ -15,6 +15,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from qcc.dialects.stream_codelet import Stream
+
 NOTHING = 1 << 16  # an argument of a step that is the integer 0 and takes no instruction
 
 ELEMENT_BYTES = {"u8": 1, "s8": 1, "u16": 2, "s16": 2, "i32": 4, "i64": 8, "f32": 4, "bf16": 2, "i1": 1}
@@ -457,6 +459,7 @@ _KINDS = (
     Embedding,
     Pack,
     PackPairs,
+    Stream,
 )
 KINDS: dict[str, Any] = {cls.kind: cls for cls in _KINDS}
 
@@ -529,6 +532,8 @@ def tasks(codelet: Any) -> int:
         return -(-codelet.sizes[0] * -(-codelet.sizes[1] // codelet.rows) // codelet.chunk)
     if isinstance(codelet, DynamicRange | DynamicQuantize):
         return -(-codelet.size // codelet.chunk)
+    if isinstance(codelet, Stream):
+        return -(-codelet.sizes[1] // (codelet.vectors * ISAS[codelet.isa].lanes * codelet.chunk))
     if isinstance(codelet, Depthwise | Window | Pack):
         return -(-codelet.sizes[0] * codelet.sizes[1] // codelet.chunk)
     return -(-codelet.sizes[0] // codelet.chunk)

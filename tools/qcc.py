@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from qcc.compiler.options import CODINGS, DECODES, FLOAT_PRECISIONS, FORMS, OPTIMIZE, TARGETS, CompileOptions
+from qcc.compiler.options import ACTIVATIONS, CODINGS, DECODES, FLOAT_PRECISIONS, FORMS, OPTIMIZE, TARGETS, CompileOptions
 from qcc.dialects.errors import QccError
 from qcc.tools.entry import guarded, read_array
 
@@ -45,6 +45,12 @@ def parser() -> argparse.ArgumentParser:
         "--decode", choices=DECODES, default="load", help="coded weights are decoded when loading, or step by step in every run (stream)"
     )
     p.add_argument(
+        "--activations",
+        choices=ACTIVATIONS,
+        default="auto",
+        help="input of weight-only layers: float, or quantized in the call (default: auto)",
+    )
+    p.add_argument(
         "--float-precision", choices=FLOAT_PRECISIONS, default="f32", help="what float layers multiply; sums are f32 (default: f32)"
     )
     p.add_argument(
@@ -75,6 +81,7 @@ def _compile(args: argparse.Namespace) -> int:
         coding=args.coding,
         decode=args.decode,
         energy_table=args.energy_table,
+        activations=args.activations,
         float_precision=args.float_precision,
         machine=args.machine,
         autotune=args.autotune,

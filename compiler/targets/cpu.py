@@ -117,7 +117,13 @@ class CpuTarget:
     def stage_options(self) -> dict[str, Any]:
         """What stages of the pipeline may name in braces."""
         features = "" if self.cpu == "native" else ",".join(f"+{f}" for f in self.features)
-        return {"cpu": self.cpu, "cpu_features": features, "cpu_feature_mask": self.feature_mask, "isa": self.isa}
+        return {
+            "cpu": self.cpu,
+            "cpu_features": features,
+            "cpu_feature_mask": self.feature_mask,
+            "isa": self.isa,
+            "byte_expand": str("avx512vbmi2" in self.features).lower(),
+        }
 
 
 def host_feature_mask() -> int:

@@ -59,6 +59,8 @@ class GenerateCodeletsPass(Pass):
         with ir.InsertionPoint(block):
             buffers = [b.load("ptr", Address(table, 8 * i)) for i in range(_buffer_count(codelet))]
             nest = importlib.import_module(f"qcc.passes.llvm.codelets.{codelet.kind}")
+            if hasattr(nest, "prologue"):  # what all tasks of a call share
+                nest.prologue(b, codelet, buffers, b.instructions, scratch)
             b.loop(begin, end, 1, lambda task: nest.emit(b, codelet, buffers, task, b.instructions, scratch))
             ir.Operation.create("llvm.return")
 

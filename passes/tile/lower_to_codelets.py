@@ -20,7 +20,8 @@ Requires: integer form, assign-layout.
 Guarantees: tiled form as decision 0002 states it; equal configurations share one declaration. Every result is bit-exact with the
 reference, but float products, whose order of sums is free.
 Why: compiler/decisions/0002; element-wise operations that alone use a product are its epilogue, so activations are stored once.
-Options: `isa`, one of `dialects.codelet.ISAS`.
+Options: `isa`, one of `dialects.codelet.ISAS`; `activations`, how weight-only layers see their input (decision 0009): float, int16 or
+int8 (quantized in the call), or auto. Facts per weight-only layer: stored_format, stored_bytes, activations.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from qcc.dialects.codelet import ELEMENT_BYTES, ISAS
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import error_at, ir, op_attribute, to_attribute, walk
 from qcc.passes.base import Pass, PassContext
-from qcc.passes.tile.codelets import computed_weights, dynamic, elementwise, generic_function, matmul, movement, rows, windows
+from qcc.passes.tile.codelets import computed_weights, dynamic, elementwise, generic_function, matmul, movement, rows, stream, windows
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, element_name, row_major, stored_offset
 from qcc.passes.tile.codelets.program import FUSABLE
@@ -42,9 +43,11 @@ from qcc.passes.values import shape_of
 
 @dataclass(frozen=True)
 class IsaOptions:
-    """`isa`: instruction set that codelets are made for."""
+    """`isa`: instruction set that codelets are made for; `activations`: of `stream.ACTIVATIONS`; `byte_expand`: has vpexpandb."""
 
     isa: str = "avx512_vnni"
+    activations: str = "auto"
+    byte_expand: bool = False
 
 
 class LowerToCodeletsPass(Pass):
@@ -54,9 +57,12 @@ class LowerToCodeletsPass(Pass):
     def run(self, module: ir.Module, context: PassContext) -> None:
         if self.options.isa not in ISAS:
             raise QccError(f"no codelets for instruction set '{self.options.isa}', expected one of: {', '.join(ISAS)}")
+        if self.options.activations not in stream.ACTIVATIONS:
+            raise QccError(f"activations is '{self.options.activations}', expected one of: {', '.join(stream.ACTIVATIONS)}")
         for function in walk(module, "func.func"):
             if _has_tensors(function):
-                _lower(module, function, self.options.isa)
+                for layer, facts in _lower(module, function, self.options):
+                    context.fact(layer, **facts)
 
 
 def _has_tensors(function: Any) -> bool:
@@ -65,8 +71,9 @@ def _has_tensors(function: Any) -> bool:
     return public and "qcc.generic" not in function.attributes and bool(function.regions[0].blocks)
 
 
-def _lower(module: ir.Module, function: Any, isa: str) -> None:
-    lowering = Lowering(module, function, isa)
+def _lower(module: ir.Module, function: Any, options: IsaOptions) -> list[tuple[str, dict[str, Any]]]:
+    """Lower one entry function; facts of its layers."""
+    lowering = Lowering(module, function, options.isa, options.activations, byte_expand=options.byte_expand)
     block = function.regions[0].blocks[0]
     for i, value in enumerate(block.arguments):
         _input(lowering, i, value)
@@ -81,6 +88,8 @@ def _lower(module: ir.Module, function: Any, isa: str) -> None:
                 _output(lowering, i, value)
             lowering.function.attributes["qcc.inputs"] = _interface(function, "qcc.inputs", [v.type for v in block.arguments])
             lowering.function.attributes["qcc.outputs"] = _interface(function, "qcc.outputs", [v.type for v in op.operands])
+        elif op.name == "qcc.dequantize" and stream.keep(lowering, op):
+            continue  # its readers decode
         elif op.name in FUSABLE:
             done |= elementwise.lower(lowering, op)
         elif op.name in FUSING:
@@ -90,11 +99,17 @@ def _lower(module: ir.Module, function: Any, isa: str) -> None:
         else:
             raise error_at(op, f"no codelet computes '{op.name}', expected qcc operations or calls of generic functions")
     function.erase()
+    return lowering.facts
+
+
+def _linear(lowering: Lowering, op: Any) -> set[Any]:
+    """Weight-only layers stream their compressed weights; the others are contractions."""
+    return stream.linear(lowering, op) if op.operands[1] in lowering.compressed else computed_weights.linear(lowering, op)
 
 
 FUSING: dict[str, Callable[[Lowering, Any], set[Any]]] = {
     "qcc.conv2d": computed_weights.conv2d,
-    "qcc.linear": computed_weights.linear,
+    "qcc.linear": _linear,
     "qcc.dynamic_linear": dynamic.linear,
     "qcc.round_dynamic": dynamic.round_dynamic,
     "qcc.matmul": matmul.matmul,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects import element_types, integer_values
+from qcc.dialects import real_values
 from qcc.dialects.codelet import ISAS, Map, Step
 from qcc.dialects.mlir import ir, op_attribute
 from qcc.passes.tile.codelets.lowering import Lowering
@@ -40,10 +40,9 @@ def lower(lowering: Lowering, op: Any) -> set[Any]:
 def _folded(lowering: Lowering, op: Any) -> bool:
     """Keep the real values of a dequantized constant as a constant."""
     array, kind = lowering.constant_or_none(op.operands[0]), ir.RankedTensorType(op.operands[0].type)
-    if array is None or "multiplier" in op.attributes or not element_types.has_integers(kind):
+    if array is None or "multiplier" in op.attributes:
         return False
-    real = integer_values.integers(array, kind).astype(np.float32) * integer_values.integer_scale(kind)
-    lowering.folded[op.results[0]] = np.ascontiguousarray(np.broadcast_to(real, array.shape), np.float32)
+    lowering.folded[op.results[0]] = np.ascontiguousarray(real_values.decode(array, kind), np.float32)
     return True
 
 

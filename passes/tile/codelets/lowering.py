@@ -45,11 +45,13 @@ class Lowering:
     and errors.
     """
 
-    def __init__(self, module: Any, source: Any, isa: str) -> None:
-        self.module, self.isa = module, isa
+    def __init__(self, module: Any, source: Any, isa: str, activations: str = "auto", *, byte_expand: bool = False) -> None:
+        self.module, self.isa, self.activations, self.byte_expand = module, isa, activations, byte_expand
         self.places: dict[Any, Place] = {}
         self.folded: dict[Any, np.ndarray] = {}  # results computed here: the real values of constants
         self.dynamic: dict[Any, Any] = {}  # values quantized while running: see `codelets/dynamic.py`
+        self.compressed: dict[Any, Any] = {}  # real values of constants that stay codes: `weight_codes.Codes`
+        self.facts: list[tuple[str, dict[str, Any]]] = []  # of layers, for the report
         self.widened: dict[Any, Any] = {}  # buffers of bytes -> the same elements in 16 bits
         self.current: Any = source
         self._declared: dict[tuple[str, tuple[str, ...]], str] = {}
@@ -158,6 +160,10 @@ class Lowering:
             place = convert(cast(Any, self), place, wanted, stored_offset(value.type))
             self.places[value] = place
         return place
+
+    def fact(self, layer: str, **facts: Any) -> None:
+        """Something about a layer for the report."""
+        self.facts.append((layer, facts))
 
     # --- calls ----------------------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 struct patch { /* an operand that lies in a caller's buffer, known only in the call */
@@ -194,6 +195,7 @@ static int decode_shared(qcc_model *model, const void *image, int64_t image_byte
     hold(shared);
     if (!shared->block) {
         void *block = aligned_alloc(4096, (size_t)((bytes + QCC_ALIGNMENT + 4095) / 4096 * 4096)); /* slack for wide loads behind the last */
+        if (block) madvise(block, (size_t)bytes, MADV_HUGEPAGE); /* decision 0006: what streams from memory wants huge pages */
         status = block ? qcc_weights_decode(image, image_bytes, block, bytes, model->threads, -1)
                        : qcc_fail(QCC_NO_MEMORY, "out of memory: the decoded weights have %lld bytes", (long long)bytes);
         if (status)

@@ -41,3 +41,15 @@ func.func @codebook() -> tensor<2xf32> {
   %f = "qcc.dequantize"(%w) : (tensor<2x!qcc.codebook<dense<[-1.5, 0.0, 2.0]> : tensor<3xf32>, dense<2.0> : tensor<1xf32>>>) -> tensor<2xf32>
   return %f : tensor<2xf32>
 }
+
+// As weights of a linear layer it stays: the layer looks levels up while it reads them.
+// CHECK-LABEL: @codebook_weights
+// CHECK: qcc.constant{{.*}}!qcc.codebook
+// CHECK-NEXT: qcc.dequantize
+// CHECK-NEXT: qcc.linear
+func.func @codebook_weights(%x: tensor<1x2xf32>) -> tensor<1x1xf32> {
+  %w = "qcc.constant"() {value = dense<[[1, 2]]> : tensor<1x2xui8>} : () -> tensor<1x2x!qcc.codebook<dense<[-1.5, 0.0, 2.0]> : tensor<3xf32>, dense<2.0> : tensor<1xf32>>>
+  %f = "qcc.dequantize"(%w) : (tensor<1x2x!qcc.codebook<dense<[-1.5, 0.0, 2.0]> : tensor<3xf32>, dense<2.0> : tensor<1xf32>>>) -> tensor<1x2xf32>
+  %y = "qcc.linear"(%x, %f) : (tensor<1x2xf32>, tensor<1x2xf32>) -> tensor<1x1xf32>
+  return %y : tensor<1x1xf32>
+}

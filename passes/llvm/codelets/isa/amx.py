@@ -9,24 +9,30 @@ from collections.abc import Mapping
 
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index
 from qcc.passes.llvm.codelets.isa.avx512_vbmi import (
+    FLOAT_TABLE_BITS,
     dot2_s16,
     dot4_u8s8,
     look_up_bytes,
+    look_up_floats,
     look_up_lanes,
     multiply_add_u8,
     pack_bytes,
     scale_by_power,
+    shuffle_bytes,
     to_integer,
 )
 
 __all__ = [
+    "FLOAT_TABLE_BITS",
     "dot2_s16",
     "dot4_u8s8",
     "look_up_bytes",
+    "look_up_floats",
     "look_up_lanes",
     "multiply_add_u8",
     "pack_bytes",
     "scale_by_power",
+    "shuffle_bytes",
     "to_integer",
 ]
 

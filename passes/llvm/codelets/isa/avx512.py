@@ -5,7 +5,7 @@ from __future__ import annotations
 from qcc.passes.llvm.codelets.builder import Builder, Value, lanes_of
 from qcc.passes.llvm.codelets.isa.generic import to_integer
 
-__all__ = ["dot2_s16", "multiply_add_u8", "pack_bytes", "pair_u8s8", "to_integer"]
+__all__ = ["FLOAT_TABLE_BITS", "dot2_s16", "look_up_floats", "multiply_add_u8", "pack_bytes", "pair_u8s8", "to_integer"]
 
 
 def dot2_s16(b: Builder, acc: Value, x: Value, w: Value) -> Value:
@@ -37,3 +37,18 @@ def pack_bytes(b: Builder, values: list[Value], zero: Value, bounds: tuple[Value
         return packed
     least, most = (b.splat(b.cast("trunc", bound, "i8"), 64) for bound in bounds)
     return b.binary("intr.umin", b.binary("intr.umax", packed, least), most)
+
+
+FLOAT_TABLE_BITS = 6
+
+
+def look_up_floats(b: Builder, table: list[Value], index: Value) -> Value:
+    """table[index] for i32 lanes and a table of 16, 32 or 64 floats in 1, 2 or 4 registers; bits above the table's are ignored."""
+    if len(table) == 1:
+        return b.call("llvm.x86.avx512.permvar.sf.512", [table[0], index], "16xf32")
+    low = b.call("llvm.x86.avx512.vpermi2var.ps.512", [table[0], index, table[1]], "16xf32")
+    if len(table) == 2:
+        return low
+    high = b.call("llvm.x86.avx512.vpermi2var.ps.512", [table[2], index, table[3]], "16xf32")
+    upper = b.compare("ne", b.binary("and", index, b.like(32, index)), b.like(0, index))
+    return b.select(upper, high, low)

@@ -6,23 +6,29 @@ from collections.abc import Sequence
 
 from qcc.passes.llvm.codelets.builder import Builder, Value
 from qcc.passes.llvm.codelets.isa.avx512_vnni import (
+    FLOAT_TABLE_BITS,
     dot2_s16,
     dot4_u8s8,
     look_up_bytes,
+    look_up_floats,
     multiply_add_u8,
     pack_bytes,
     scale_by_power,
+    shuffle_bytes,
     to_integer,
 )
 
 __all__ = [
+    "FLOAT_TABLE_BITS",
     "dot2_s16",
     "dot4_u8s8",
     "look_up_bytes",
+    "look_up_floats",
     "look_up_lanes",
     "multiply_add_u8",
     "pack_bytes",
     "scale_by_power",
+    "shuffle_bytes",
     "to_integer",
 ]
 

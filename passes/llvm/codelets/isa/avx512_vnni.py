@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from qcc.passes.llvm.codelets.builder import Address, Builder, Value, kind_of, lanes_of
-from qcc.passes.llvm.codelets.isa.avx512 import pack_bytes
+from qcc.passes.llvm.codelets.isa.avx512 import FLOAT_TABLE_BITS, look_up_floats, pack_bytes
 from qcc.passes.llvm.codelets.isa.generic import to_integer
 
-__all__ = ["dot2_s16", "dot4_u8s8", "look_up_bytes", "multiply_add_u8", "pack_bytes", "scale_by_power", "to_integer"]
+__all__ = [
+    "FLOAT_TABLE_BITS",
+    "dot2_s16",
+    "dot4_u8s8",
+    "look_up_bytes",
+    "look_up_floats",
+    "multiply_add_u8",
+    "pack_bytes",
+    "scale_by_power",
+    "shuffle_bytes",
+    "to_integer",
+]
 
 
 def dot4_u8s8(b: Builder, acc: Value, x: Value, w: Value) -> Value:
@@ -52,3 +63,8 @@ def look_up_bytes(b: Builder, table: Address, index: Value) -> Value:
     byte = b.binary("shl", b.binary("and", index, b.like(3, index)), b.like(3, index))
     found = b.binary("and", b.binary("lshr", word, byte), b.like(255, index))
     return b.shuffle(found, found, list(range(lanes))) if lanes < 16 else found
+
+
+def shuffle_bytes(b: Builder, table: Value, index: Value) -> Value:
+    """table[index] for 64 bytes below 16; the table of 16 is repeated four times."""
+    return b.call("llvm.x86.avx512.pshuf.b.512", [table, index], "64xi8")

@@ -1,0 +1,50 @@
+/* Read bandwidth of DRAM, as the bound of what streams weights: four pointers through a buffer of huge pages with software prefetch.
+ * Compiled and called by benchmarks/bandwidth.py. */
+#define _GNU_SOURCE
+#include <immintrin.h>
+#include <omp.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+static char *memory;
+static size_t memory_bytes;
+
+int probe_prepare(size_t bytes) {
+    memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return -1;
+    madvise(memory, bytes, MADV_HUGEPAGE);
+    memset(memory, 1, bytes);
+    memory_bytes = bytes;
+    return 0;
+}
+
+/* `streams` pointers at once over bytes from `start`; distance is how far ahead of them lines are prefetched. */
+static uint64_t read_all(const char *start, size_t bytes, int streams, size_t distance) {
+    __m512i sums[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
+    size_t part = bytes / streams;
+    for (size_t o = 0; o < part; o += 256)
+        for (int s = 0; s < streams; s++) {
+            const char *p = start + s * part + o;
+            for (int j = 0; j < 4; j++) {
+                if (distance) _mm_prefetch(p + 64 * j + distance, _MM_HINT_T0);
+                sums[j] = _mm512_add_epi64(sums[j], _mm512_load_si512(p + 64 * j));
+            }
+        }
+    return _mm512_reduce_add_epi64(_mm512_add_epi64(_mm512_add_epi64(sums[0], sums[1]), _mm512_add_epi64(sums[2], sums[3])));
+}
+
+static volatile uint64_t sink;
+
+/* Seconds of one read of the whole buffer by `threads` threads, each its own contiguous part. */
+double probe_read(int threads, int streams, size_t distance) {
+    struct timespec a, b;
+    size_t part = memory_bytes / threads / 4096 * 4096;
+    clock_gettime(CLOCK_MONOTONIC, &a);
+#pragma omp parallel num_threads(threads)
+    sink += read_all(memory + omp_get_thread_num() * part, part, streams, distance);
+    clock_gettime(CLOCK_MONOTONIC, &b);
+    return (b.tv_sec - a.tv_sec) + 1e-9 * (b.tv_nsec - a.tv_nsec);
+}

@@ -1,0 +1,51 @@
+"""The configuration of the codelet for weight-only linear layers; `dialects/codelet.py` has the others and what they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qcc.dialects.codelet import Operand, Step
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Weight-only linear: y[m, n] = bias[n] + sum over groups of scale[g, n] * sum over k of x[m, k] * (level(code) - zero[g, n]).
+
+    `sizes` are rows, channels and k. Channels are the lanes; a block is `vectors` vectors of them, a task `chunk` blocks. Weights are
+    packed in the order in which they are read: [block][group], and for each group its header, scales (and zeros) as [vector][lane]
+    of 4 bytes, then its codes [step][vector][words of the decoder]. The last group has as many k as are left.
+    `compute` is f32, or int16 and int8 for x quantized per row and group in the call and multiplied as signed bytes, high ones first; those
+    two read affine codes only. `zeros` says where zero[g, n] is: "none" (0), "constant" (`zero`), "channel" (in the header; i32 where x is
+    quantized, else f32). level(code) is `step` * code for the decoder "planes", what `table` says for "table",
+    the byte itself for "bytes", the value of a half whose upper bits are the byte's for "half", and for "shuffle" the `level_digits`
+    bytes, high one first, that `table` [digits, 64] (16, repeated) has for the code. "bitmap" stores a bit per weight as codes,
+    [step][vector] words of 64 bits for 16 channels of 4 k, and the codes of the set ones, 8 or 4 bits, in `values`; the others are `zero`.
+    x has strides over (m, k), y and operands over (m, n).
+    """
+
+    isa: str
+    compute: str  # f32, int16, int8
+    decoder: str  # of passes/llvm/codelets/decoders
+    bits: int
+    sizes: tuple[int, int, int]
+    group: int
+    vectors: int
+    chunk: int
+    x: Operand
+    w: Operand
+    operands: tuple[Operand, ...]
+    steps: tuple[Step, ...]
+    y: Operand
+    zeros: str = "none"
+    zero: int = 0
+    step: int = 1
+    level_digits: int = 0  # bytes of a level of decoder "shuffle"
+    mantissa: int = 0  # of the small float behind decoder "half"
+    table: int = -1  # number of the buffer with the levels
+    values: int = -1  # number of the buffer with the values of decoder "bitmap"
+    starts: int = -1  # number of the buffer with where in them every block begins, i64
+    bias: Operand | None = None
+    params: int = -1
+    kind: str = "stream"

@@ -1,0 +1,121 @@
+"""Where a stream codelet finds its weights and what it keeps in scratch: one arithmetic for the packer and the code generator.
+
+Sizes are in bytes unless named otherwise. See `dialects.codelet.Stream`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qcc.dialects.codelet import ISAS, Stream
+
+DIGITS = {"f32": 0, "int16": 2, "int8": 1}
+"""Signed bytes that a quantized element of x is cut into."""
+
+
+def planes(bits: int) -> tuple[int, ...]:
+    """The bit-planes, from the lowest bits upward, that codes of `bits` bits (1 to 8) are stored as."""
+    return tuple(p for p in (8, 4, 2, 1) if bits & p)
+
+
+def plane_depth(bits: int) -> int:
+    """How many codes fill whole 32-bit words in every plane."""
+    return 32 // planes(bits)[-1]
+
+
+MOST_SUMS = 24  # accumulators of byte products that fit the registers beside words, masks and temporaries
+
+
+def field_shifts(bits: int, fold: int) -> list[int]:
+    """How far the sums of byte products of codes of `bits` bits have to be shifted down, one sum for each distinct distance.
+
+    A field at bit `b` of a byte is used where it lies, or, from bit `fold` on, `fold` lower; the plane's lowest bit counts 2^weight.
+    `fold` 0: fields are shifted down to their weight, one sum.
+    """
+    found, weight = {0} if not fold else set[int](), 0
+    for p in planes(bits):
+        found |= {b % fold - weight for b in range(0, 8, p)} if fold else set()
+        weight += p
+    return sorted(found)
+
+
+def choose_fold(bits: int, digits: int, rows: int, vectors: int) -> int:
+    """The greatest fold of 8, 4 and 0 whose sums, for `rows` rows of `digits` digits and `vectors` vectors, fit the registers."""
+    return next(f for f in (8, 4, 0) if not f or len(field_shifts(bits, f)) * digits * rows * vectors <= MOST_SUMS)
+
+
+@dataclass(frozen=True)
+class StreamLayout:
+    """The layout behind a codelet of `lanes` lanes."""
+
+    codelet: Stream
+
+    @property
+    def lanes(self) -> int:
+        return ISAS[self.codelet.isa].lanes
+
+    # --- weights --------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def depth(self) -> int:
+        """k of one step."""
+        return 4 if self.codelet.decoder in ("bytes", "half", "bitmap") else plane_depth(self.codelet.bits)
+
+    @property
+    def step_bytes(self) -> int:
+        """Codes of one step of one vector."""
+        stored = {"bytes": 8, "half": 8, "bitmap": 1}.get(self.codelet.decoder, self.codelet.bits)
+        return self.depth * stored * self.lanes // 8
+
+    @property
+    def header_bytes(self) -> int:
+        """Scales and zeros of one vector."""
+        return 4 * self.lanes * (2 if self.codelet.zeros == "channel" else 1)
+
+    def group_bytes(self, count: int, vectors: int) -> int:
+        """One group of `count` k of a block."""
+        return vectors * (self.header_bytes + -(-count // self.depth) * self.step_bytes)
+
+    def block_bytes(self, vectors: int) -> int:
+        full, rest = divmod(self.codelet.sizes[2], self.codelet.group)
+        return full * self.group_bytes(self.codelet.group, vectors) + (self.group_bytes(rest, vectors) if rest else 0)
+
+    # --- scratch --------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def digits(self) -> int:
+        return DIGITS[self.codelet.compute]
+
+    @property
+    def groups(self) -> int:
+        return -(-self.codelet.sizes[2] // self.codelet.group)
+
+    @property
+    def digit_bytes(self) -> int:
+        """One digit of a row of x: whole groups, and zeros behind the last k up to whole steps (and vectors that the writer stores)."""
+        return _round_up(self.codelet.sizes[2], 64)
+
+    @property
+    def row_bytes(self) -> int:
+        """Digits, then per group the scale (of quantized x), then the sums per digit and group (or f32 sums per group)."""
+        return _round_up(self.digits * self.digit_bytes + 4 * self.groups * (1 + max(self.digits, 1)), 64)
+
+    def scale_offset(self, group: int = 0) -> int:
+        """Of the scales of x inside a row."""
+        return self.digits * self.digit_bytes + 4 * group
+
+    def sum_offset(self, digit: int = 0) -> int:
+        """Of the sums inside a row."""
+        return self.digits * self.digit_bytes + 4 * self.groups * (1 + digit)
+
+    @property
+    def needs_scratch(self) -> bool:
+        return bool(self.digits) or self.codelet.zeros != "none"
+
+    @property
+    def scratch_bytes(self) -> int:
+        return self.codelet.sizes[0] * self.row_bytes if self.needs_scratch else 0
+
+
+def _round_up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit

@@ -1,0 +1,106 @@
+"""The loop nest of weight-only linear layers: weights stream by once, in the order in which they lie, and every row of x uses them.
+
+Channels are the lanes. The reduction over one group is `stream_float` (f32 lanes), or on x as bytes `stream_digits`, `stream_shuffle`
+(levels of a table) or `stream_bitmap` (zeros not stored); this file has the blocks, groups, rows and the epilogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from qcc.dialects.codelet import ELEMENT_BYTES, Stream
+from qcc.dialects.stream_layout import StreamLayout
+from qcc.passes.llvm.codelets import stream_activations, stream_bitmap, stream_digits, stream_float, stream_shuffle
+from qcc.passes.llvm.codelets.access import bytes_of, load, pieces, store
+from qcc.passes.llvm.codelets.builder import Builder, Index, Value
+from qcc.passes.llvm.codelets.fetch import Fetch
+from qcc.passes.llvm.codelets.steps import Steps
+
+MOST_ROWS = 8  # of x that share decoded weights
+
+
+def prologue(b: Builder, codelet: Stream, buffers: Sequence[Value], instructions: Any, scratch: Value) -> None:
+    """What is done once for all tasks of a call: x quantized, or summed by groups, in this thread's scratch."""
+    stream_activations.emit(b, codelet, buffers, instructions, scratch)
+
+
+def emit(b: Builder, codelet: Stream, buffers: Sequence[Value], task: Value, instructions: Any, scratch: Value) -> None:
+    """Append the code of one task."""
+    _Nest(b, codelet, buffers, instructions, scratch).task(task)
+
+
+class _Nest:
+    def __init__(self, b: Builder, codelet: Stream, buffers: Sequence[Value], instructions: Any, scratch: Value) -> None:
+        self.b, self.codelet, self.buffers = b, codelet, buffers
+        self.layout = StreamLayout(codelet)
+        self.lanes = self.layout.lanes
+        self.steps = Steps(b, instructions)
+        digits = {"bitmap": stream_bitmap, "shuffle": stream_shuffle}.get(codelet.decoder, stream_digits)
+        self.reduction = (stream_float if codelet.compute == "f32" else digits).Reduction(b, codelet, buffers, instructions, scratch)
+
+    def task(self, task: Value) -> None:
+        """A chunk of blocks; the last block has the vectors that are left."""
+        b, c = self.b, self.codelet
+        width = c.vectors * self.lanes
+        full, rest = divmod(c.sizes[1], width)
+        first = b.mul(task, c.chunk)
+        last = b.minimum(b.add(first, c.chunk), full + bool(rest))
+        if full:
+            b.loop(first, b.minimum(last, full), 1, lambda block: self._rows(block, [self.lanes] * c.vectors))
+        if rest:
+            vectors = [min(self.lanes, rest - start) for start in range(0, rest, self.lanes)]
+            b.when(b.equal(last, full + 1), lambda: self._rows(full, vectors))
+
+    def _rows(self, block: Index, vectors: list[int]) -> None:
+        full, rest = divmod(self.codelet.sizes[0], MOST_ROWS)
+        self.b.loop(0, full * MOST_ROWS, MOST_ROWS, lambda row: self._tile(row, block, vectors, MOST_ROWS))
+        if rest:
+            self._tile(full * MOST_ROWS, block, vectors, rest)
+
+    def _tile(self, row: Index, block: Index, vectors: list[int], rows: int) -> None:
+        b, c = self.b, self.codelet
+        weights = b.at(self.buffers[c.w.buffer], b.mul(block, self.layout.block_bytes(c.vectors)))
+        channel = b.mul(block, c.vectors * self.lanes)
+        start = [self._bias(channel, v) for v in range(len(vectors))]
+        totals = [v for _ in range(rows) for v in start]
+        if c.starts >= 0:  # the place in the values is carried from group to group
+            totals.append(b.load("i64", b.at(self.buffers[c.starts], b.mul(block, 8))))
+        full, rest = divmod(c.sizes[2], c.group)
+        stride = self.layout.group_bytes(c.group, len(vectors))
+
+        def group(g: Index, count: int, totals: Sequence[Value]) -> list[Value]:
+            return self.reduction.group(row, rows, g, count, b.at(weights, b.mul(g, stride)), len(vectors), totals)
+
+        totals = b.loop(0, full, 1, lambda g, *totals: group(g, c.group, totals), totals)
+        if rest:
+            totals = group(full, rest, totals)
+        self._finish(row, rows, channel, vectors, totals)
+
+    def _bias(self, channel: Index, vector: int) -> Value:
+        bias = self.codelet.bias
+        if bias is None:
+            return self.b.constant(0, f"{self.lanes}xf32")
+        address = self.b.at(self.buffers[bias.buffer], bytes_of(bias, (0, channel), self.b))
+        return load(self.b, "f32", address + 4 * vector * self.lanes, 1, self.lanes)
+
+    def _finish(self, row: Index, rows: int, channel: Index, vectors: list[int], totals: Sequence[Value]) -> None:
+        """Steps and store."""
+        b, c = self.b, self.codelet
+        fetch = Fetch(b, c.operands, self.buffers, c.params, self.steps.instructions)
+        bases = [b.at(self.buffers[o.buffer], bytes_of(o, (row, channel), b)) for o in c.operands]
+        y = b.at(self.buffers[c.y.buffer], bytes_of(c.y, (row, channel), b))
+        for r in range(rows):
+            for v, lanes in enumerate(vectors):
+                for first, count in pieces(lanes, self.lanes):
+                    value = totals[r * len(vectors) + v]
+                    if count < self.lanes:
+                        value = b.shuffle(value, value, list(range(first, first + count)))
+                    step = (r, v * self.lanes + first)
+                    fetch.key = step[-1]
+                    fetch.place = lambda number, step=step: bases[number] + _static(c.operands[number], step)
+                    store(b, c.y.element, y + _static(c.y, step), c.y.strides[-1], self.steps.run(c.steps, value, fetch))
+
+
+def _static(operand: Any, step: Sequence[int]) -> int:
+    return sum(s * i for s, i in zip(operand.strides, step, strict=True)) * ELEMENT_BYTES[operand.element]

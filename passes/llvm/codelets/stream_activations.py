@@ -1,0 +1,121 @@
+"""What a streamed linear layer needs of x before the first weight: the sum of every group, and x as signed bytes where it is quantized.
+
+Per row and group x = scale * q, q the nearest integer; int8 keeps |q| <= 127 as one byte, int16 |q| <= 32639 as two signed bytes, q = 256 *
+high + low. A group with infinity or NaN gets scale NaN, so that results that depend on it are NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from qcc.dialects.codelet import Stream
+from qcc.dialects.stream_layout import StreamLayout
+from qcc.passes.llvm.codelets.access import bytes_of, pieces
+from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value, kind_of, lanes_of
+
+GREATEST = {1: 127.0, 2: 32639.0}
+"""|q| by digits: 127 * 256 + 127 for two."""
+
+
+def emit(b: Builder, codelet: Stream, buffers: Sequence[Value], instructions: Any, scratch: Value) -> None:
+    """Fill the scratch that `StreamLayout` describes, one row after the other."""
+    layout = StreamLayout(codelet)
+    if not layout.needs_scratch:
+        return
+    x, (full, rest) = codelet.x, divmod(codelet.sizes[2], codelet.group)
+
+    def row(m: Index) -> None:
+        source = b.at(buffers[x.buffer], bytes_of(x, (m, 0), b))
+        target = b.at(scratch, b.mul(m, layout.row_bytes))
+        for digit in range(layout.digits):  # what lies between the last k and the end of its step
+            b.store(b.constant(0, "64xi8"), target + ((digit + 1) * layout.digit_bytes - 64))
+        writer = _Group(b, layout, source, target, instructions)
+        b.loop(0, full, 1, lambda g: writer.write(g, codelet.group))
+        if rest:
+            writer.write(full, rest)
+
+    b.loop(0, codelet.sizes[0], 1, row)
+
+
+class _Group:
+    def __init__(self, b: Builder, layout: StreamLayout, source: Address, target: Address, instructions: Any) -> None:
+        self.b, self.layout, self.source, self.target, self.instructions = b, layout, source, target, instructions
+        self.lanes, self.group = layout.lanes, layout.codelet.group
+
+    def write(self, g: Index, count: int) -> None:
+        """Scale, digits and sums of group `g` of `count` k."""
+        b, layout = self.b, self.layout
+        start = b.mul(g, self.group)
+        words = b.at(self.target, b.mul(g, 4))
+        if not layout.digits:
+            zero = b.constant(0.0, f"{self.lanes}xf32")
+            (total,) = self._walk(start, count, lambda i, x, total: [b.binary("fadd", total, x)], [zero])
+            b.store(reduce(b, "fadd", total), words + layout.sum_offset())
+            return
+        none = b.constant(0, f"{self.lanes}xi32")
+        (most,) = self._walk(start, count, lambda i, x, most: [b.binary("intr.umax", most, self._magnitude(x))], [none])
+        greatest = b.op("llvm.bitcast", [reduce(b, "intr.umax", most)], "f32")
+        inverse, scale = self._scale(greatest)
+        b.store(scale, words + layout.scale_offset())
+        factor = b.splat(inverse, self.lanes)
+        sums = self._walk(start, count, lambda i, x, *sums: self._quantize(i, x, factor, sums), [none] * layout.digits)
+        for digit, total in enumerate(sums):
+            b.store(reduce(b, "add", total), words + layout.sum_offset(digit))
+
+    def _walk(self, start: Index, count: int, body: Callable[..., list[Value]], carried: list[Value]) -> list[Value]:
+        """body(i, x[i : i + lanes], *carried) over the group, the last vector filled up with zeros."""
+        b, whole = self.b, count // self.lanes * self.lanes
+
+        def step(i: Index, *values: Value) -> list[Value]:
+            at = b.add(start, i)
+            return body(at, b.load(f"{self.lanes}xf32", b.at(self.source, b.mul(at, 4))), *values)
+
+        carried = b.loop(0, whole, self.lanes, step, carried)
+        if whole < count:
+            at = b.add(start, whole)
+            carried = body(at, self._rest(b.at(self.source, b.mul(at, 4)), count - whole), *carried)
+        return carried
+
+    def _rest(self, address: Address, count: int) -> Value:
+        b = self.b
+        vector = b.constant(0.0, f"{self.lanes}xf32")
+        for first, size in pieces(count, self.lanes):
+            part = b.load(f"{size}xf32", address + 4 * first)
+            wide = b.shuffle(part, part, [min(i, size - 1) for i in range(self.lanes)])
+            vector = b.shuffle(vector, wide, [self.lanes + i - first if first <= i < first + size else i for i in range(self.lanes)])
+        return vector
+
+    def _magnitude(self, x: Value) -> Value:
+        """The bits of |x|, whose order as integers is that of the numbers, NaN above all."""
+        bits = self.b.op("llvm.bitcast", [x], f"{self.lanes}xi32")
+        return self.b.binary("and", bits, self.b.like(0x7FFFFFFF, bits))
+
+    def _scale(self, greatest: Value) -> tuple[Value, Value]:
+        """1 / scale, kept finite, and scale: NaN where `greatest` is infinite or NaN."""
+        b, one = self.b, self.b.constant(1.0, "f32")
+        limit, most = b.constant(2.0**126, "f32"), b.constant(GREATEST[self.layout.digits], "f32")
+        inverse = b.binary("fdiv", most, greatest)
+        inverse = b.select(b.compare("olt", inverse, limit), inverse, limit)
+        not_finite = b.binary("fmul", greatest, b.constant(0.0, "f32"))
+        return inverse, b.binary("fadd", b.binary("fdiv", one, inverse), not_finite)
+
+    def _quantize(self, i: Index, x: Value, factor: Value, sums: Sequence[Value]) -> list[Value]:
+        b = self.b
+        q = self.instructions.to_integer(b, b.binary("fmul", x, factor))
+        digits = [q]
+        if self.layout.digits == 2:
+            low = b.cast("sext", b.cast("trunc", q, "i8"), "i32")
+            digits = [b.binary("ashr", b.binary("sub", q, low), b.like(8, q)), low]
+        for digit, value in enumerate(digits):
+            b.store(b.cast("trunc", value, "i8"), b.at(self.target, i) + digit * self.layout.digit_bytes)
+        return [b.binary("add", total, value) for total, value in zip(sums, digits, strict=True)]
+
+
+def reduce(b: Builder, name: str, vector: Value) -> Value:
+    """The lanes of `vector` joined by `llvm.<name>`, halves first; a scalar."""
+    assert "x" in kind_of(vector)
+    while (lanes := lanes_of(vector)) > 1:
+        halves = [b.shuffle(vector, vector, list(range(start, start + lanes // 2))) for start in (0, lanes // 2)]
+        vector = b.binary(name, *halves)
+    return b.extract(vector, 0)

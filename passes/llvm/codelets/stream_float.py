@@ -1,0 +1,75 @@
+"""One group of a streamed linear layer in f32 lanes: decode, then one fused multiply-add per row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from qcc.dialects.codelet import Stream
+from qcc.dialects.stream_layout import StreamLayout
+from qcc.passes.llvm.codelets.access import bytes_of
+from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
+from qcc.passes.llvm.codelets.decoders import decoder
+from qcc.passes.llvm.codelets.stream_prefetch import prefetch
+
+
+class Reduction:
+    def __init__(self, b: Builder, codelet: Stream, buffers: Sequence[Value], instructions: Any, scratch: Value) -> None:
+        self.b, self.codelet, self.buffers, self.scratch = b, codelet, buffers, scratch
+        self.layout = StreamLayout(codelet)
+        self.lanes = self.layout.lanes
+        self.decoder = decoder(codelet.decoder).Decoder(b, codelet, buffers, instructions)
+
+    def group(self, row: Index, rows: int, g: Index, count: int, address: Address, vectors: int, totals: Sequence[Value]) -> list[Value]:
+        """`totals` [row][vector] with group `g` of `count` k, stored at `address`, added."""
+        b, c, depth, size = self.b, self.codelet, self.layout.depth, self.layout.step_bytes
+        x = b.at(self.buffers[c.x.buffer], b.add(bytes_of(c.x, (row, 0), b), b.mul(g, 4 * c.group)))
+        codes = address + vectors * self.layout.header_bytes
+
+        def step(s: Index, sums: Sequence[Value], ks: int) -> list[Value]:
+            here, xs = b.at(codes, b.mul(s, vectors * size)), b.at(x, b.mul(s, 4 * depth))
+            opened = [self.decoder.open(here + v * size) for v in range(vectors)]
+            sums = list(sums)
+            for j in range(ks):
+                prefetch(b, here, vectors * size, (j, ks))
+                broadcast = [b.splat(b.load("f32", xs + 4 * (r * c.x.strides[0] + j)), self.lanes) for r in range(rows)]
+                for v in range(vectors):
+                    level = self.decoder.real(opened[v], j)
+                    for r in range(rows):
+                        i = r * vectors + v
+                        sums[i] = b.op("llvm.intr.fma", [broadcast[r], level, sums[i]], f"{self.lanes}xf32")
+            return sums
+
+        steps, tail = divmod(count, depth)
+        sums = [b.constant(0, f"{self.lanes}xf32")] * (rows * vectors)
+        sums = b.loop(0, steps, 1, lambda s, *sums: step(s, sums, depth), sums)
+        if tail:
+            sums = step(steps, sums, tail)
+        return self._scaled(row, rows, g, address, vectors, sums, totals)
+
+    def _scaled(
+        self, row: Index, rows: int, g: Index, address: Address, vectors: int, sums: Sequence[Value], totals: Sequence[Value]
+    ) -> list[Value]:
+        b, kind = self.b, f"{self.lanes}xf32"
+        made = list(totals)
+        for v in range(vectors):
+            scale = b.load(kind, address + 4 * self.lanes * v)
+            zero = self._zero(address, vectors, v)
+            for r in range(rows):
+                i = r * vectors + v
+                total = sums[i]
+                if zero is not None:
+                    here = b.at(b.at(self.scratch, b.mul(row, self.layout.row_bytes)), b.mul(g, 4))
+                    x_sum = b.splat(b.load("f32", here + r * self.layout.row_bytes + self.layout.sum_offset()), self.lanes)
+                    negative = b.op("llvm.fneg", [x_sum], kind)
+                    total = b.op("llvm.intr.fma", [negative, zero, total], kind)
+                made[i] = b.op("llvm.intr.fma", [total, scale, made[i]], kind)
+        return made
+
+    def _zero(self, address: Address, vectors: int, v: int) -> Value | None:
+        kind = f"{self.lanes}xf32"
+        if self.codelet.zeros == "constant":
+            return self.b.constant(float(self.codelet.zero), kind)
+        if self.codelet.zeros == "channel":
+            return self.b.load(kind, address + 4 * self.lanes * (vectors + v))
+        return None

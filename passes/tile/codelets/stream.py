@@ -1,0 +1,258 @@
+"""Weight-only linear layers: x in f32, weights compressed; the weights stay so down to the codelet that streams them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from qcc.dialects.codelet import ISAS, Operand, Step, Stream
+from qcc.dialects.mlir import ir, layer_name
+from qcc.dialects.stream_layout import DIGITS, MOST_SUMS, StreamLayout, choose_fold, planes
+from qcc.passes.tile.codelets import elementwise
+from qcc.passes.tile.codelets.lowering import Lowering
+from qcc.passes.tile.codelets.place import Place
+from qcc.passes.tile.codelets.products import last_of, row_space, rows_contiguous
+from qcc.passes.tile.codelets.program import Program
+from qcc.passes.tile.codelets.register_tile import TASK_MACS
+from qcc.passes.tile.codelets.stream_packing import pack, pack_values
+from qcc.passes.tile.codelets.weight_codes import Codes, codes_of
+from qcc.passes.values import constant_array, producer, shape_of, users
+
+ACTIVATIONS = ("auto", "float", "int16", "int8")
+MOST_TASKS = 16
+MOST_QUANTIZED_ROWS = 16
+SPARSE_SAVING = 0.8  # of the dense bytes, from which on a bitmap pays for its slower decoding
+
+
+def keep(lowering: Lowering, dequantize: Any) -> bool:
+    """Whether the weights behind `dequantize` stay compressed: only linear layers of a real x read them."""
+    value = dequantize.results[0]
+    if "multiplier" in dequantize.attributes or producer(dequantize.operands[0], "qcc.constant") is None:
+        return False
+    readers = users(value)
+    if not readers or any(u.name != "qcc.linear" or u.operands[1] != value or u.operands[0] == value for u in readers):
+        return False
+    stored = constant_array(dequantize.operands[0])
+    if stored is None:
+        return False
+    codes = codes_of(stored, ir.RankedTensorType(dequantize.operands[0].type))
+    if codes is None:
+        return False
+    lowering.compressed[value] = codes
+    return True
+
+
+def linear(lowering: Lowering, op: Any) -> set[Any]:
+    """Lower linear `op`, whose weights `keep` kept, and the element-wise operations behind it."""
+    codes: Codes = lowering.compressed[op.operands[1]]
+    result, (n, k) = op.results[0], codes.codes.shape
+    program = Program(lowering)
+    bias = lowering.constant_or_none(op.operands[2]) if len(op.operands) > 2 else None
+    if len(op.operands) > 2 and bias is None:
+        shape = shape_of(result)
+        program.steps.append(Step("float", (program.operand(lowering.place(op.operands[2]).broadcast(shape)),), kind="add"))
+    absorbed = elementwise.absorb(lowering, program, result)
+    x, y = rows_contiguous(lowering, lowering.place(op.operands[0])), lowering.result(last_of(op, absorbed))
+    sizes, strides = row_space(lowering, [x, *program.operands, y], 1)
+    if strides is None:
+        x, program.operands[:] = _copied(lowering, x), [_copied(lowering, p) for p in program.operands]
+        sizes, strides = row_space(lowering, [x, *program.operands, y], 1)
+        assert strides is not None, "row-major copies collapse"
+    variant = choose(lowering.isa, lowering.activations, codes, sizes[0], byte_expand=lowering.byte_expand)
+    places: list[Place] = [x, x]
+    codelet = Stream(
+        isa=lowering.isa,
+        compute=variant.compute,
+        decoder=variant.decoder,
+        bits=variant.bits or codes.bits,
+        sizes=(sizes[0], n, k),
+        group=codes.group,
+        vectors=variant.vectors,
+        chunk=1,
+        x=Operand(0, "f32", (strides[0][0], 1), x.offset),
+        w=Operand(1, "u8", (1,)),
+        operands=(),
+        steps=tuple(program.steps),
+        y=Operand(0, y.element, ()),
+        zeros=variant.zeros_kind,
+        zero=variant.zero,
+        level_digits=variant.table.shape[0] if variant.table is not None and variant.decoder == "shuffle" else 0,
+        step=codes.step if variant.decoder == "planes" else 1,
+        mantissa=codes.small_float[1] if codes.small_float is not None and variant.decoder == "half" else 0,
+    )
+    blocks = -(-n // (variant.vectors * ISAS[lowering.isa].lanes))
+    wanted = max(1, min(MOST_TASKS, sizes[0] * n * k // TASK_MACS, blocks))
+    stream = pack(codelet, variant.codes, variant.scales, variant.zeros)
+    places[1] = lowering.weights(stream, "u8")
+    extra: dict[str, Any] = {"chunk": -(-blocks // wanted)}
+    stored_bytes = int(stream.nbytes)
+    if variant.decoder == "bitmap":
+        values, starts = pack_values(codelet, codes.codes)
+        extra |= {"values": len(places), "starts": len(places) + 1}
+        places += [lowering.weights(values, "u8"), lowering.weights(starts, "i64")]
+        stored_bytes += int(values.nbytes + starts.nbytes)
+    if variant.table is not None:
+        extra["table"] = len(places)
+        places.append(lowering.weights(variant.table, "u8" if variant.decoder == "shuffle" else "f32"))
+    if bias is not None:
+        extra["bias"] = Operand(len(places), "f32", (0, 1))
+        width = blocks * variant.vectors * ISAS[lowering.isa].lanes
+        places.append(lowering.constant_place(np.pad(bias.astype(np.float32), (0, width - n))))
+    extra["operands"] = tuple(place.operand(len(places) + i, strides[1 + i]) for i, place in enumerate(program.operands))
+    places += program.operands
+    if program.words:
+        extra["params"] = len(places)
+        places.append(lowering.params(program.words))
+    codelet = replace(codelet, **extra, y=y.operand(len(places), strides[-1]))
+    lowering.call(codelet, [*places, y], scratch_bytes=StreamLayout(codelet).scratch_bytes)
+    lowering.fact(
+        layer_name(op.location),
+        stored_format=_words(codes, variant),
+        stored_bytes=stored_bytes,
+        activations="float" if variant.compute == "f32" else f"{variant.compute}, quantized in the call",
+    )
+    return {op, *absorbed}
+
+
+def _copied(lowering: Lowering, place: Place) -> Place:
+    y = lowering.temporary(place.element, place.shape)
+    elementwise.copy(lowering, place, y)
+    return y
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a codelet decodes and computes, with codes, scales and zeros as it wants them."""
+
+    compute: str
+    decoder: str
+    vectors: int
+    codes: np.ndarray
+    scales: np.ndarray
+    zeros: np.ndarray
+    zeros_kind: str
+    zero: int
+    table: np.ndarray | None = None
+    bits: int = 0  # of values, where they are not the codes'
+
+
+def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool = False) -> Variant:
+    """The way to compute `c` for `rows` rows of x.
+
+    "auto" quantizes x to int16 wherever the codes are integers: 3 operations per 64 weights instead of 3 per 16, and f32 lanes do not
+    reach the speed of memory even for 8 bits.
+    """
+    facts = ISAS[isa]
+    needed = -(-c.codes.shape[0] // facts.lanes)
+    wanted = {"auto": "int16", "float": "f32"}.get(activations, activations)
+    exact = facts.dot4 and facts.lanes == 16 and rows <= MOST_QUANTIZED_ROWS  # the tiles below are made for 32 registers
+    if wanted != "f32" and exact and c.levels is not None and (shuffled := _shuffle_variant(c, wanted, min(rows, 8), needed)) is not None:
+        return shuffled
+    compute = wanted if exact and _has_digits(c) else "f32"
+    if compute == "f32":
+        vectors = min(needed, 4 if rows <= 4 else 2)
+        return _float_variant(isa, c, vectors)
+    digits, tile = DIGITS[compute], min(rows, 8)
+    in_place = [v for v in (4, 2, 1) if choose_fold(c.bits, digits, tile, v)]
+    vectors = in_place[0] if in_place else next(v for v in (4, 2, 1) if digits * tile * v <= MOST_SUMS)
+    if byte_expand and (sparse := _bitmap_variant(c, compute, min(needed, max(1, MOST_SUMS // (digits * tile) // 2), 4))) is not None:
+        return sparse
+    return _variant(compute, "planes", min(needed, vectors), c.codes, c, c.zeros.astype(np.int32))
+
+
+def _shuffle_variant(c: Codes, compute: str, rows: int, needed: int) -> Variant | None:
+    """Real levels as bytes of a common unit: one, where that is exact, else two, which leaves 2^-17 of their range."""
+    k, depth = c.codes.shape[1], 32 // planes(c.bits)[-1]
+    zero = c.zeros.flat[0]
+    if c.bits not in (1, 2, 4) or not (c.zeros == zero).all() or (c.group % depth and c.group != k) or min(c.group, k) >= 1 << 15:
+        return None
+    assert c.levels is not None
+    levels = c.levels.astype(np.float64) - float(zero)
+    low, high = min(levels.min(), 0.0), max(levels.max(), 0.0)
+    if not np.isfinite(levels).all() or high == low:
+        return None
+    steps = np.abs(levels[levels != 0])
+    unit, count = steps.min() if steps.size else 1.0, 1
+    exact = [
+        unit / part
+        for part in (1, 2, 3, 4)
+        if (high - low) * part <= 255 * unit and np.allclose(levels * part / unit, np.rint(levels * part / unit), 0, 1e-12)
+    ]
+    if exact:
+        unit = exact[0]
+    else:
+        unit, count = (high - low) / 65000.0, 2
+    if not np.finfo(np.float32).tiny < unit:
+        return None
+    offset = int(np.rint(-low / unit))
+    words = np.rint(levels / unit).astype(np.int64) + offset
+    digits = [words] if count == 1 else [words >> 8, words & 255]
+    table = np.stack([np.resize(d.astype(np.uint8), 64) for d in digits])
+    scaled = replace(c, scales=c.scales * np.float32(unit))
+    vectors = next(v for v in (4, 2, 1) if (DIGITS[compute] + count - 1) * rows * v <= MOST_SUMS)
+    kind = "constant" if offset else "none"
+    return Variant(compute, "shuffle", min(needed, vectors), c.codes, scaled.scales, c.zeros.astype(np.int32), kind, offset, table)
+
+
+def _bitmap_variant(c: Codes, compute: str, vectors: int) -> Variant | None:
+    """A bit per weight and the values that are not zero, where that takes at most `SPARSE_SAVING` of the dense bytes."""
+    zero = int(c.zeros.flat[0])
+    bits = 4 if c.bits <= 4 else 8
+    if c.step != 1 or not 0 <= zero < 1 << bits or not (c.zeros == zero).all() or (c.group % 4 and c.group != c.codes.shape[1]):
+        return None
+    present = (c.codes != zero).view(np.uint8)
+    if 1 + bits * float(present.mean()) > SPARSE_SAVING * c.bits:
+        return None
+    zeros_kind = "constant" if zero else "none"
+    return Variant(compute, "bitmap", vectors, present, c.scales, c.zeros.astype(np.int32), zeros_kind, zero, bits=bits)
+
+
+def _has_digits(c: Codes) -> bool:
+    """Whether integer sums of a group are exact in 32 bits, and groups are whole steps."""
+    k = c.codes.shape[1]
+    depth = 32 // planes(c.bits)[-1]
+    greatest = 255 * 128 * min(c.group, k) * c.step  # of a sum of one digit, in place or shifted
+    zero = int(np.abs(c.zeros).max(initial=0)) * 128 * min(c.group, k)
+    return c.levels is None and (c.group % depth == 0 or c.group == k) and greatest + zero < 1 << 31
+
+
+def _float_variant(isa: str, c: Codes, vectors: int) -> Variant:
+    wide = ISAS[isa].lanes == 16
+    if c.small_float is not None and c.bits == 8 and wide:
+        scale = np.float32(2.0 ** (15 - c.small_float[2]))
+        return _variant("f32", "half", vectors, c.codes, replace(c, scales=c.scales * scale), c.zeros)
+    if c.levels is not None:
+        return _variant("f32", "table", vectors, c.codes, c, c.zeros, c.levels)
+    if c.bits == 8 and c.step == 1:
+        return _variant("f32", "bytes", vectors, c.codes ^ 0x80, c, c.zeros - 128)
+    if wide and c.bits <= 4:  # centred levels from a register: one operation instead of mask and conversion
+        centre = int(np.bincount((c.zeros - c.zeros.min()).reshape(-1)).argmax() + c.zeros.min()) if c.zeros.size else 0
+        levels = (np.arange(1 << c.bits) * c.step - centre).astype(np.float32)
+        return _variant("f32", "table", vectors, c.codes, c, c.zeros - centre, levels)
+    return _variant("f32", "planes", vectors, c.codes, c, c.zeros)
+
+
+def _variant(
+    compute: str, decoder: str, vectors: int, codes: np.ndarray, c: Codes, zeros: np.ndarray, table: np.ndarray | None = None
+) -> Variant:
+    same = bool((zeros == zeros.flat[0]).all())
+    zero = int(zeros.flat[0]) if same else 0
+    kind = "channel" if not same else "constant" if zero else "none"
+    if table is not None and table.size < 16:
+        table = np.tile(table, 16 // table.size)
+    stored = zeros.astype(np.int32 if compute != "f32" else np.float32)
+    return Variant(compute, decoder, vectors, codes, c.scales, stored, kind, zero, table)
+
+
+def _words(c: Codes, variant: Variant) -> str:
+    """The stored format for the report."""
+    groups = c.scales.shape[1]
+    if variant.decoder == "bitmap":
+        density = float(variant.codes.mean())
+        what = f"bitmap and int{variant.bits} of {density:.0%}"
+    else:
+        what = f"int{c.bits}" if c.levels is None else f"{c.levels.size} levels, {c.bits} bits"
+    per = f"groups of {c.group}" if groups > 1 else "one scale per channel"
+    return f"{what}, {per}"

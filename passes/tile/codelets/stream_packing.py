@@ -1,0 +1,123 @@
+"""Packing weight codes in the order in which a streamed linear layer reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from qcc.dialects.codelet import Stream
+from qcc.dialects.stream_layout import StreamLayout, planes
+
+Array = np.ndarray[Any, Any]
+
+
+def pack(codelet: Stream, codes: Array, scales: Array, zeros: Array) -> Array:
+    """`codes` u8 [n, k], `scales` and `zeros` [n, groups] of 4-byte elements as the flat u8 stream of `codelet`.
+
+    Channels beyond n have scale 0.
+    """
+    layout, (_, n, k) = StreamLayout(codelet), codelet.sizes
+    parts = []
+    width = codelet.vectors * layout.lanes
+    for first, last, vectors in ((0, n // width * width, codelet.vectors), (n // width * width, n, -(-(n % width) // layout.lanes))):
+        if first == last:
+            continue
+        channels = -(-(last - first) // (vectors * layout.lanes)) * vectors * layout.lanes
+        shape = (channels // (vectors * layout.lanes), vectors, layout.lanes)  # blocks, vectors, lanes
+        block_codes = _padded(codes[first:last], channels).reshape(*shape, k)
+        headers = [_padded(scales[first:last], channels).reshape(*shape, -1)]
+        if codelet.zeros == "channel":
+            headers.append(_padded(zeros[first:last].view(np.float32), channels).reshape(*shape, -1))  # bits
+        parts.append(_blocks(layout, block_codes, headers))
+    return np.concatenate(parts)
+
+
+def _padded(values: Array, channels: int) -> Array:
+    padded = np.zeros((channels, *values.shape[1:]), values.dtype)
+    padded[: values.shape[0]] = values
+    return padded
+
+
+def _blocks(layout: StreamLayout, codes: Array, headers: list[Array]) -> Array:
+    """Blocks of one shape: codes [blocks, vectors, lanes, k], headers [blocks, vectors, lanes, groups]; whole groups, then the rest."""
+    blocks, vectors, lanes, k = codes.shape
+    group = layout.codelet.group
+    full, rest = divmod(k, group)
+    found = []
+    for first, count, size in ((0, full, group), (full, min(rest, 1), rest)):
+        if not count:
+            continue
+        part = codes[..., first * group : first * group + count * size].reshape(blocks, vectors, lanes, count, size)
+        header = np.stack([h[..., first : first + count] for h in headers])  # [2, blocks, vectors, lanes, groups]
+        header = np.ascontiguousarray(header.transpose(1, 4, 0, 2, 3)).view(np.uint8).reshape(blocks, count, -1)
+        found.append(np.concatenate([header, _codes(layout, part)], axis=2).reshape(blocks, -1))
+    return np.concatenate(found, axis=1).reshape(-1)
+
+
+def _codes(layout: StreamLayout, codes: Array) -> Array:
+    """Codes [blocks, vectors, lanes, groups, k] as bytes [blocks, groups, steps * vectors * step bytes]."""
+    blocks, vectors, lanes, groups, k = codes.shape
+    steps = -(-k // layout.depth)
+    padded = np.zeros((blocks, vectors, lanes, groups, steps * layout.depth), np.uint8)
+    padded[..., :k] = codes
+    padded = padded.reshape(blocks, vectors, lanes, groups, steps, layout.depth)
+    if layout.codelet.decoder == "bitmap":  # codes are 1 where there is a value
+        return np.packbits(padded.transpose(0, 3, 4, 1, 2, 5).reshape(-1, 4 * lanes), axis=1, bitorder="little").reshape(blocks, groups, -1)
+    if layout.codelet.decoder in ("bytes", "half"):
+        return np.ascontiguousarray(padded.transpose(0, 3, 4, 1, 5, 2)).reshape(blocks, groups, -1)
+    low, words = 0, []
+    for p in planes(layout.codelet.bits):
+        words.append(_plane(padded, low, p, bool(layout.digits)))
+        low += p
+    joined = np.concatenate(words, axis=-1)  # [blocks, vectors, lanes, groups, steps, words] u32
+    return np.ascontiguousarray(joined.transpose(0, 3, 4, 1, 5, 2)).view(np.uint8).reshape(blocks, groups, -1)
+
+
+def _plane(codes: Array, low: int, p: int, digits: bool) -> Array:
+    """Bits low ... low + p - 1 of the codes of a step, as words: k in order, or four k in a row in the bytes of a word (`digits`)."""
+    count, per_byte = codes.shape[-1] * p // 32, 8 // p
+    field = ((codes >> low) & ((1 << p) - 1)) if p < 8 else codes
+    lead = codes.shape[:-1]
+    ordered = field.reshape(*lead, count, per_byte, 4) if digits else field.reshape(*lead, count, 4, per_byte).swapaxes(-1, -2)
+    made = ordered[..., 0, :].copy()
+    for i in range(1, per_byte):
+        made |= ordered[..., i, :] << (p * i)
+    return made.view(np.uint32)[..., 0]
+
+
+def pack_values(codelet: Stream, codes: Array) -> tuple[Array, Array]:
+    """Values and starts of a "bitmap" stream of `codes` u8 [n, k]: codes other than the zero in the order of the masks.
+
+    Values are bytes, or two in a byte where `bits` is 4, every mask's beginning at a whole byte; 64 bytes of slack follow.
+    """
+    layout, (_, n, k) = StreamLayout(codelet), codelet.sizes
+    parts, starts, begin = [], [], 0
+    width = codelet.vectors * layout.lanes
+    for first, last, vectors in ((0, n // width * width, codelet.vectors), (n // width * width, n, -(-(n % width) // layout.lanes) or 1)):
+        for block in range(first, last, vectors * layout.lanes):
+            channels = np.full((vectors * layout.lanes, k), codelet.zero, np.uint8)
+            channels[: min(last, block + channels.shape[0]) - block] = codes[block : min(last, block + channels.shape[0])]
+            starts.append(begin)
+            for g in range(0, k, codelet.group):
+                values = _group_values(codelet, channels[:, g : g + codelet.group].reshape(vectors, layout.lanes, -1))
+                parts.append(values)
+                begin += values.size
+    return np.concatenate([*parts, np.zeros(64, np.uint8)]), np.array(starts, np.int64)
+
+
+def _group_values(codelet: Stream, codes: Array) -> Array:
+    """Values of one group of a block, codes [vectors, lanes, k]."""
+    vectors, lanes, k = codes.shape
+    padded = np.full((vectors, lanes, -(-k // 4) * 4), codelet.zero, np.uint8)
+    padded[..., :k] = codes
+    ordered = padded.reshape(vectors, lanes, -1, 4).transpose(2, 0, 1, 3).reshape(-1, 4 * lanes)  # [steps * vectors, lane * 4 + k]
+    present = ordered != codelet.zero
+    values = ordered[present]
+    if codelet.bits == 8:
+        return values
+    counts = present.sum(axis=1)
+    at = np.concatenate([[0], np.cumsum((counts + 1) // 2 * 2)])  # where the values of every mask begin, in half bytes
+    nibbles = np.zeros(int(at[-1]), np.uint8)
+    nibbles[np.repeat(at[:-1] - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) + np.arange(values.size)] = values
+    return nibbles[::2] | nibbles[1::2] << 4

@@ -1,0 +1,229 @@
+"""Weight-only linear layers: every decoder of every instruction set against the reference, over random shapes, groups and rows."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qcc.dialects import compressed_types as types
+from qcc.dialects import element_types, weights
+from qcc.dialects.mlir import create, create_context, ir
+from qcc.dialects.real_values import decode
+from qcc.runtime.reference import formats, interpreter
+from test.property.tiled_executor import Tiled
+
+EXAMPLES = settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+BOUNDS = {"float": 2.0**-20, "int16": 2.0**-15, "int8": 2.0**-7}
+"""Greatest error, as a part of max |x| * sum |w|: rounding of x to half a step, and of the f32 sums."""
+
+
+@st.composite
+def shapes(draw: Any) -> dict[str, Any]:
+    group = draw(st.sampled_from([0, 0, 4, 12, 16, 32, 64]))
+    return {
+        "seed": draw(st.integers(0, 1 << 30)),
+        "rows": draw(st.sampled_from([1, 1, 2, 3, 5, 8, 9])),
+        "n": draw(st.sampled_from([1, 5, 16, 31, 64, 70, 130])),
+        "k": group * draw(st.integers(1, 5)) if group else draw(st.integers(1, 150)),
+        "group": group,
+        "bias": draw(st.booleans()),
+        "relu": draw(st.booleans()),
+        "quantized_result": draw(st.booleans()),
+    }
+
+
+def module_of(case: dict[str, Any], stored: np.ndarray, element: Any, rng: np.random.Generator) -> ir.Module:
+    """The current context's module: dequantized weights, linear, and what the case fuses behind it."""
+    rows, (n, k) = case["rows"], stored.shape
+    f32, tensor = ir.F32Type.get(), ir.RankedTensorType.get
+    result = tensor([rows, n], element_types.affine_type(0.05, 3, bits=8)) if case["quantized_result"] else tensor([rows, n], f32)
+    module = ir.Module.create()
+    kind = ir.FunctionType.get([tensor([rows, k], f32)], [result])
+    with ir.InsertionPoint(module.body):
+        attributes = {"sym_name": ir.StringAttr.get("main"), "function_type": ir.TypeAttr.get(kind)}
+        function = ir.Operation.create("func.func", attributes=attributes, regions=1)
+    block = function.regions[0].blocks.append(*kind.inputs)
+    with ir.InsertionPoint(block):
+        constant = create("qcc.constant", [], [tensor([n, k], element)], {"value": weights.constant_attribute(stored, "w")}).results[0]
+        operands = [block.arguments[0], create("qcc.dequantize", [constant], [tensor([n, k], f32)]).results[0]]
+        if case["bias"]:
+            bias = rng.normal(size=n).astype(np.float32)
+            operands.append(create("qcc.constant", [], [tensor([n], f32)], {"value": weights.constant_attribute(bias, "b")}).results[0])
+        y = create("qcc.linear", operands, [tensor([rows, n], f32)]).results[0]
+        if case["relu"]:
+            y = create("qcc.clamp", [y], [y.type], {"min": 0.0, "max": float("inf")}).results[0]
+        if case["quantized_result"]:
+            y = create("qcc.quantize", [y], [result]).results[0]
+        ir.Operation.create("func.return", operands=[y])
+    return module
+
+
+def check(case: dict[str, Any], make: Any, isa: str, activations: str, *, byte_expand: bool = False) -> dict[str, str]:
+    """Compare with the reference; the codelet's configuration."""
+    rng = np.random.default_rng(case["seed"])
+    context = create_context()
+    with context, ir.Location.unknown():
+        stored, element = make(rng, case)
+        module = module_of(case, stored, element, rng)
+        real = decode(stored, ir.RankedTensorType.get(list(stored.shape), element))
+        x = (rng.normal(size=(case["rows"], case["k"])) * rng.uniform(0.1, 10)).astype(np.float32)
+        want = interpreter.run(module, [x])[0]
+        tiled = Tiled(module, isa, activations, byte_expand=byte_expand)
+    got = tiled(x)[0].view(want.dtype).reshape(want.shape)
+    declaration = next(line for line in tiled.text.splitlines() if 'kind = "stream"' in line)
+    configuration = dict(re.findall(r'(\w+) = "(\w+)"', declaration))
+    used = "float" if configuration["compute"] == "f32" else configuration["compute"]
+    bound = BOUNDS[used] * np.abs(x).max(axis=1, keepdims=True) * np.abs(real).sum(axis=1)[None, :] + 1e-6
+    if case["quantized_result"]:
+        bound = bound / 0.05 + 1
+    assert (np.abs(got.astype(np.float64) - want.astype(np.float64)) <= bound).all()
+    return configuration
+
+
+def affine(bits: int, *, zeros: bool) -> Any:
+    def make(rng: np.random.Generator, case: dict[str, Any]) -> tuple[np.ndarray, Any]:
+        low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if bits > 1 else (0, 1)
+        n, k, group = case["n"], case["k"], case["group"]
+        stored = rng.integers(low, high + 1, (n, k)).astype(np.int8 if bits > 1 else np.uint8)
+        scales = rng.uniform(0.01, 0.2, (n, k // group) if group else n).astype(np.float32)
+        zero = rng.integers(low, high + 1, scales.shape) if zeros else np.zeros(scales.shape, np.int64)
+        where: dict[str, Any] = {"block": {0: 1, 1: group}} if group else {"axis": 0}
+        return stored, element_types.affine_type(scales, zero, bits=bits, signed=bits > 1, **where)
+
+    return make
+
+
+def described(make: Any) -> Any:
+    """Random real weights encoded in the type that `make(scales)` describes."""
+
+    def encoded(rng: np.random.Generator, case: dict[str, Any]) -> tuple[np.ndarray, Any]:
+        n, k, group = case["n"], case["k"], case["group"]
+        scales = rng.uniform(0.3, 1.0, (n, k // group if group else 1)).astype(np.float32)
+        element = types.make_type(make(rng, scales, group or k))
+        return formats.encode(rng.normal(size=(n, k)).astype(np.float32), ir.RankedTensorType.get([n, k], element)), element
+
+    return encoded
+
+
+def _codebook(count: int, *, integers: bool = False) -> Any:
+    def make(rng: np.random.Generator, scales: np.ndarray, group: int) -> Any:
+        levels = np.sort(rng.normal(size=count)).astype(np.float32)
+        return types.Codebook((levels * 50).astype(np.int8) if integers else levels, scales)
+
+    return described(make)
+
+
+def _mx(element: str) -> Any:
+    return described(lambda rng, scales, group: types.Blockscaled(ir.Type.parse(element), (1, group), scales))
+
+
+FORMATS: dict[str, Any] = {
+    **{f"int{bits}": affine(bits, zeros=False) for bits in range(1, 9)},
+    **{f"int{bits}_zeros": affine(bits, zeros=True) for bits in (2, 4, 8)},
+    "binary": described(lambda rng, scales, group: types.Binary(scales)),
+    "ternary": described(lambda rng, scales, group: types.Ternary(scales, scales)),
+    "ternary_asymmetric": described(lambda rng, scales, group: types.Ternary(np.full(1, 0.7, np.float32), np.full(1, 0.4, np.float32))),
+    "log2": described(lambda rng, scales, group: types.Log2(4, True, -5, scales)),
+    **{f"codebook{count}": _codebook(count) for count in (2, 4, 7, 16, 32, 64, 256)},
+    "codebook16_integers": _codebook(16, integers=True),
+    "fp4": _mx("f4E2M1FN"),
+    "fp6_e2m3": _mx("f6E2M3FN"),
+    "fp6_e3m2": _mx("f6E3M2FN"),
+    "fp8_e4m3": _mx("f8E4M3FN"),
+    "fp8_e5m2": _mx("f8E5M2"),
+    "mxint8": _mx("i8"),
+    "minifloat_e3m3": described(lambda rng, scales, group: types.Minifloat(3, 3, 3, "none", scales)),
+    "minifloat_e4m3": described(lambda rng, scales, group: types.Minifloat(4, 3, 7, "none", scales)),
+}
+
+
+@pytest.mark.parametrize("name", ["int8", "int4_zeros", "int3", "binary", "codebook16", "codebook256", "fp8_e4m3"])
+@settings(EXAMPLES, max_examples=2)
+@given(case=shapes())
+def test_each_decoder(name: str, case: dict[str, Any]) -> None:
+    check(case, FORMATS[name], "avx512_vnni", "auto")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
+@settings(EXAMPLES, max_examples=4)
+@given(case=shapes())
+def test_formats(name: str, case: dict[str, Any]) -> None:
+    check(case, FORMATS[name], "avx512_vnni", "auto")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("activations", ["float", "int8"])
+@settings(EXAMPLES, max_examples=2)
+@given(case=shapes())
+def test_activations(name: str, activations: str, case: dict[str, Any]) -> None:
+    check(case, FORMATS[name], "avx512_vnni", activations)
+
+
+@pytest.mark.parametrize("name", ["int8", "int4_zeros", "int3", "codebook16", "fp8_e4m3"])
+@settings(EXAMPLES, max_examples=2)
+@given(case=shapes())
+def test_generic_vectors(name: str, case: dict[str, Any]) -> None:
+    check(case, FORMATS[name], "generic", "auto")
+
+
+def sparse(bits: int, density: float) -> Any:
+    def make(rng: np.random.Generator, case: dict[str, Any]) -> tuple[np.ndarray, Any]:
+        stored, element = affine(bits, zeros=False)(rng, case)
+        return stored * (rng.uniform(size=stored.shape) < density), element
+
+    return make
+
+
+@pytest.mark.parametrize(("bits", "density"), [(8, 0.5), (8, 0.1), (4, 0.3), (4, 0.05)])
+@settings(EXAMPLES, max_examples=3)
+@given(case=shapes())
+def test_bitmaps(bits: int, density: float, case: dict[str, Any]) -> None:
+    check(case, sparse(bits, density), "avx512_vnni", "auto", byte_expand=True)
+
+
+def test_zeros_are_not_stored() -> None:
+    case = {"seed": 4, "rows": 1, "n": 40, "k": 64, "group": 0, "bias": False, "relu": False, "quantized_result": False}
+    assert check(case, sparse(8, 0.2), "avx512_vnni", "auto", byte_expand=True)["decoder"] == "bitmap"
+    assert check(case, sparse(8, 0.2), "avx512_vnni", "auto")["decoder"] == "planes"
+    assert check(case, sparse(8, 0.95), "avx512_vnni", "auto", byte_expand=True)["decoder"] == "planes"
+
+
+@pytest.mark.parametrize(("activations", "compute"), [("auto", "int16"), ("float", "f32"), ("int16", "int16"), ("int8", "int8")])
+def test_option_decides(activations: str, compute: str) -> None:
+    case = {"seed": 1, "rows": 2, "n": 40, "k": 64, "group": 0, "bias": True, "relu": False, "quantized_result": False}
+    assert check(case, FORMATS["int4"], "avx512_vnni", activations)["compute"] == compute
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_not_finite_inputs_give_nan(bad: float) -> None:
+    """Quantizing x must not hide an overflow of the layer before."""
+    case = {"seed": 2, "rows": 2, "n": 20, "k": 64, "group": 0, "bias": False, "relu": False, "quantized_result": False}
+    rng, context = np.random.default_rng(2), create_context()
+    with context, ir.Location.unknown():
+        stored, element = FORMATS["int4"](rng, case)
+        module = module_of(case, stored, element, rng)
+        x = rng.normal(size=(2, 64)).astype(np.float32)
+        x[1, 5] = bad
+        got = Tiled(module, "avx512_vnni", "int16")(x)[0].view(np.float32).reshape(2, 20)
+    assert np.isfinite(got[0]).all() and np.isnan(got[1]).all()
+
+
+def test_extreme_inputs() -> None:
+    """All zero, subnormal and huge rows."""
+    case = {"seed": 3, "rows": 3, "n": 20, "k": 64, "group": 0, "bias": False, "relu": False, "quantized_result": False}
+    rng, context = np.random.default_rng(3), create_context()
+    with context, ir.Location.unknown():
+        stored, element = FORMATS["int4"](rng, case)
+        module = module_of(case, stored, element, rng)
+        real = decode(stored, ir.RankedTensorType.get([20, 64], element))
+        x = rng.normal(size=(3, 64)).astype(np.float32) * np.array([[0.0], [1e-40], [1e30]], np.float32)
+        got = Tiled(module, "avx512_vnni", "int16")(x)[0].view(np.float32).reshape(3, 20)
+    bound = BOUNDS["int16"] * np.abs(x).max(axis=1, keepdims=True) * np.abs(real).sum(axis=1) + 1e-38
+    assert (np.abs(got - x.astype(np.float64) @ real.T.astype(np.float64)) <= bound).all()
