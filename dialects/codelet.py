@@ -15,6 +15,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.stream_codelet import Stream
 
 NOTHING = 1 << 16  # an argument of a step that is the integer 0 and takes no instruction
@@ -548,28 +549,3 @@ def winograd_pitches(codelet: Winograd) -> tuple[int, int]:
     """Bytes from one of the 36 points to the next: of the transformed x of a strip and of the sums of a block; no multiples of a page."""
     x_bytes = codelet.strip * codelet.channels * (2 if codelet.compute == "dot2_s16" else 4)
     return x_bytes + 64, codelet.strip * codelet.tile[2] * ISAS[codelet.isa].lanes * 4 + 64
-
-
-@dataclass(frozen=True)
-class IsaFacts:
-    """What choosing a register tile and packing weights needs to know of an instruction set."""
-
-    lanes: int  # 32-bit lanes of a vector
-    registers: int
-    dot4: bool = False  # has u8 x s8 products of depth 4
-    dot2: bool = False  # has s16 x s16 products of depth 2 that wrap
-    pairs: bool = False  # has u8 x s8 products of depth 2 whose sum saturates at 16 bits, and no dot4
-    byte_tables: bool = False  # looks up 256 bytes in registers
-    byte_lanes: bool = False  # looks up 256 bytes for 64 bytes at once
-    tiles: bool = False  # has a matrix unit
-
-
-ISAS: dict[str, IsaFacts] = {
-    "amx": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True, byte_lanes=True, tiles=True),
-    "avx512_vbmi": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True, byte_lanes=True),
-    "avx512_vnni": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True),
-    "avx512": IsaFacts(16, 32, dot2=True, pairs=True),
-    "avx_vnni": IsaFacts(8, 16, dot4=True),
-    "avx2": IsaFacts(8, 16, dot2=True, pairs=True),
-    "generic": IsaFacts(8, 16),
-}

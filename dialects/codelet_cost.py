@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from qcc.dialects import codelet as codelets
-from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Contraction, Depthwise, DepthwiseQuads, Map, Operand, Rows, Step, Window
+from qcc.dialects.codelet import ELEMENT_BYTES, Contraction, Depthwise, DepthwiseQuads, Map, Operand, Rows, Step, Window
+from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.machine import Machine
 
 LATENCY_CYCLES = {"dot4_u8s8": 5.0, "pairs_u8s8": 1.0, "dot2_s16": 1.0, "lane_f32": 4.0, "lane_i32": 5.0, "lane_i64": 5.0}

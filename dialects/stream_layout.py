@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qcc.dialects.codelet import ISAS, Stream
+from qcc.dialects.codelet import Stream
+from qcc.dialects.instruction_sets import ISAS
 
 DIGITS = {"f32": 0, "int16": 2, "int8": 1}
 """Signed bytes that a quantized element of x is cut into."""

@@ -18,7 +18,8 @@ from typing import Any
 import qcc
 from qcc.compiler.cost.probe import cache_directory
 from qcc.dialects import codelet, codelet_cost
-from qcc.dialects.codelet import ISAS, Contraction
+from qcc.dialects.codelet import Contraction
+from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.machine import Machine
 from qcc.dialects.mlir import ir, op_attribute, python_value, walk
 from qcc.runtime.atomic_file import atomic_write

@@ -66,7 +66,7 @@ PRESETS: dict[str, tuple[str, ...]] = {  # LLVM's CPU name -> features
 _AVX2 = frozenset({"avx2", "fma"})
 _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 
-ISA_FEATURES: dict[str, frozenset[str]] = {  # of dialects.codelet.ISAS, best first -> features it needs
+ISA_FEATURES: dict[str, frozenset[str]] = {  # of dialects.instruction_sets.ISAS, best first -> features it needs
     "amx": _AVX512 | {"avx512vnni", "avx512vbmi", "amx-tile", "amx-int8", "amx-bf16"},
     "avx512_vbmi": _AVX512 | {"avx512vnni", "avx512vbmi"},
     "avx512_vnni": _AVX512 | {"avx512vnni"},

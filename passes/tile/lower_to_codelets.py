@@ -20,8 +20,8 @@ Requires: integer form, assign-layout.
 Guarantees: tiled form as decision 0002 states it; equal configurations share one declaration. Every result is bit-exact with the
 reference, but float products, whose order of sums is free.
 Why: compiler/decisions/0002; element-wise operations that alone use a product are its epilogue, so activations are stored once.
-Options: `isa`, one of `dialects.codelet.ISAS`; `activations`, how weight-only layers see their input (decision 0009): float, int16 or
-int8 (quantized in the call), or auto. Facts per weight-only layer: stored_format, stored_bytes, activations.
+Options: `isa`, one of `dialects.instruction_sets.ISAS`; `activations`, how weight-only layers see their input (decision 0009): float,
+int16 or int8 (quantized in the call), or auto. Facts per weight-only layer: stored_format, stored_bytes, activations.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from qcc.dialects.codelet import ELEMENT_BYTES, ISAS
+from qcc.dialects.codelet import ELEMENT_BYTES
 from qcc.dialects.errors import QccError
+from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import error_at, ir, op_attribute, to_attribute, walk
 from qcc.passes.base import Pass, PassContext
 from qcc.passes.tile.codelets import computed_weights, dynamic, elementwise, generic_function, matmul, movement, rows, stream, windows

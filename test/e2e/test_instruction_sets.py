@@ -14,7 +14,7 @@ from qcc.compiler import driver
 from qcc.compiler.emit.machine_code import assembly
 from qcc.compiler.options import CompileOptions
 from qcc.compiler.targets.cpu import ISA_FEATURES, PRESETS, CpuTarget
-from qcc.dialects import codelet
+from qcc.dialects import instruction_sets
 from qcc.dialects.mlir import create_context, parse_module
 from qcc.runtime.reference import interpreter
 from test.property.tiled_executor import Text, quantized
@@ -65,7 +65,7 @@ def _layers(kind: str) -> tuple[str, np.ndarray[Any, Any]]:
 
 
 def test_every_instruction_set_has_a_cpu_and_every_cpu_an_instruction_set() -> None:
-    assert list(codelet.ISAS) == list(ISA_FEATURES) == list(CPUS)
+    assert list(instruction_sets.ISAS) == list(ISA_FEATURES) == list(CPUS)
     assert {name: CpuTarget(cpu).isa for name, cpu in CPUS.items()} == {name: name for name in CPUS}
     assert {CpuTarget(cpu).isa for cpu in PRESETS} == set(CPUS)
 

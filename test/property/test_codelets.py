@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qcc.dialects import codelet
+from qcc.dialects import instruction_sets
 from test.property.tiled_executor import Text, check, dense, quantized
 
-ISAS = list(codelet.ISAS)
+ISAS = list(instruction_sets.ISAS)
 EXAMPLES = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 

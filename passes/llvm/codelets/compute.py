@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Contraction
+from qcc.dialects.codelet import ELEMENT_BYTES, Contraction
+from qcc.dialects.instruction_sets import ISAS
 from qcc.passes.llvm.codelets.access import load
 from qcc.passes.llvm.codelets.builder import Address, Builder, Value
 

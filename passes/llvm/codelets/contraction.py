@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Contraction, blocks
+from qcc.dialects.codelet import ELEMENT_BYTES, Contraction, blocks
+from qcc.dialects.instruction_sets import ISAS
 from qcc.passes.llvm.codelets import halo, listed
 from qcc.passes.llvm.codelets.access import bytes_of, load, pieces
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value

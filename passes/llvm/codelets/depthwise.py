@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Depthwise
+from qcc.dialects.codelet import ELEMENT_BYTES, Depthwise
+from qcc.dialects.instruction_sets import ISAS
 from qcc.passes.llvm.codelets import halo
 from qcc.passes.llvm.codelets.access import bytes_of, load, pieces, store
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value

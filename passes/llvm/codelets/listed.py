@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qcc.dialects.codelet import ISAS, Contraction
+from qcc.dialects.codelet import Contraction
+from qcc.dialects.instruction_sets import ISAS
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qcc.dialects.codelet import ISAS, Pack
+from qcc.dialects.codelet import Pack
+from qcc.dialects.instruction_sets import ISAS
 from qcc.passes.llvm.codelets.access import bytes_of, pieces
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 

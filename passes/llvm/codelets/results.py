@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qcc.dialects.codelet import ELEMENT_BYTES, ISAS
+from qcc.dialects.codelet import ELEMENT_BYTES
+from qcc.dialects.instruction_sets import ISAS
 from qcc.passes.llvm.codelets.access import bytes_of, store
 from qcc.passes.llvm.codelets.builder import Builder, Index, Value
 from qcc.passes.llvm.codelets.byte_stores import ByteStores

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Contraction, Operand, Winograd, winograd_pitches
+from qcc.dialects.codelet import ELEMENT_BYTES, Contraction, Operand, Winograd, winograd_pitches
+from qcc.dialects.instruction_sets import ISAS
 from qcc.passes.llvm.codelets import halo
 from qcc.passes.llvm.codelets.access import STORAGE, bytes_of, load
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value, kind_of

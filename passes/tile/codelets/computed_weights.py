@@ -9,7 +9,8 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from qcc.dialects.codelet import ISAS, Step
+from qcc.dialects.codelet import Step
+from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import op_attribute
 from qcc.passes.tile.codelets import elementwise, products
 from qcc.passes.tile.codelets.border import read_border

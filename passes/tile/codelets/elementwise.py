@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects import real_values
-from qcc.dialects.codelet import ISAS, Map, Step
+from qcc.dialects.codelet import Map, Step
+from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import ir, op_attribute
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import SLACK_BYTES, Place

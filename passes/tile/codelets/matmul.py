@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects.codelet import ISAS, Pack, PackPairs
+from qcc.dialects.codelet import Pack, PackPairs
+from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import error_at, ir
 from qcc.passes.tile.codelets import elementwise, tile_products
 from qcc.passes.tile.codelets.lowering import Lowering

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects import integer_values
-from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Contraction, Listed, Operand
+from qcc.dialects.codelet import ELEMENT_BYTES, Contraction, Listed, Operand
 from qcc.dialects.errors import QccError
+from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import error_at, ir, op_attribute
 from qcc.passes.tile.codelets import byte_pairs, elementwise, packing, tile_products, windows, winograd
 from qcc.passes.tile.codelets.border import read_border

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects.codelet import ISAS, NOTHING, Step
+from qcc.dialects.codelet import NOTHING, Step
 from qcc.dialects.element_types import Affine
+from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import error_at, ir, op_attribute
 from qcc.passes.tile.codelets.place import Place, stored_offset
 from qcc.passes.tile.codelets.reciprocal import limits, rounds_as_division

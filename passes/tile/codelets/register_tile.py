@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from qcc.dialects.codelet import ISAS
 from qcc.dialects.codelet_cost import parts, product_cycles, tile_cycles
+from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.machine import DEFAULTS
 
 TASK_MACS = 2_000_000  # below this, waking another thread costs more than it brings

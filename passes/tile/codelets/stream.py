@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects.codelet import ISAS, Operand, Step, Stream
+from qcc.dialects.codelet import Operand, Step, Stream
+from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import ir, layer_name
 from qcc.dialects.stream_layout import DIGITS, MOST_SUMS, StreamLayout, choose_fold, planes
 from qcc.passes.tile.codelets import elementwise

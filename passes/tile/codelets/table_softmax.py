@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects.codelet import ISAS, TableSoftmax
+from qcc.dialects.codelet import TableSoftmax
+from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import op_attribute
 from qcc.passes.tile.codelets import elementwise
 from qcc.passes.tile.codelets.lowering import Lowering

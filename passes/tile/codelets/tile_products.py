@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects.codelet import ELEMENT_BYTES, ISAS, Operand, TileContraction
+from qcc.dialects.codelet import ELEMENT_BYTES, Operand, TileContraction
+from qcc.dialects.instruction_sets import ISAS
 from qcc.passes.tile.codelets import packing
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place

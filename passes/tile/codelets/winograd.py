@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects.codelet import ISAS, Operand, Winograd, winograd_pitches
+from qcc.dialects.codelet import Operand, Winograd, winograd_pitches
+from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import op_attribute
 from qcc.passes.tile.codelets import packing
 from qcc.passes.tile.codelets.lowering import Lowering

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qcc.dialects.codelet import ISAS, Stream
+from qcc.dialects.codelet import Stream
+from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.stream_layout import plane_depth, planes
 from qcc.passes.llvm.codelets.builder import Address, Builder, Value
 
