@@ -14,17 +14,18 @@ from qcc.passes.tile.codelets import winograd
 from test.property.test_codelets import EXAMPLES, _convolution, _tensor
 from test.property.tiled_executor import Text, Tiled, check, quantized
 
-ISA = "avx512_vnni"
+INSTRUCTION_SETS = ["avx512_vnni", "avx512", "avx2"]
 ATTRIBUTES = "strides = array<i64: 1, 1>, padding = array<i64: 1, 1, 1, 1>, dilations = array<i64: 1, 1>, groups = 1 : i64"
 
 
-def _always(text: str, inputs: list[np.ndarray], tolerance: float = 0.0) -> Tiled:
+def _always(text: str, inputs: list[np.ndarray], isa: str, tolerance: float = 0.0) -> Tiled:
     with mock.patch.object(winograd, "GAIN", np.inf):
-        found = check(text, inputs, ISA, tolerance=tolerance)
+        found = check(text, inputs, isa, tolerance=tolerance)
     assert 'kind = "winograd"' in found.text
     return found
 
 
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
 @EXAMPLES
 @given(
     seed=st.integers(0, 1 << 30),
@@ -37,18 +38,21 @@ def _always(text: str, inputs: list[np.ndarray], tolerance: float = 0.0) -> Tile
     residual=st.booleans(),
     bias=st.booleans(),
 )
-def test_integers(seed: int, n: int, channels: int, out: int, tiles: Any, padding: Any, signed: Any, residual: bool, bias: bool) -> None:
+def test_integers(
+    isa: str, seed: int, n: int, channels: int, out: int, tiles: Any, padding: Any, signed: Any, residual: bool, bias: bool
+) -> None:
     size = tuple(4 * tiles[i] + 2 - padding[i] - padding[i + 2] for i in (0, 1))
     case = {
         "seed": seed, "n": n, "groups": 1, "c": channels, "o": out, "depthwise": False, "kernel": (3, 3), "strides": (1, 1),
         "dilations": (1, 1), "padding": padding, "size": size, "x_bits": 8, "x_signed": signed[0], "w_bits": 7, "w_signed": True,
         "y_signed": signed[1], "residual": residual, "bias": bias,
     }  # fmt: skip
-    _always(*_convolution(case))
+    _always(*_convolution(case), isa)
 
 
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
 @pytest.mark.parametrize(("channels", "weight", "fits"), [(96, 127, True), (96, -128, True), (128, 127, False)])
-def test_sums_at_the_edge_of_26_bits(channels: int, weight: int, fits: bool) -> None:
+def test_sums_at_the_edge_of_26_bits(isa: str, channels: int, weight: int, fits: bool) -> None:
     """All of x and w at their largest: exact where the sum fits, and the direct loop where it does not."""
     t = Text()
     x = t.argument(_tensor([1, channels, 4, 4], quantized(8, False, 0.5, 0)))
@@ -57,14 +61,15 @@ def test_sums_at_the_edge_of_26_bits(channels: int, weight: int, fits: bool) -> 
     acc = t.op("qcc.conv2d", [x, w], _tensor([1, 32, 4, 4], "i32"), ATTRIBUTES)
     text, inputs = t.module(acc), [np.full((1, channels, 4, 4), 255, np.uint8)]
     if fits:
-        _always(text, inputs)
+        _always(text, inputs, isa)
     else:
         with mock.patch.object(winograd, "GAIN", np.inf):
-            assert 'kind = "winograd"' not in check(text, inputs, ISA).text
+            assert 'kind = "winograd"' not in check(text, inputs, isa).text
 
 
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
 @pytest.mark.parametrize("channels", [32, 128])
-def test_floats(channels: int) -> None:
+def test_floats(isa: str, channels: int) -> None:
     """Within 5e-5 of the reference for results of standard deviation 1: F(4x4) loses some 5 bits to its coefficients."""
     t, rng = Text(), np.random.default_rng(6)
     x = t.argument(_tensor([2, channels, 12, 8], "f32"))
@@ -75,4 +80,4 @@ def test_floats(channels: int) -> None:
         t.constant(rng.standard_normal(64).astype(np.float32), "tensor<64xf32>"),
     ]
     y = t.op("qcc.conv2d", operands, _tensor([2, 64, 12, 8], "f32"), ATTRIBUTES)
-    _always(t.module(y), [rng.standard_normal((2, channels, 12, 8)).astype(np.float32)], tolerance=5e-5)
+    _always(t.module(y), [rng.standard_normal((2, channels, 12, 8)).astype(np.float32)], isa, tolerance=5e-5)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects.codelet import Operand, Winograd, winograd_pitches
-from qcc.dialects.instruction_sets import ISAS
+from qcc.dialects.instruction_sets import ISAS, IsaFacts
 from qcc.dialects.mlir import op_attribute
 from qcc.passes.tile.codelets import packing
 from qcc.passes.tile.codelets.lowering import Lowering
@@ -52,8 +52,11 @@ def plan(lowering: Lowering, op: Any, place: Place, values: np.ndarray) -> Plan 
     compute = "lane_f32" if values.dtype.kind == "f" else "dot2_s16"
     if compute == "dot2_s16" and (place.element != "u8" or not _exact(values)):
         return None
-    tiles, rate = n * height * width // EDGE**2, 128 if compute == "dot2_s16" else 32
-    best = min((_predict(compute, tiles, channels, out, strip) for strip in _divisors(tiles)), key=lambda p: p.cycles)
+    tiles = n * height * width // EDGE**2
+    rate, products = _rates(facts, compute)
+    best = min(
+        (_predict(compute, products, facts.lanes, tiles, channels, out, strip) for strip in _divisors(tiles)), key=lambda p: p.cycles
+    )
     direct = EDGE**2 * tiles * channels * out * 9 / rate * 1.1
     return best if best.cycles < GAIN * direct else None
 
@@ -69,12 +72,21 @@ def _divisors(tiles: int) -> list[int]:
     return [d for d in range(1, min(tiles, 256) + 1) if tiles % d == 0]
 
 
-def _predict(compute: str, tiles: int, channels: int, out: int, strip: int) -> Plan:
+def _rates(facts: IsaFacts, compute: str) -> tuple[int, int]:
+    """Multiply-accumulates per cycle of the direct loop and of Winograd's products."""
+    if compute == "lane_f32":
+        return 2 * facts.lanes, 2 * facts.lanes
+    if facts.dot4:
+        return 8 * facts.lanes, 4 * facts.lanes
+    return (32, 32) if facts.lanes == 16 else (32, 24)  # vpmaddwd and an addition, on two ports of 512 bits or three of 256
+
+
+def _predict(compute: str, rate: int, lanes: int, tiles: int, channels: int, out: int, strip: int) -> Plan:
     """The larger of arithmetic and of reading the weights once per strip."""
     size = 2 if compute == "dot2_s16" else 4
-    products = POINTS * tiles * channels * out / (64 if size == 2 else 32) * (1.1 + 2 / strip)
+    products = POINTS * tiles * channels * out / rate * (1.1 + 2 / strip)
     again = 2 if tiles == strip else 1  # two tasks share the blocks, and both transform x
-    transforms = tiles * (again * channels * size / 64 * INPUT_CYCLES + out / 16 * SUM_CYCLES)
+    transforms = tiles * (again * channels * size / 64 * INPUT_CYCLES + out / 16 * SUM_CYCLES) * 16 / lanes
     weight_bytes = POINTS * channels * out * size
     times = tiles // strip if weight_bytes > RESIDENT_BYTES else 1
     cycles = max(products + transforms, times * weight_bytes / BYTES_PER_CYCLE)
@@ -112,7 +124,7 @@ def lower(
     if program.words:
         params = len(places)
         places.append(lowering.params(program.words))
-    blocks, strips = out // CHANNELS, n * height * width // EDGE**2 // chosen.strip
+    blocks, strips = out // (VECTORS * facts.lanes), n * height * width // EDGE**2 // chosen.strip
     source = _pixels(x, 0)
     codelet = Winograd(
         isa=lowering.isa,
@@ -141,7 +153,8 @@ def _transformed(values: np.ndarray, lanes: int, element: str) -> np.ndarray:
     out, channels = values.shape[:2]
     points = np.einsum("ra,ocab,qb->rqoc", g, values.astype(np.int64 if whole else np.float64), g).reshape(POINTS, out, 1, channels)
     packed, stride = packing.pack(points.astype(np.int16 if whole else np.float32), lanes=lanes, depth=2 if whole else 1, vectors=VECTORS)
-    return packed.reshape(POINTS, out // CHANNELS, stride * CHANNELS // out).transpose(1, 0, 2).reshape(-1)
+    blocks = out // (VECTORS * lanes)
+    return packed.reshape(POINTS, blocks, stride // blocks).transpose(1, 0, 2).reshape(-1)
 
 
 def _pixels(place: Place, number: int) -> Operand:
