@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qcc.runtime.reference import qcc as meaning
@@ -198,6 +198,7 @@ def test_quantized_elementwise_stays_within_half_a_step_of_real_arithmetic(
 
 
 @common
+@example(16, False, 1.3654977690278223, 348)
 @given(st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8, 16]), st.booleans(), st.floats(1e-3, 10), seeds)
 def test_quantize_equals_pytorch(bits: int, signed: bool, scale: float, seed: int) -> None:
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
@@ -208,4 +209,5 @@ def test_quantize_equals_pytorch(bits: int, signed: bool, scale: float, seed: in
     real = meaning.dequantize(stored, scale=np.float32(scale), zero_point=np.int64(zero_point))
     expected = torch.fake_quantize_per_tensor_affine(t(x), float(np.float32(scale)), zero_point, low, high).numpy()
     step = np.abs(real - expected) / np.float32(scale)  # PyTorch multiplies by the reciprocal, so ties may fall to the other side
-    assert (step < 1.001).all() and (step > 1e-3).mean() < 0.02
+    rounding = 2.0**-22 * (high - low + 1)  # of both real values, in steps
+    assert (step <= 1 + rounding).all() and (step > rounding).mean() < 0.02
