@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from qcc.dialects import codelet as codelets
-from qcc.dialects.codelet import ELEMENT_BYTES, Contraction, Depthwise, DepthwiseQuads, Map, Operand, Rows, Step, Window
-from qcc.dialects.instruction_sets import ISAS
+from qcc.dialects.codelet import ELEMENT_BYTES, Contraction, Depthwise, DepthwiseQuads, Map, Operand, Rows, Step, Window, Winograd
+from qcc.dialects.instruction_sets import ISAS, IsaFacts
 from qcc.dialects.machine import Machine
 
 LATENCY_CYCLES = {"dot4_u8s8": 5.0, "pairs_u8s8": 1.0, "dot2_s16": 1.0, "lane_f32": 4.0, "lane_i32": 5.0, "lane_i64": 5.0}
@@ -247,7 +247,38 @@ def _stream(c: Any, machine: Machine) -> Work:
     return Work(cycles, vectors * 16 * k * c.bits // 8 + headers, rows * (channels + k) * 4, exposed=None)
 
 
+WINOGRAD_POINTS = 36  # of F(4x4, 3x3)
+INPUT_CYCLES, SUM_CYCLES = 150, 130  # of transforming a tile of x per vector, and of sums per vector with what is behind them
+
+
+def winograd_rates(facts: IsaFacts, compute: str) -> tuple[int, int]:
+    """Multiply-accumulates per cycle of the direct 3x3 loop and of Winograd's products."""
+    if compute == "lane_f32":
+        return 2 * facts.lanes, 2 * facts.lanes
+    if facts.dot4:
+        return 8 * facts.lanes, 4 * facts.lanes
+    return (32, 32) if facts.lanes == 16 else (32, 24)  # vpmaddwd and an addition, on two ports of 512 bits or three of 256
+
+
+def winograd_cycles(facts: IsaFacts, compute: str, tiles: int, channels: int, out: int, strip: int) -> float:
+    """Arithmetic of `tiles` tiles of 4x4 results, `strip` of them at a time: products of every point, transforms of x and of the sums."""
+    size = 2 if compute == "dot2_s16" else 4
+    products = WINOGRAD_POINTS * tiles * channels * out / winograd_rates(facts, compute)[1] * (1.1 + 2 / strip)
+    again = 2 if tiles == strip else 1  # two tasks share the blocks, and both transform x
+    return products + tiles * (again * channels * size / 64 * INPUT_CYCLES + out / 16 * SUM_CYCLES) * 16 / facts.lanes
+
+
+def _winograd(c: Winograd, machine: Machine) -> Work:
+    n, height, width, out = c.sizes
+    tiles, elements = n * height * width // 16, math.prod(c.sizes)
+    weights = WINOGRAD_POINTS * c.channels * out * ELEMENT_BYTES[c.w.element]
+    x = n * height * width * c.channels * ELEMENT_BYTES[c.x.element]
+    cycles = winograd_cycles(ISAS[c.isa], c.compute, tiles, c.channels, out, c.strip)
+    return Work(cycles, weights, x + elements * ELEMENT_BYTES[c.y.element] + _extra_bytes(c.operands, elements))
+
+
 _MODELS: dict[str, Any] = {  # by kind of codelet
+    "winograd": _winograd,
     "contraction": _contraction,
     "tile_contraction": _tile_contraction,
     "stream": _stream,

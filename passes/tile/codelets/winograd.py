@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects.codelet import Operand, Winograd, winograd_pitches
+from qcc.dialects.codelet_cost import WINOGRAD_POINTS as POINTS
+from qcc.dialects.codelet_cost import winograd_cycles, winograd_rates
 from qcc.dialects.instruction_sets import ISAS, IsaFacts
 from qcc.dialects.mlir import op_attribute
 from qcc.passes.tile.codelets import packing
@@ -17,7 +19,7 @@ from qcc.passes.tile.codelets.place import Place
 from qcc.passes.tile.codelets.program import Program
 from qcc.passes.values import shape_of
 
-EDGE, POINTS, VECTORS = 4, 36, 2
+EDGE, VECTORS = 4, 2
 MOST_COLUMNS = 14  # of a register tile of two vectors
 CHANNELS = 32  # x comes in whole vectors of 16 bits, results in whole blocks of two vectors
 WEIGHTS_TIMES_24 = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 6]])  # G, the last row over 4
@@ -27,7 +29,6 @@ RESULT_BITS = 26  # what is left of 32 after the factor 576 is taken off
 SCRATCH_BYTES = 800_000  # at most, of a task, so that it stays in the second-level cache
 RESIDENT_BYTES = 1_000_000  # of weights that stay there from strip to strip
 BYTES_PER_CYCLE = 4.5  # of weights that do not
-INPUT_CYCLES, SUM_CYCLES = 150, 130  # of transforming a tile of x per vector, and of sums per vector with what is behind them
 GAIN = 0.9  # worth it below this part of the direct loop's time
 
 
@@ -53,11 +54,8 @@ def plan(lowering: Lowering, op: Any, place: Place, values: np.ndarray) -> Plan 
     if compute == "dot2_s16" and (place.element != "u8" or not _exact(values)):
         return None
     tiles = n * height * width // EDGE**2
-    rate, products = _rates(facts, compute)
-    best = min(
-        (_predict(compute, products, facts.lanes, tiles, channels, out, strip) for strip in _divisors(tiles)), key=lambda p: p.cycles
-    )
-    direct = EDGE**2 * tiles * channels * out * 9 / rate * 1.1
+    best = min((_predict(facts, compute, tiles, channels, out, strip) for strip in _divisors(tiles)), key=lambda p: p.cycles)
+    direct = EDGE**2 * tiles * channels * out * 9 / winograd_rates(facts, compute)[0] * 1.1
     return best if best.cycles < GAIN * direct else None
 
 
@@ -72,24 +70,13 @@ def _divisors(tiles: int) -> list[int]:
     return [d for d in range(1, min(tiles, 256) + 1) if tiles % d == 0]
 
 
-def _rates(facts: IsaFacts, compute: str) -> tuple[int, int]:
-    """Multiply-accumulates per cycle of the direct loop and of Winograd's products."""
-    if compute == "lane_f32":
-        return 2 * facts.lanes, 2 * facts.lanes
-    if facts.dot4:
-        return 8 * facts.lanes, 4 * facts.lanes
-    return (32, 32) if facts.lanes == 16 else (32, 24)  # vpmaddwd and an addition, on two ports of 512 bits or three of 256
-
-
-def _predict(compute: str, rate: int, lanes: int, tiles: int, channels: int, out: int, strip: int) -> Plan:
+def _predict(facts: IsaFacts, compute: str, tiles: int, channels: int, out: int, strip: int) -> Plan:
     """The larger of arithmetic and of reading the weights once per strip."""
     size = 2 if compute == "dot2_s16" else 4
-    products = POINTS * tiles * channels * out / rate * (1.1 + 2 / strip)
-    again = 2 if tiles == strip else 1  # two tasks share the blocks, and both transform x
-    transforms = tiles * (again * channels * size / 64 * INPUT_CYCLES + out / 16 * SUM_CYCLES) * 16 / lanes
+    arithmetic = winograd_cycles(facts, compute, tiles, channels, out, strip)
     weight_bytes = POINTS * channels * out * size
     times = tiles // strip if weight_bytes > RESIDENT_BYTES else 1
-    cycles = max(products + transforms, times * weight_bytes / BYTES_PER_CYCLE)
+    cycles = max(arithmetic, times * weight_bytes / BYTES_PER_CYCLE)
     if POINTS * strip * (channels * size + CHANNELS * 4) > SCRATCH_BYTES:
         cycles = math.inf
     return Plan(compute, strip, cycles)
