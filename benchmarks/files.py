@@ -1,7 +1,6 @@
 """The model files that peers read. Those of `test.e2e.models` (onnx, float.onnx, pt2), and what only the comparison needs:
 
 NAME.io.npz         inputs, what float PyTorch makes of them, and other inputs to calibrate with, each [count, batch, ...]
-NAME.bf16.pt2       the network in bfloat16 as an exported program
 NAME.w8.onnx        weights of 8 bits per output channel, dequantized to float (QuantizeLinear's convention)
 NAME.nbits8.onnx, NAME.w4.onnx, NAME.nbits4-32.onnx   MatMulNBits of com.microsoft: 8 bits and 4 bits in groups of 128, 4 bits of 32
 """
@@ -39,13 +38,6 @@ def make_io(name: str, path: Path) -> None:
     with torch.no_grad(), path.open("wb") as stream:
         expected = np.stack([network(x).numpy() for x in inputs])
         np.savez(stream, inputs=torch.stack(inputs).numpy(), float=expected, calibration=torch.stack(calibration).numpy())
-
-
-def make_bfloat16(name: str, path: Path) -> None:
-    import torch
-
-    example = models.samples(name, 1, seed=1)[0].to(torch.bfloat16)
-    torch.export.save(torch.export.export(models.build(name).to(torch.bfloat16), (example,)), path)
 
 
 def linear_layers(name: str) -> list[np.ndarray]:
@@ -120,7 +112,6 @@ def make_nbits(name: str, path: Path, *, bits: int, group: int = GROUP) -> None:
 
 MAKERS: dict[str, Callable[[str, Path], None]] = {
     "io.npz": make_io,
-    "bf16.pt2": make_bfloat16,
     "w8.onnx": make_int8_weights,
     "nbits8.onnx": lambda name, path: make_nbits(name, path, bits=8),
     "w4.onnx": lambda name, path: make_nbits(name, path, bits=4),

@@ -21,15 +21,10 @@ def qcc_fp32(task: Task) -> Runner:
     return compiled(task, task.file("float.onnx"))
 
 
-@peer("bf16", files=("bf16.pt2",), needs=("qcc", "torch"), limit="qcc")
+@peer("bf16", files=("float.onnx",), needs=("qcc",), limit="qcc")
 def qcc_bf16(task: Task) -> Runner:
-    """On an exported program of the network in bfloat16."""
-    import torch
-
-    runner = compiled(task, task.file("bf16.pt2"))
-    runner.prepare = lambda x: torch.from_numpy(x).to(torch.bfloat16)
-    runner.output = lambda y: y.float().numpy()
-    return runner
+    """The float network with products of bfloat16, as OpenVINO and PyTorch are asked to compute it."""
+    return compiled(task, task.file("float.onnx"), float_precision="bf16")
 
 
 @peer("w8", files=("w8.onnx",), needs=("qcc",), limit="qcc")
@@ -44,10 +39,10 @@ def qcc_w4(task: Task) -> Runner:
     return compiled(task, task.file("w4.onnx"))
 
 
-def compiled(task: Task, file: Path) -> Runner:
+def compiled(task: Task, file: Path, **options: Any) -> Runner:
     import qcc
 
-    executable = qcc.compile(file, target=qcc.CpuTarget(task.cpu), threads=task.threads)
+    executable = qcc.compile(file, target=qcc.CpuTarget(task.cpu), threads=task.threads, **options)
 
     def layers(x: Any, runs: int) -> dict[str, float]:
         profiles = [executable.profile([x], runs=1).layer_us for _ in range(runs)]
