@@ -239,6 +239,21 @@ def test_pooling(isa: str, seed: int, shape: Any, kernel: Any, average: bool, co
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("bias", [False, True])
+def test_requantize_beyond_32_bits(isa: str, bias: bool) -> None:
+    """Accumulators whose scaled values leave i32 saturate to the bound of their own sign."""
+    t = Text()
+    x = t.argument(_tensor([3, 256], quantized(16, True, 0.1, 0)))
+    weight = t.constant(np.full((16, 256), 2047, np.int16), _tensor([16, 256], quantized(12, True, 0.1, 0)))
+    operands = [t.op("qcc.linear", [x, weight], "tensor<3x16xi48>")]
+    if bias:
+        operands.append(t.constant(np.arange(16, dtype=np.int32) * 1000, "tensor<16xi32>"))
+    attributes = 'multiplier = dense<0.4999> : tensor<1xf32>, axis = 1 : i64, mode = "f32"'
+    y = t.op("qcc.requantize", operands, _tensor([3, 16], quantized(8, True, 0.5, 3)), attributes)
+    check(t.module(y), [np.array([32767, -32768, 0], np.int16)[:, None].repeat(256, 1)], isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("rounding", ["half_even", "half_away"])
 def test_fixed_point_requantize(isa: str, rounding: str) -> None:
     rng = np.random.default_rng(3)

@@ -109,7 +109,9 @@ class Program:
             return
         args = (self.per_channel(multiplier.astype(np.float32), axis, shape), *self._bounds(op, y))
         element = ir.RankedTensorType(value.type).element_type
-        width = element.width if isinstance(element, ir.IntegerType) and len(op.operands) == 1 else 32
+        width = element.width if isinstance(element, ir.IntegerType) else 32
+        if len(op.operands) > 1:
+            width = max(width + 1, 32)  # with an i32 added
         largest = float(np.abs(multiplier).max(initial=0.0)) * 2.0 ** (width - 1)
         self.steps.append(Step("requantize", args, bounds=self._when_bounded(op, y, largest)))
 
