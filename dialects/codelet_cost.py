@@ -27,7 +27,8 @@ DEPTHS = {"dot4_u8s8": 4, "pairs_u8s8": 4, "dot2_s16": 2}
 """Elements of the reduction that one step of a contraction takes, where not 1."""
 
 TILE_CYCLES = 5.0  # to begin and end a register tile
-REDUCTION_CYCLES = 3.7  # one step of a reduction beyond its products: loop, loads of x
+REDUCTION_CYCLES = 1.0  # one step of a reduction beyond its products: the loop
+LOAD_CYCLES = 0.15  # of each load of a step, although products hide most: a tile of few vectors loads x more often
 LOADED_VECTOR_CYCLES = 1.0  # an operand of the step program, converted to 32 bits
 STORED_VECTOR_CYCLES = 2.0  # narrowed and stored
 ROW_CYCLES = 30.0  # to begin and end an innermost loop
@@ -74,8 +75,9 @@ def product_cycles(compute: str, lanes: int, machine: Machine) -> float:
 
 def tile_cycles(compute: str, pixels: int, vectors: int, steps: int, rate: float, finish: float) -> float:
     """Cycles of one register tile of pixels x vectors: a reduction of `steps` steps, then `finish` cycles per result vector."""
-    loads = (pixels + vectors) / 2
-    reduction = steps * (max(pixels * vectors * rate, loads, LATENCY_CYCLES.get(compute, 5.0)) + REDUCTION_CYCLES)
+    loads = pixels + vectors
+    products = max(pixels * vectors * rate, loads / 2, LATENCY_CYCLES.get(compute, 5.0))
+    reduction = steps * (products + LOAD_CYCLES * loads + REDUCTION_CYCLES)
     return reduction + finish * pixels * vectors + TILE_CYCLES
 
 
