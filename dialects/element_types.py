@@ -22,7 +22,8 @@ class Affine:
     """real = (stored - zero_point) * scale.
 
     `scales` f32 and `zero_points` i64 have one entry, or one per index of `axis`. Sub-channel (group) types have `axis` None: along
-    `block_axes[i]` every `block[i]` neighbours share an entry, and the arrays have one axis per blocked axis.
+    `block_axes[i]` every `block[i]` neighbours share an entry, and the arrays have one axis per blocked axis. Groups of output channels
+    (axis 0) alone are read as scales of that axis.
     """
 
     bits: int
@@ -95,13 +96,15 @@ def _read_affine(element: Any) -> Affine:
     zero_points = weights.array_of(element.zero_points).astype(np.int64) & ((1 << bits) - 1)
     if element.is_signed:
         zero_points = zero_points - ((zero_points >> (bits - 1)) << bits)
-    return Affine(
-        **common,
-        scales=weights.array_of(element.scales).astype(np.float32),
-        zero_points=zero_points,
-        block=tuple(element.block_sizes),
-        block_axes=tuple(element.quantized_dimensions),
-    )
+    scales = weights.array_of(element.scales).astype(np.float32)
+    sizes, axes = tuple(element.block_sizes), tuple(element.quantized_dimensions)
+    several = [i for i, count in enumerate(scales.shape) if count > 1]
+    if not several:
+        return Affine(**common, scales=scales.reshape(1), zero_points=zero_points.reshape(1))
+    if [axes[i] for i in several] == [0]:  # groups of output channels are scales per channel, which integer products understand
+        spread = [np.repeat(values.reshape(-1), sizes[several[0]]) for values in (scales, zero_points)]
+        return Affine(**common, scales=spread[0], zero_points=spread[1], axis=0)
+    return Affine(**common, scales=scales, zero_points=zero_points, block=sizes, block_axes=axes)
 
 
 def affine_type(
