@@ -24,6 +24,11 @@ def plane_depth(bits: int) -> int:
     return 32 // planes(bits)[-1]
 
 
+SUMS_DEPTH = 32
+"""k of a step of decoder "sums": a word has a bit for each."""
+SUMS_BYTES = 8
+"""Of its tables per k: two bytes for each of the 16 subsets of 4 k."""
+
 MOST_SUMS = 24  # accumulators of byte products that fit the registers beside words, masks and temporaries
 
 
@@ -60,7 +65,8 @@ class StreamLayout:
     @property
     def depth(self) -> int:
         """k of one step."""
-        return 4 if self.codelet.decoder in ("bytes", "half", "bitmap") else plane_depth(self.codelet.bits)
+        fixed = {"bytes": 4, "half": 4, "bitmap": 4, "sums": SUMS_DEPTH}
+        return fixed.get(self.codelet.decoder) or plane_depth(self.codelet.bits)
 
     @property
     def step_bytes(self) -> int:
@@ -97,17 +103,24 @@ class StreamLayout:
         return _round_up(self.codelet.sizes[2], 64)
 
     @property
+    def x_bytes(self) -> int:
+        """What codes are multiplied with: the digits of x, or for decoder "sums" tables of the sums of its subsets."""
+        if self.codelet.decoder == "sums":
+            return _round_up(self.codelet.sizes[2], SUMS_DEPTH) * SUMS_BYTES
+        return self.digits * self.digit_bytes
+
+    @property
     def row_bytes(self) -> int:
         """Digits, then per group the scale (of quantized x), then the sums per digit and group (or f32 sums per group)."""
-        return _round_up(self.digits * self.digit_bytes + 4 * self.groups * (1 + max(self.digits, 1)), 64)
+        return _round_up(self.x_bytes + 4 * self.groups * (1 + max(self.digits, 1)), 64)
 
     def scale_offset(self, group: int = 0) -> int:
         """Of the scales of x inside a row."""
-        return self.digits * self.digit_bytes + 4 * group
+        return self.x_bytes + 4 * group
 
     def sum_offset(self, digit: int = 0) -> int:
-        """Of the sums inside a row."""
-        return self.digits * self.digit_bytes + 4 * self.groups * (1 + digit)
+        """Of the sums inside a row; for decoder "sums", 0 is that of x and 1 that of what was taken off the tables."""
+        return self.x_bytes + 4 * self.groups * (1 + digit)
 
     @property
     def needs_scratch(self) -> bool:

@@ -27,7 +27,7 @@ def shapes(draw: Any) -> dict[str, Any]:
     group = draw(st.sampled_from([0, 0, 4, 12, 16, 32, 64]))
     return {
         "seed": draw(st.integers(0, 1 << 30)),
-        "rows": draw(st.sampled_from([1, 1, 2, 3, 5, 8, 9])),
+        "rows": draw(st.sampled_from([1, 1, 1, 2, 3, 5, 8, 9])),
         "n": draw(st.sampled_from([1, 5, 16, 31, 64, 70, 130])),
         "k": group * draw(st.integers(1, 5)) if group else draw(st.integers(1, 150)),
         "group": group,
@@ -142,19 +142,24 @@ FORMATS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", ["int8", "int4_zeros", "int3", "binary", "codebook16", "codebook256", "fp8_e4m3"])
+WIDE = ["avx512_vnni", "avx512_vbmi"]
+
+
+@pytest.mark.parametrize("isa", WIDE)
+@pytest.mark.parametrize("name", ["int8", "int4_zeros", "int3", "binary", "ternary", "codebook16", "codebook256", "fp8_e4m3"])
 @settings(EXAMPLES, max_examples=2)
 @given(case=shapes())
-def test_each_decoder(name: str, case: dict[str, Any]) -> None:
-    check(case, FORMATS[name], "avx512_vnni", "auto")
+def test_each_decoder(name: str, isa: str, case: dict[str, Any]) -> None:
+    check(case, FORMATS[name], isa, "auto")
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("isa", WIDE)
 @pytest.mark.parametrize("name", FORMATS)
 @settings(EXAMPLES, max_examples=4)
 @given(case=shapes())
-def test_formats(name: str, case: dict[str, Any]) -> None:
-    check(case, FORMATS[name], "avx512_vnni", "auto")
+def test_formats(name: str, isa: str, case: dict[str, Any]) -> None:
+    check(case, FORMATS[name], isa, "auto")
 
 
 @pytest.mark.slow
@@ -171,6 +176,14 @@ def test_activations(name: str, activations: str, case: dict[str, Any]) -> None:
 @given(case=shapes())
 def test_generic_vectors(name: str, case: dict[str, Any]) -> None:
     check(case, FORMATS[name], "generic", "auto")
+
+
+@pytest.mark.parametrize("name", ["int1", "int2_zeros", "int3", "binary", "ternary"])
+@settings(EXAMPLES, max_examples=4)
+@given(case=shapes(), groups=st.sampled_from([0, 32, 64]))
+def test_sums_of_x_are_looked_up(name: str, case: dict[str, Any], groups: int) -> None:
+    case |= {"rows": 1, "group": groups, "k": 3 * groups or case["k"]}
+    assert check(case, FORMATS[name], "avx512_vbmi", "auto")["decoder"] == "sums"
 
 
 def sparse(bits: int, density: float) -> Any:

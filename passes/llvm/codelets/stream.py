@@ -1,7 +1,7 @@
 """The loop nest of weight-only linear layers: weights stream by once, in the order in which they lie, and every row of x uses them.
 
 Channels are the lanes. The reduction over one group is `stream_float` (f32 lanes), or on x as bytes `stream_digits`, `stream_shuffle`
-(levels of a table) or `stream_bitmap` (zeros not stored); this file has the blocks, groups, rows and the epilogue.
+(levels of a table), `stream_sums` (few bits) or `stream_bitmap` (zeros not stored); this file has the blocks, groups, rows and the epilogue.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from qcc.dialects.codelet import ELEMENT_BYTES, Stream
 from qcc.dialects.stream_layout import StreamLayout
-from qcc.passes.llvm.codelets import stream_activations, stream_bitmap, stream_digits, stream_float, stream_shuffle
+from qcc.passes.llvm.codelets import stream_activations, stream_bitmap, stream_digits, stream_float, stream_shuffle, stream_sums
 from qcc.passes.llvm.codelets.access import bytes_of, load, pieces, store
 from qcc.passes.llvm.codelets.builder import Builder, Index, Value
 from qcc.passes.llvm.codelets.fetch import Fetch
@@ -36,7 +36,7 @@ class _Nest:
         self.layout = StreamLayout(codelet)
         self.lanes = self.layout.lanes
         self.steps = Steps(b, instructions)
-        digits = {"bitmap": stream_bitmap, "shuffle": stream_shuffle}.get(codelet.decoder, stream_digits)
+        digits = {"bitmap": stream_bitmap, "shuffle": stream_shuffle, "sums": stream_sums}.get(codelet.decoder, stream_digits)
         self.reduction = (stream_float if codelet.compute == "f32" else digits).Reduction(b, codelet, buffers, instructions, scratch)
 
     def task(self, task: Value) -> None:

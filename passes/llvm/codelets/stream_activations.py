@@ -1,7 +1,7 @@
 """What a streamed linear layer needs of x before the first weight: the sum of every group, and x as signed bytes where it is quantized.
 
 Per row and group x = scale * q, q the nearest integer; int8 keeps |q| <= 127 as one byte, int16 |q| <= 32639 as two signed bytes, q = 256 *
-high + low. A group with infinity or NaN gets scale NaN, so that results that depend on it are NaN.
+high + low, or |q| <= 16383 and the tables of `stream_sum_tables`. A group with infinity or NaN gets scale NaN, so that results that depend on it are NaN.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from qcc.dialects.codelet import Stream
-from qcc.dialects.stream_layout import StreamLayout
+from qcc.dialects.stream_layout import SUMS_BYTES, StreamLayout
+from qcc.passes.llvm.codelets import stream_sum_tables
 from qcc.passes.llvm.codelets.access import bytes_of, pieces
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value, kind_of, lanes_of
 
@@ -23,13 +24,14 @@ def emit(b: Builder, codelet: Stream, buffers: Sequence[Value], instructions: An
     layout = StreamLayout(codelet)
     if not layout.needs_scratch:
         return
+    has_tables = codelet.decoder == "sums"
     x, (full, rest) = codelet.x, divmod(codelet.sizes[2], codelet.group)
 
     def row(m: Index) -> None:
         source = b.at(buffers[x.buffer], bytes_of(x, (m, 0), b))
         target = b.at(scratch, b.mul(m, layout.row_bytes))
-        for digit in range(layout.digits):  # what lies between the last k and the end of its step
-            b.store(b.constant(0, "64xi8"), target + ((digit + 1) * layout.digit_bytes - 64))
+        for end in stream_sum_tables.ends(layout) if has_tables else [(digit + 1) * layout.digit_bytes for digit in range(layout.digits)]:
+            b.store(b.constant(0, "64xi8"), target + (end - 64))  # what lies between the last k and the end of its step
         writer = _Group(b, layout, source, target, instructions)
         b.loop(0, full, 1, lambda g: writer.write(g, codelet.group))
         if rest:
@@ -42,6 +44,8 @@ class _Group:
     def __init__(self, b: Builder, layout: StreamLayout, source: Address, target: Address, instructions: Any) -> None:
         self.b, self.layout, self.source, self.target, self.instructions = b, layout, source, target, instructions
         self.lanes, self.group = layout.lanes, layout.codelet.group
+        self.has_tables = layout.codelet.decoder == "sums"
+        self.greatest = stream_sum_tables.GREATEST if self.has_tables else GREATEST[layout.digits] if layout.digits else 0.0
 
     def write(self, g: Index, count: int) -> None:
         """Scale, digits and sums of group `g` of `count` k."""
@@ -94,7 +98,7 @@ class _Group:
     def _scale(self, greatest: Value) -> tuple[Value, Value]:
         """1 / scale, kept finite, and scale: NaN where `greatest` is infinite or NaN."""
         b, one = self.b, self.b.constant(1.0, "f32")
-        limit, most = b.constant(2.0**126, "f32"), b.constant(GREATEST[self.layout.digits], "f32")
+        limit, most = b.constant(2.0**126, "f32"), b.constant(self.greatest, "f32")
         inverse = b.binary("fdiv", most, greatest)
         inverse = b.select(b.compare("olt", inverse, limit), inverse, limit)
         not_finite = b.binary("fmul", greatest, b.constant(0.0, "f32"))
@@ -103,6 +107,8 @@ class _Group:
     def _quantize(self, i: Index, x: Value, factor: Value, sums: Sequence[Value]) -> list[Value]:
         b = self.b
         q = self.instructions.to_integer(b, b.binary("fmul", x, factor))
+        if self.has_tables:
+            return stream_sum_tables.write(b, q, b.at(self.target, b.mul(i, SUMS_BYTES)), sums)
         digits = [q]
         if self.layout.digits == 2:
             low = b.cast("sext", b.cast("trunc", q, "i8"), "i32")

@@ -21,6 +21,8 @@ class Reduction(stream_digits.Reduction):
         base = buffers[codelet.table]
         self.tables = [b.load(f"{4 * self.lanes}xi8", Address(base, 64 * d), invariant=True) for d in range(codelet.level_digits)]
         self.places = self.digits + codelet.level_digits - 1
+        self.ignores_upper_bits = hasattr(instructions, "permute_bytes")
+        self.look_up = instructions.permute_bytes if self.ignores_upper_bits else instructions.shuffle_bytes
 
     def group(self, row: Index, rows: int, g: Index, count: int, address: Address, vectors: int, totals: Sequence[Value]) -> list[Value]:
         b, c, layout = self.b, self.codelet, self.layout
@@ -40,9 +42,9 @@ class Reduction(stream_digits.Reduction):
                     for d in range(self.digits)
                 ]
                 for v in range(vectors):
-                    code = self.bytes_of(opened[v][f.word], f, 0)
+                    code = self._index(opened[v][f.word], f)
                     for j, table in enumerate(self.tables):
-                        level = self.instructions.shuffle_bytes(b, table, code)
+                        level = self.look_up(b, table, code)
                         for n, digit in enumerate(four):
                             r, d = divmod(n, self.digits)
                             i = (r * vectors + v) * self.places + d + j
@@ -51,6 +53,13 @@ class Reduction(stream_digits.Reduction):
 
         sums = b.loop(0, -(-count // depth), 1, step, sums)
         return self._levels_scaled(row, rows, g, address, vectors, sums, totals)
+
+    def _index(self, word: Value, f: stream_digits.Field) -> Value:
+        """The codes of a field in bytes; where the table's repetition makes upper bits harmless, they stay."""
+        if not self.ignores_upper_bits:
+            return self.bytes_of(word, f, 0)
+        b = self.b
+        return b.op("llvm.bitcast", [b.binary("lshr", word, b.like(f.bit, word)) if f.bit else word], f"{4 * self.lanes}xi8")
 
     def _levels_scaled(
         self, row: Index, rows: int, g: Index, address: Address, vectors: int, sums: Sequence[Value], totals: Sequence[Value]

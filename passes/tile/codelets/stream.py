@@ -10,7 +10,7 @@ import numpy as np
 from qcc.dialects.codelet import Operand, Step, Stream
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import ir, layer_name
-from qcc.dialects.stream_layout import DIGITS, MOST_SUMS, StreamLayout, choose_fold, planes
+from qcc.dialects.stream_layout import DIGITS, MOST_SUMS, SUMS_DEPTH, StreamLayout, choose_fold, planes
 from qcc.passes.tile.codelets import elementwise
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place
@@ -24,6 +24,7 @@ from qcc.passes.values import constant_array, producer, shape_of, users
 ACTIVATIONS = ("auto", "float", "int16", "int8")
 MOST_TASKS = 16
 MOST_QUANTIZED_ROWS = 16
+MOST_SUMS_BITS = 3  # of codes that are looked up in sums of x; 4 bits are quicker as products
 SPARSE_SAVING = 0.8  # of the dense bytes, from which on a bitmap pays for its slower decoding
 
 
@@ -80,7 +81,7 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
         zeros=variant.zeros_kind,
         zero=variant.zero,
         level_digits=variant.table.shape[0] if variant.table is not None and variant.decoder == "shuffle" else 0,
-        step=codes.step if variant.decoder == "planes" else 1,
+        step=codes.step if variant.decoder in ("planes", "sums") else 1,
         mantissa=codes.small_float[1] if codes.small_float is not None and variant.decoder == "half" else 0,
     )
     blocks = -(-n // (variant.vectors * ISAS[lowering.isa].lanes))
@@ -158,6 +159,8 @@ def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool
     digits, tile = DIGITS[compute], min(rows, 8)
     in_place = [v for v in (4, 2, 1) if choose_fold(c.bits, digits, tile, v)]
     vectors = in_place[0] if in_place else next(v for v in (4, 2, 1) if digits * tile * v <= MOST_SUMS)
+    if compute == "int16" and rows == 1 and facts.byte_lanes and _sums_fit(c):
+        return _variant(compute, "sums", min(needed, 8), c.codes, c, c.zeros.astype(np.int32))
     if byte_expand and (sparse := _bitmap_variant(c, compute, min(needed, max(1, MOST_SUMS // (digits * tile) // 2), 4))) is not None:
         return sparse
     return _variant(compute, "planes", min(needed, vectors), c.codes, c, c.zeros.astype(np.int32))
@@ -217,6 +220,13 @@ def _has_digits(c: Codes) -> bool:
     greatest = 255 * 128 * min(c.group, k) * c.step  # of a sum of one digit, in place or shifted
     zero = int(np.abs(c.zeros).max(initial=0)) * 128 * min(c.group, k)
     return c.levels is None and (c.group % depth == 0 or c.group == k) and greatest + zero < 1 << 31
+
+
+def _sums_fit(c: Codes) -> bool:
+    """Whether codes are few bits, looked up quicker than multiplied, groups are whole steps and results fit 32 bits."""
+    k = c.codes.shape[1]
+    greatest = max(abs(level * c.step - int(zero)) for level in (0, (1 << c.bits) - 1) for zero in (c.zeros.min(), c.zeros.max()))
+    return c.bits <= MOST_SUMS_BITS and (c.group % SUMS_DEPTH == 0 or c.group == k) and greatest * 16384 * min(c.group, k) < 1 << 31
 
 
 def _float_variant(isa: str, c: Codes, vectors: int) -> Variant:

@@ -66,12 +66,22 @@ def _codes(layout: StreamLayout, codes: Array) -> Array:
         return np.packbits(padded.transpose(0, 3, 4, 1, 2, 5).reshape(-1, 4 * lanes), axis=1, bitorder="little").reshape(blocks, groups, -1)
     if layout.codelet.decoder in ("bytes", "half"):
         return np.ascontiguousarray(padded.transpose(0, 3, 4, 1, 5, 2)).reshape(blocks, groups, -1)
+    if layout.codelet.decoder == "sums":
+        words = [_bits(padded >> plane & 1) for plane in range(layout.codelet.bits)]
+        joined = np.stack(words, axis=-1)  # [blocks, vectors, lanes, groups, steps, planes] u32
+        return np.ascontiguousarray(joined.transpose(0, 3, 4, 1, 5, 2)).view(np.uint8).reshape(blocks, groups, -1)
     low, words = 0, []
     for p in planes(layout.codelet.bits):
         words.append(_plane(padded, low, p, bool(layout.digits)))
         low += p
     joined = np.concatenate(words, axis=-1)  # [blocks, vectors, lanes, groups, steps, words] u32
     return np.ascontiguousarray(joined.transpose(0, 3, 4, 1, 5, 2)).view(np.uint8).reshape(blocks, groups, -1)
+
+
+def _bits(plane: Array) -> Array:
+    """Bits [..., 32 k] as words [...]: in the lower half of every byte 4 of the first 16 k, in the upper half 4 of the others."""
+    ordered = plane.reshape(*plane.shape[:-1], 2, 4, 4).swapaxes(-2, -3)  # [..., byte, half, bit]
+    return np.packbits(ordered.reshape(*plane.shape), axis=-1, bitorder="little").view(np.uint32)[..., 0]
 
 
 def _plane(codes: Array, low: int, p: int, digits: bool) -> Array:

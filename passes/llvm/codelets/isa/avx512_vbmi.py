@@ -27,6 +27,7 @@ __all__ = [
     "look_up_lanes",
     "multiply_add_u8",
     "pack_bytes",
+    "permute_bytes",
     "scale_by_power",
     "shuffle_bytes",
     "to_integer",
@@ -37,3 +38,8 @@ def look_up_lanes(b: Builder, table: Sequence[Value], index: Value) -> Value:
     """table[index] for 64 bytes; the table is four vectors of 64 bytes. vpermi2b uses the low 7 bits of an index."""
     low, high = (b.call("llvm.x86.avx512.vpermi2var.qi.512", [table[i], index, table[i + 1]], "64xi8") for i in (0, 2))
     return b.select(b.compare("slt", index, b.like(0, index)), high, low)
+
+
+def permute_bytes(b: Builder, table: Value, index: Value) -> Value:
+    """table[index] for 64 bytes and a table of 64 bytes; the two upper bits of an index are ignored."""
+    return b.call("llvm.x86.avx512.permvar.qi.512", [table, index], "64xi8")

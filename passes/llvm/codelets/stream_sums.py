@@ -1,0 +1,105 @@
+"""One group of a streamed linear layer whose codes of 1 to 3 bits are looked up, 4 k at once, in tables of sums of x (as in T-MAC, Wei et al. 2024).
+
+A bit-plane has a bit per weight. Four bits of one channel say which of four x are added up; the 16 sums they can mean are made once per
+call, in 16 bits, as a table of high and one of low bytes. A byte permute has room for four such tables, one for each byte of a lane, so
+that a product with 2^plane adds four looked-up sums to the lane: a quarter of the products of single k. All sums are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from qcc.dialects.codelet import Stream
+from qcc.dialects.stream_layout import SUMS_BYTES, StreamLayout
+from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
+from qcc.passes.llvm.codelets.stream_prefetch import prefetch
+
+TABLE_K = 16  # of the four tables that share a register
+TABLE_BYTES = 64
+MOST_VECTORS = 8
+
+
+class Reduction:
+    def __init__(self, b: Builder, codelet: Stream, buffers: Sequence[Value], instructions: Any, scratch: Value) -> None:
+        self.b, self.codelet, self.scratch, self.instructions = b, codelet, scratch, instructions
+        self.layout = StreamLayout(codelet)
+        self.lanes = self.layout.lanes
+
+    def group(self, row: Index, rows: int, g: Index, count: int, address: Address, vectors: int, totals: Sequence[Value]) -> list[Value]:
+        """`totals` [row][vector] with group `g` of `count` k, stored at `address`, added."""
+        b, c, layout, bits = self.b, self.codelet, self.layout, self.codelet.bits
+        depth, size = layout.depth, layout.step_bytes
+        tables = b.at(b.at(self.scratch, b.mul(row, layout.row_bytes)), b.mul(g, c.group * SUMS_BYTES))
+        codes = address + vectors * layout.header_bytes
+        chains = 2 if 2 * rows * vectors <= MOST_VECTORS else 1  # sums of their own for both halves of a word: products wait for their sum
+        sums = [b.constant(0, f"{self.lanes}xi32")] * (rows * vectors * chains * 2)
+
+        def step(s: Index, *sums: Value) -> list[Value]:
+            here, entries, made = b.at(codes, b.mul(s, vectors * size)), b.at(tables, b.mul(s, depth * SUMS_BYTES)), list(sums)
+            looked = [[self._tables(entries + r * layout.row_bytes, half) for half in range(2)] for r in range(rows)]
+            for v in range(vectors):
+                prefetch(b, here, vectors * size, (v, vectors))
+                for plane in range(bits):
+                    word = b.load(f"{self.lanes}xi32", here + v * size + plane * 4 * self.lanes)
+                    for half in range(2):
+                        index = self._index(word, half)
+                        for r in range(rows):
+                            i = ((r * vectors + v) * chains + half % chains) * 2
+                            made[i : i + 2] = self._added(made[i : i + 2], looked[r][half], index, plane)
+            return made
+
+        sums = b.loop(0, -(-count // depth), 1, step, sums)
+        return self._scaled(row, rows, g, address, vectors, sums, totals)
+
+    def _tables(self, entries: Address, half: int) -> list[Value]:
+        """High and low bytes of the sums of 16 k."""
+        return [self.b.load("64xi8", entries + TABLE_BYTES * (2 * half + digit)) for digit in range(2)]
+
+    def _index(self, word: Value, half: int) -> Value:
+        """4 bits of every byte, and above them the byte's place in its lane, which is its table's in the register."""
+        b = self.b
+        if half:
+            word = b.binary("lshr", word, b.like(4, word))
+        masked = b.binary("and", word, b.like(0x0F0F0F0F, word))
+        return b.op("llvm.bitcast", [b.binary("or", masked, b.like(0x30201000, word))], "64xi8")
+
+    def _added(self, sums: Sequence[Value], tables: Sequence[Value], index: Value, plane: int) -> list[Value]:
+        """Sums of the signed high bytes and of the unsigned low ones, with what `index` names, times 2^plane."""
+        b = self.b
+        high, low = (self.instructions.permute_bytes(b, table, index) for table in tables)
+        factor = b.like(1 << plane, high)
+        return [self.instructions.dot4_u8s8(b, sums[0], factor, high), self.instructions.dot4_u8s8(b, sums[1], low, factor)]
+
+    def _scaled(
+        self, row: Index, rows: int, g: Index, address: Address, vectors: int, sums: Sequence[Value], totals: Sequence[Value]
+    ) -> list[Value]:
+        """Join the sums modulo 2^32, which hold the result, put back what tables lack, take the zeros off, scale."""
+        b, layout, made, kind = self.b, self.layout, list(totals), f"{self.lanes}xi32"
+        chains = len(sums) // (2 * rows * vectors)
+        base = b.at(b.at(self.scratch, b.mul(row, layout.row_bytes)), b.mul(g, 4))
+        for r in range(rows):
+            here = base + r * layout.row_bytes
+            x_sum, lacking = (b.splat(b.load("i32", here + layout.sum_offset(which)), self.lanes) for which in range(2))
+            lacking = b.binary("mul", lacking, b.like((1 << self.codelet.bits) - 1, lacking))
+            x_scale = b.splat(b.load("f32", here + layout.scale_offset()), self.lanes)
+            for v in range(vectors):
+                i = r * vectors + v
+                high, low = (self._joined(sums[2 * i * chains + digit : 2 * (i + 1) * chains : 2]) for digit in range(2))
+                total = b.binary("add", b.binary("add", b.binary("shl", high, b.like(8, high)), low), lacking)
+                if self.codelet.step != 1:
+                    total = b.binary("mul", total, b.like(self.codelet.step, total))
+                if self.codelet.zeros != "none":
+                    at = address + 4 * self.lanes * (vectors + v)
+                    zero = b.constant(self.codelet.zero, kind) if self.codelet.zeros == "constant" else b.load(kind, at)
+                    total = b.binary("sub", total, b.binary("mul", x_sum, zero))
+                scale = b.load(f"{self.lanes}xf32", address + 4 * self.lanes * v)
+                value = b.binary("fmul", b.cast("sitofp", total, "f32"), x_scale)
+                made[i] = b.op("llvm.intr.fma", [value, scale, made[i]], f"{self.lanes}xf32")
+        return made
+
+    def _joined(self, parts: Sequence[Value]) -> Value:
+        total = parts[0]
+        for part in parts[1:]:
+            total = self.b.binary("add", total, part)
+        return total
