@@ -27,7 +27,7 @@ from qcc.dialects import element_types, weights
 from qcc.dialects.mlir import create, create_context, ir
 from qcc.dialects.real_values import decode
 
-CHAINS = {"gemv4096": [4096] * 17, "gemv11008": [4096, 11008] * 3 + [4096], "fc4096": [4096, 4096], "small": [256, 512, 96]}
+CHAINS = {"gemv4096": [4096] * 17, "gemv11008": [4096, 11008] * 3 + [4096], "fc4096": [4096, 4096], "short": [4096, 11008, 4096], "small": [256, 512, 96]}
 NF4 = [-1.0, -0.6961928, -0.52507305, -0.39491749, -0.28444138, -0.18477343, -0.09105004, 0.0,
        0.0795803, 0.1609302, 0.24611230, 0.33791524, 0.44070983, 0.56261700, 0.72295684, 1.0]  # fmt: skip
 """Levels of Dettmers et al., "QLoRA", 2023, appendix E."""

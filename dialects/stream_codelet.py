@@ -21,8 +21,9 @@ class Stream:
     quantized, else f32). level(code) is `step` * code for the decoder "planes", what `table` says for "table",
     the byte itself for "bytes", the value of a half whose upper bits are the byte's for "half", and for "shuffle" the `level_digits`
     bytes, high one first, that `table` [digits, 64] (16, repeated) has for the code. "sums" is "planes" of one bit each, [bit] words of 32 k,
-    whose groups of 4 k name an entry in a table of sums of x that is made in the call. "bitmap" stores a bit per weight as codes,
-    [step][vector] words of 64 bits for 16 channels of 4 k, and the codes of the set ones, 8 or 4 bits, in `values`; the others are `zero`.
+    whose groups of 4 k name an entry in a table of sums of x that is made in the call. "bitmap" stores a bit per byte of codes,
+    [step][vector] words of 64 bits for 16 channels of 4 bytes, and the bytes of the set ones in `values`; the others are `zero`. A byte is
+    one code of 8 bits, or two of 4 bits, whose k are 4 apart.
     x has strides over (m, k), y and operands over (m, n).
     """
 
@@ -46,6 +47,7 @@ class Stream:
     mantissa: int = 0  # of the small float behind decoder "half"
     table: int = -1  # number of the buffer with the levels
     values: int = -1  # number of the buffer with the values of decoder "bitmap"
+    fill: int = 0  # bytes of values behind a mask, on average
     starts: int = -1  # number of the buffer with where in them every block begins, i64
     bias: Operand | None = None
     params: int = -1

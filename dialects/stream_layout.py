@@ -24,6 +24,13 @@ def plane_depth(bits: int) -> int:
     return 32 // planes(bits)[-1]
 
 
+def bytes_codes(bits: int) -> int:
+    """Codes in a byte behind decoder "bitmap"."""
+    return 8 // bits
+
+
+MOST_IN_PLACE_ROWS = 4
+"""Of x, whose sums of the upper codes of bytes have registers of their own; for more, decoder "bitmap" shifts these codes down."""
 SUMS_DEPTH = 32
 """k of a step of decoder "sums": a word has a bit for each."""
 SUMS_BYTES = 8
@@ -65,13 +72,15 @@ class StreamLayout:
     @property
     def depth(self) -> int:
         """k of one step."""
-        fixed = {"bytes": 4, "half": 4, "bitmap": 4, "sums": SUMS_DEPTH}
+        fixed = {"bytes": 4, "half": 4, "bitmap": 4 * bytes_codes(self.codelet.bits), "sums": SUMS_DEPTH}
         return fixed.get(self.codelet.decoder) or plane_depth(self.codelet.bits)
 
     @property
     def step_bytes(self) -> int:
         """Codes of one step of one vector."""
-        stored = {"bytes": 8, "half": 8, "bitmap": 1}.get(self.codelet.decoder, self.codelet.bits)
+        if self.codelet.decoder == "bitmap":
+            return 4 * self.lanes // 8
+        stored = {"bytes": 8, "half": 8}.get(self.codelet.decoder, self.codelet.bits)
         return self.depth * stored * self.lanes // 8
 
     @property

@@ -1,16 +1,20 @@
-"""One group of a streamed linear layer with unstructured zeros: a bit per weight, and the codes of the others one behind the other.
+"""One group of a streamed linear layer with unstructured zeros: a bit per byte of codes, and the bytes of the others one behind the other.
 
-A step is 4 k of 16 channels: one 64-bit mask, whose bits say where `vpexpandb` puts the next codes among zero points; products are those
-of `stream_digits`. The place in the values moves by the masks' population counts, which do not wait for the values.
+A step is one 64-bit mask, for 4 bytes of 16 channels, whose bits say where `vpexpandb` puts the next bytes among zero points; products are
+those of `stream_digits`. A byte is one code, or two of 4 bits: to unpack them before they are put in place would cost as much again.
+The place in the values moves by the masks' population counts, which do not wait for the values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from qcc.dialects.stream_layout import MOST_IN_PLACE_ROWS, bytes_codes
 from qcc.passes.llvm.codelets import stream_digits
 from qcc.passes.llvm.codelets.builder import Address, Index, Value
 from qcc.passes.llvm.codelets.stream_prefetch import prefetch
+
+UNROLLED = 4  # steps whose memory is asked for together, which makes whole lines of it
 
 
 class Reduction(stream_digits.Reduction):
@@ -19,39 +23,55 @@ class Reduction(stream_digits.Reduction):
         b, c, layout = self.b, self.codelet, self.layout
         x = b.at(b.at(self.scratch, b.mul(row, layout.row_bytes)), b.mul(g, c.group))
         masks = address + vectors * layout.header_bytes
-        sums = [b.constant(0, f"{self.lanes}xi32")] * (rows * vectors * self.digits)
+        shifts = [0, 4] if c.bits == 4 and rows <= MOST_IN_PLACE_ROWS else [0]
+        sums = [b.constant(0, f"{self.lanes}xi32")] * (rows * vectors * self.digits * len(shifts))
 
-        def step(s: Index, place: Value, *sums: Value) -> list[Value]:
-            here, xs, made = b.at(masks, b.mul(s, 8 * vectors)), b.at(x, b.mul(s, layout.depth)), list(sums)
-            prefetch(b, here, 64)
-            four = [self.broadcast(xs + r * layout.row_bytes + d * layout.digit_bytes) for r in range(rows) for d in range(self.digits)]
+        def step(s: Index, *carried: Value) -> list[Value]:
+            place, *made = carried
+            here, xs = b.at(masks, b.mul(s, 8 * vectors)), b.at(x, b.mul(s, layout.depth))
+            four = [
+                [self.broadcast(xs + r * layout.row_bytes + d * layout.digit_bytes + 4 * f) for r in range(rows) for d in range(self.digits)]
+                for f in range(bytes_codes(c.bits))
+            ]
             for v in range(vectors):
-                values = b.at(self.buffers[c.values], place)
-                if v % 2 == 0:
-                    prefetch(b, values, 64)
                 mask = b.load("i64", here + 8 * v)
-                code = self._expanded(values, mask)
-                for n, digit in enumerate(four):
-                    made[n * vectors + v] = self.instructions.dot4_u8s8(b, made[n * vectors + v], code, digit)
-                count = b.op("llvm.intr.ctpop", [mask], "i64")
-                if c.bits == 4:  # whole bytes
-                    count = b.binary("lshr", b.add(count, 1), b.constant(1, "i64"))
-                place = b.add(place, count)
+                stored = self._expanded(b.at(self.buffers[c.values], place), mask)
+                for f, digits in enumerate(four):
+                    code = self._code(stored, f, in_place=len(shifts) > 1)
+                    for n, digit in enumerate(digits):
+                        i = (n * vectors + v) * len(shifts) + f % len(shifts)
+                        made[i] = self.instructions.dot4_u8s8(b, made[i], code, digit)
+                place = b.add(place, b.op("llvm.intr.ctpop", [mask], "i64"))
             return [place, *made]
 
-        place, *sums = b.loop(0, -(-count // layout.depth), 1, step, [totals[-1], *sums])
-        return [*self.scaled(row, rows, g, address, vectors, sums, [0], totals[:-1]), place]
+        def several(s: Index, *carried: Value) -> list[Value]:
+            first = b.mul(s, UNROLLED)
+            prefetch(b, b.at(masks, b.mul(first, 8 * vectors)), UNROLLED * 8 * vectors)
+            prefetch(b, b.at(self.buffers[c.values], carried[0]), UNROLLED * vectors * c.fill)
+            for i in range(UNROLLED):
+                carried = tuple(step(b.add(first, i), *carried))
+            return list(carried)
+
+        steps = -(-count // layout.depth)
+        carried = b.loop(0, steps // UNROLLED, 1, several, [totals[-1], *sums])
+        place, *sums = b.loop(steps // UNROLLED * UNROLLED, steps, 1, step, carried)
+        return [*self.scaled(row, rows, g, address, vectors, sums, shifts, totals[:-1]), place]
 
     def _expanded(self, values: Address, mask: Value) -> Value:
-        """The next codes where `mask` has ones, zero points elsewhere; 64 bytes."""
-        b = self.b
-        zeros, bits = b.constant(_signed(self.codelet.zero), "64xi8"), b.op("llvm.bitcast", [mask], "64xi1")
+        """The next bytes where `mask` has ones, zero points elsewhere; 64 bytes."""
+        b, c = self.b, self.codelet
+        fill = sum(c.zero << (c.bits * i) for i in range(bytes_codes(c.bits)))
+        zeros, bits = b.constant(fill - 256 if fill > 127 else fill, "64xi8"), b.op("llvm.bitcast", [mask], "64xi1")
+        return b.call("llvm.masked.expandload.v64i8", [b.pointer(values), bits, zeros], "64xi8")
+
+    def _code(self, stored: Value, f: int, *, in_place: bool) -> Value:
+        """Code `f` of every byte; `in_place`, the upper one counts 16 times as much."""
         if self.codelet.bits == 8:
-            return b.call("llvm.masked.expandload.v64i8", [b.pointer(values), bits, zeros], "64xi8")
-        pairs = b.cast("zext", b.load("32xi8", values), "i16")
-        spread = b.binary("and", b.binary("or", pairs, b.binary("shl", pairs, b.like(4, pairs))), b.like(0x0F0F, pairs))
-        return b.call("llvm.x86.avx512.mask.expand.v64i8", [b.op("llvm.bitcast", [spread], "64xi8"), zeros, bits], "64xi8")
-
-
-def _signed(byte: int) -> int:
-    return byte - 256 if byte > 127 else byte
+            return stored
+        b = self.b
+        word = b.op("llvm.bitcast", [stored], f"{self.lanes}xi32")
+        if f and not in_place:
+            word = b.binary("lshr", word, b.like(4, word))
+        upper = bool(f and in_place)
+        word = b.binary("and", word, b.like(-0x0F0F0F10 if upper else 0x0F0F0F0F, word))
+        return b.op("llvm.bitcast", [word], "64xi8")

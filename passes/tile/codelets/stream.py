@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from qcc.dialects.codelet import Operand, Step, Stream
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import ir, layer_name
-from qcc.dialects.stream_layout import DIGITS, MOST_SUMS, SUMS_DEPTH, StreamLayout, choose_fold, planes
+from qcc.dialects.stream_layout import DIGITS, MOST_IN_PLACE_ROWS, MOST_SUMS, SUMS_DEPTH, StreamLayout, bytes_codes, choose_fold, planes
 from qcc.passes.tile.codelets import elementwise
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place
@@ -25,7 +26,7 @@ ACTIVATIONS = ("auto", "float", "int16", "int8")
 MOST_TASKS = 16
 MOST_QUANTIZED_ROWS = 16
 MOST_SUMS_BITS = 3  # of codes that are looked up in sums of x; 4 bits are quicker as products
-SPARSE_SAVING = 0.8  # of the dense bytes, from which on a bitmap pays for its slower decoding
+SPARSE_SAVING = 0.9  # of the dense bytes, from which on a bitmap pays for its slower decoding
 
 
 def keep(lowering: Lowering, dequantize: Any) -> bool:
@@ -80,6 +81,7 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
         y=Operand(0, y.element, ()),
         zeros=variant.zeros_kind,
         zero=variant.zero,
+        fill=variant.fill,
         level_digits=variant.table.shape[0] if variant.table is not None and variant.decoder == "shuffle" else 0,
         step=codes.step if variant.decoder in ("planes", "sums") else 1,
         mantissa=codes.small_float[1] if codes.small_float is not None and variant.decoder == "half" else 0,
@@ -138,6 +140,7 @@ class Variant:
     zero: int
     table: np.ndarray | None = None
     bits: int = 0  # of values, where they are not the codes'
+    fill: int = 0
 
 
 def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool = False) -> Variant:
@@ -161,7 +164,7 @@ def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool
     vectors = in_place[0] if in_place else next(v for v in (4, 2, 1) if digits * tile * v <= MOST_SUMS)
     if compute == "int16" and rows == 1 and facts.byte_lanes and _sums_fit(c):
         return _variant(compute, "sums", min(needed, 8), c.codes, c, c.zeros.astype(np.int32))
-    if byte_expand and (sparse := _bitmap_variant(c, compute, min(needed, max(1, MOST_SUMS // (digits * tile) // 2), 4))) is not None:
+    if byte_expand and (sparse := _bitmap_variant(c, compute, tile, needed)) is not None:
         return sparse
     return _variant(compute, "planes", min(needed, vectors), c.codes, c, c.zeros.astype(np.int32))
 
@@ -200,17 +203,24 @@ def _shuffle_variant(c: Codes, compute: str, rows: int, needed: int) -> Variant 
     return Variant(compute, "shuffle", min(needed, vectors), c.codes, scaled.scales, c.zeros.astype(np.int32), kind, offset, table)
 
 
-def _bitmap_variant(c: Codes, compute: str, vectors: int) -> Variant | None:
-    """A bit per weight and the values that are not zero, where that takes at most `SPARSE_SAVING` of the dense bytes."""
+def _bitmap_variant(c: Codes, compute: str, rows: int, needed: int) -> Variant | None:
+    """A bit per byte of codes and the bytes that are not zero, where that takes at most `SPARSE_SAVING` of the dense bytes."""
     zero = int(c.zeros.flat[0])
     bits = 4 if c.bits <= 4 else 8
-    if c.step != 1 or not 0 <= zero < 1 << bits or not (c.zeros == zero).all() or (c.group % 4 and c.group != c.codes.shape[1]):
+    k, in_byte = c.codes.shape[1], bytes_codes(bits)
+    if c.step != 1 or not 0 <= zero < 1 << bits or not (c.zeros == zero).all() or (c.group % (4 * in_byte) and c.group != k):
         return None
     present = (c.codes != zero).view(np.uint8)
-    if 1 + bits * float(present.mean()) > SPARSE_SAVING * c.bits:
+    density = float(present.mean())
+    stored = 1 - (1 - density) ** in_byte  # of the bytes, where zeros lie without a pattern
+    if (1 + 8 * stored) / in_byte > SPARSE_SAVING * c.bits:
         return None
+    sums = DIGITS[compute] * rows * (in_byte if rows <= MOST_IN_PLACE_ROWS else 1)
     zeros_kind = "constant" if zero else "none"
-    return Variant(compute, "bitmap", vectors, present, c.scales, c.zeros.astype(np.int32), zeros_kind, zero, bits=bits)
+    vectors = min(needed, max(1, MOST_SUMS // sums // 2), 4)
+    return Variant(
+        compute, "bitmap", vectors, present, c.scales, c.zeros.astype(np.int32), zeros_kind, zero, bits=bits, fill=math.ceil(64 * stored)
+    )
 
 
 def _has_digits(c: Codes) -> bool:

@@ -61,9 +61,10 @@ def _codes(layout: StreamLayout, codes: Array) -> Array:
     steps = -(-k // layout.depth)
     padded = np.zeros((blocks, vectors, lanes, groups, steps * layout.depth), np.uint8)
     padded[..., :k] = codes
+    if layout.codelet.decoder == "bitmap":  # codes are 1 where there is a value; a byte is there where one of its codes is
+        ordered = _bytes_in_order(layout, padded, steps).any(axis=-1)
+        return np.packbits(ordered, axis=1, bitorder="little").reshape(blocks, groups, -1)
     padded = padded.reshape(blocks, vectors, lanes, groups, steps, layout.depth)
-    if layout.codelet.decoder == "bitmap":  # codes are 1 where there is a value
-        return np.packbits(padded.transpose(0, 3, 4, 1, 2, 5).reshape(-1, 4 * lanes), axis=1, bitorder="little").reshape(blocks, groups, -1)
     if layout.codelet.decoder in ("bytes", "half"):
         return np.ascontiguousarray(padded.transpose(0, 3, 4, 1, 5, 2)).reshape(blocks, groups, -1)
     if layout.codelet.decoder == "sums":
@@ -96,10 +97,17 @@ def _plane(codes: Array, low: int, p: int, digits: bool) -> Array:
     return made.view(np.uint32)[..., 0]
 
 
-def pack_values(codelet: Stream, codes: Array) -> tuple[Array, Array]:
-    """Values and starts of a "bitmap" stream of `codes` u8 [n, k]: codes other than the zero in the order of the masks.
+def _bytes_in_order(layout: StreamLayout, codes: Array, steps: int) -> Array:
+    """Codes [blocks, vectors, lanes, groups, k] of whole steps as [masks, bytes of a mask, codes of a byte], masks as they are read."""
+    blocks, vectors, lanes, groups, _ = codes.shape
+    by_byte = codes.reshape(blocks, vectors, lanes, groups, steps, layout.depth // 4, 4)
+    return by_byte.transpose(0, 3, 4, 1, 2, 6, 5).reshape(-1, 4 * lanes, layout.depth // 4)
 
-    Values are bytes, or two in a byte where `bits` is 4, every mask's beginning at a whole byte; 64 bytes of slack follow.
+
+def pack_values(codelet: Stream, codes: Array) -> tuple[Array, Array]:
+    """Values and starts of a "bitmap" stream of `codes` u8 [n, k]: bytes with a code other than the zero in the order of the masks.
+
+    64 bytes of slack follow.
     """
     layout, (_, n, k) = StreamLayout(codelet), codelet.sizes
     parts, starts, begin = [], [], 0
@@ -110,24 +118,18 @@ def pack_values(codelet: Stream, codes: Array) -> tuple[Array, Array]:
             channels[: min(last, block + channels.shape[0]) - block] = codes[block : min(last, block + channels.shape[0])]
             starts.append(begin)
             for g in range(0, k, codelet.group):
-                values = _group_values(codelet, channels[:, g : g + codelet.group].reshape(vectors, layout.lanes, -1))
+                values = _group_values(layout, channels[:, g : g + codelet.group].reshape(vectors, layout.lanes, -1))
                 parts.append(values)
                 begin += values.size
     return np.concatenate([*parts, np.zeros(64, np.uint8)]), np.array(starts, np.int64)
 
 
-def _group_values(codelet: Stream, codes: Array) -> Array:
+def _group_values(layout: StreamLayout, codes: Array) -> Array:
     """Values of one group of a block, codes [vectors, lanes, k]."""
     vectors, lanes, k = codes.shape
-    padded = np.full((vectors, lanes, -(-k // 4) * 4), codelet.zero, np.uint8)
-    padded[..., :k] = codes
-    ordered = padded.reshape(vectors, lanes, -1, 4).transpose(2, 0, 1, 3).reshape(-1, 4 * lanes)  # [steps * vectors, lane * 4 + k]
-    present = ordered != codelet.zero
-    values = ordered[present]
-    if codelet.bits == 8:
-        return values
-    counts = present.sum(axis=1)
-    at = np.concatenate([[0], np.cumsum((counts + 1) // 2 * 2)])  # where the values of every mask begin, in half bytes
-    nibbles = np.zeros(int(at[-1]), np.uint8)
-    nibbles[np.repeat(at[:-1] - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) + np.arange(values.size)] = values
-    return nibbles[::2] | nibbles[1::2] << 4
+    steps, zero = -(-k // layout.depth), layout.codelet.zero
+    padded = np.full((1, vectors, lanes, 1, steps * layout.depth), zero, np.uint8)
+    padded[0, ..., 0, :k] = codes
+    ordered = _bytes_in_order(layout, padded, steps)
+    values = ordered[(ordered != zero).any(axis=-1)]
+    return values[:, 0] if values.shape[1] == 1 else values[:, 0] | values[:, 1] << 4
