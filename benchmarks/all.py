@@ -3,6 +3,7 @@
     python -m benchmarks.all                       # what is missing in results/
     python -m benchmarks.all --force               # everything anew
     python -m benchmarks.all --only int8 --threads 1
+    python -m benchmarks.all --only streams        # chains of linear layers in every compressed format (`STREAMS`)
     python -m benchmarks.all --list
 
 Then the table and the plot are made. The first run quantizes and compiles for every peer (about an hour); what they make stays in `build/`.
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import run, table
+from .peers import PRUNED, STREAMS
 
 NETWORKS = ("resnet50", "vgg16", "mobilenetv2", "resnet18", "encoder", "encoder_base")
 QUICK = {"rounds": 7, "seconds": 0.3}
@@ -39,14 +41,16 @@ COMPARISONS = (
     *(Comparison(model, cpu=cpu) for cpu in ("icelake-server", "x86-64-v3") for model in ("resnet50", "mobilenetv2", "encoder")),
     *(Comparison(model, "fp32") for model in ("resnet50", "encoder", "encoder_base")),
     *(Comparison(model, "bf16") for model in ("resnet50", "encoder", "encoder_base")),
-    *(Comparison(model, precision) for precision in ("w8", "w4") for model in ("gemv4096", "gemv11008", "fc4096")),
+    *(Comparison(model, precision) for precision in ("w8", "w4") for model in ("gemv4096", "fc4096")),
+    *(Comparison("gemv11008", precision) for precision in STREAMS if precision != "sparse"),
+    *(Comparison(model, "sparse") for model in PRUNED),
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--force", action="store_true", help="measure again what is there already")
-    parser.add_argument("--only", help="comma-separated words, each a precision, a model or an instruction set, all of which must fit")
+    parser.add_argument("--only", help="comma-separated words, each a precision, a model, an instruction set or 'streams', all must fit")
     parser.add_argument("--threads", type=int, choices=(1, 2), help="only this thread count (default: 1 and 2)")
     parser.add_argument("--list", action="store_true", help="say what would be measured and stop")
     parser.add_argument("--exclusive", default=os.environ.get("QCC_BENCH_EXCLUSIVE", ""), metavar="COMMAND", help="see benchmarks.run")
@@ -56,7 +60,8 @@ def main() -> None:
     failed = 0
     for threads in (1, 2) if arguments.threads is None else (arguments.threads,):
         for one in COMPARISONS:
-            if any(word not in (one.model, one.precision, one.cpu, f"batch{one.batch}") for word in words):
+            kinds = ("streams",) if one.model.startswith("gemv11008") else ()
+            if any(word not in (one.model, one.precision, one.cpu, f"batch{one.batch}", *kinds) for word in words):
                 continue
             file = run.result_file(arguments.out, one.model, one.precision, one.batch, threads, one.cpu)
             if file.exists() and not arguments.force:

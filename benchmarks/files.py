@@ -2,11 +2,12 @@
 
 NAME.io.npz         inputs, what float PyTorch makes of them, and other inputs to calibrate with, each [count, batch, ...]
 NAME.w8.onnx        weights of 8 bits per output channel, dequantized to float (QuantizeLinear's convention)
-NAME.nbits8.onnx, NAME.w4.onnx, NAME.nbits4-32.onnx   MatMulNBits of com.microsoft: 8 bits and 4 bits in groups of 128, 4 bits of 32
+NAME.nbits8.onnx, NAME.w4.onnx, NAME.nbits2.onnx   MatMulNBits of com.microsoft, 8, 4 and 2 bits in groups of 128; nbits4-32.onnx: of 32
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,10 +97,10 @@ def make_nbits(name: str, path: Path, *, bits: int, group: int = GROUP) -> None:
         n, k = w.shape
         groups = w.reshape(n, k // group, group)
         most = (1 << (bits - 1)) - 1
-        scale = np.abs(groups).max(axis=2) / np.float32(most)  # [n, k / group]
+        scale = np.abs(groups).max(axis=2) / np.float32(most if bits > 2 else 2)  # [n, k / group]
         stored = (np.clip(np.rint(groups / scale[..., None]), -most, most) + (1 << (bits - 1))).astype(np.uint8)
-        if bits == 4:
-            stored = stored[..., 0::2] | (stored[..., 1::2] << 4)  # low half first
+        in_byte = 8 // bits
+        stored = functools.reduce(np.bitwise_or, (stored[..., i::in_byte] << (bits * i) for i in range(in_byte)))  # low bits first
         arrays = {f"w_{index}": stored, f"scale_{index}": scale.reshape(-1)}
         node = helper.make_node(
             "MatMulNBits", [x, *arrays], [y], f"linear_{index}", domain="com.microsoft",
@@ -115,5 +116,6 @@ MAKERS: dict[str, Callable[[str, Path], None]] = {
     "w8.onnx": make_int8_weights,
     "nbits8.onnx": lambda name, path: make_nbits(name, path, bits=8),
     "w4.onnx": lambda name, path: make_nbits(name, path, bits=4),
+    "nbits2.onnx": lambda name, path: make_nbits(name, path, bits=2),
     "nbits4-32.onnx": lambda name, path: make_nbits(name, path, bits=4, group=32),
 }

@@ -32,6 +32,7 @@ import numpy as np
 from test.e2e import models
 
 from . import files
+from .bandwidth import Bandwidth
 from .peers import CPUS, PRECISIONS, ROOT, Peer, Task, all_peers, python_with, reason_to_skip
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -143,7 +144,8 @@ def measure(
             words = state.get("skipped") or state.get("error") or f"ready after {state['prepare_seconds']:.0f} s"
             print(f"  {peer.name}: {words}", file=sys.stderr, flush=True)
         with Exclusive(exclusive):
-            blocks = interleave(workers, threads, rounds, seconds)
+            probe = Bandwidth() if result["model"] in models.CHAINS else None
+            blocks, rates = interleave(workers, threads, rounds, seconds, probe)
             profiles = [{n: worker.ask(do="layers", runs=5) for n, worker in workers.items()} for _ in range(LAYER_ROUNDS * layers)]
     finally:
         for worker in workers.values():
@@ -160,25 +162,41 @@ def measure(
         if layers and (found_layers := [p[name]["layers_us"] for p in profiles if p[name].get("layers_us")]):
             one["layers_us"] = {layer: round(float(np.median([f[layer] for f in found_layers])), 2) for layer in found_layers[0]}
     result["peers"] = found
+    if rates:
+        result["memory_gbytes_per_s"] = [round(rate, 2) for rate in rates]
     return result
 
 
-def interleave(workers: dict[str, Worker], threads: int, rounds: int, seconds: float) -> dict[str, list[dict[str, Any]]]:
-    """Answers of each worker, one per round."""
+def interleave(
+    workers: dict[str, Worker], threads: int, rounds: int, seconds: float, probe: Bandwidth | None
+) -> tuple[dict[str, list[dict[str, Any]]], list[float]]:
+    """Answers of each worker, one per round; where there is a probe, beside qcc the memory's read bandwidth in GB/s as well."""
     pinned = {"pin": max(os.sched_getaffinity(0))} if threads == 1 else {}
     blocks: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
+    rates: list[float] = []
     for _ in range(rounds):
+        if probe is not None:
+            time.sleep(PAUSE_SECONDS)
+            rates.append(probe.gbytes(threads))
         for name, worker in workers.items():
             if any("error" in block for block in blocks[name]):
                 continue
             time.sleep(PAUSE_SECONDS)
             blocks[name].append(worker.ask(do="block", seconds=seconds, **pinned))
-    return blocks
+    return blocks, rates
 
 
 def ratio(one: dict[str, Any], other: dict[str, Any]) -> float:
     """Median over rounds of time of `one` / time of `other`: neighbours in time, so that a slow minute divides out."""
     return float(np.median(np.array(one["blocks_median_ms"]) / np.array(other["blocks_median_ms"])))
+
+
+def of_memory(result: dict[str, Any], one: dict[str, Any]) -> float | None:
+    """Time over stored bytes / the memory's bandwidth, median over rounds: 1 is the speed of memory. None where either is not known."""
+    stored, rates = one.get("about", {}).get("weight bytes"), result.get("memory_gbytes_per_s")
+    if not stored or not rates or "blocks_median_ms" not in one:
+        return None
+    return float(np.median(np.array(one["blocks_median_ms"]) * np.array(rates)) * 1e6 / stored)
 
 
 def best_peer(result: dict[str, Any]) -> str | None:
@@ -200,6 +218,8 @@ def table(result: dict[str, Any]) -> str:
     ]
     for name, one in sorted(timed.items(), key=lambda item: item[1]["median_ms"]):
         against = f"{ratio(one, timed[best]):.2f}" if best else ""
+        if (memory := of_memory(result, one)) is not None:
+            name += f" ({memory:.2f} of the memory's time)"
         lines.append(f"| {name} | {one['median_ms']:.3f} | {one['least_ms']:.3f} | {against} | {one['relative_error']:.4f} |")
     for name, one in result["peers"].items():
         if name not in timed:

@@ -14,10 +14,23 @@ import math
 from pathlib import Path
 from typing import Any
 
-from .run import RESULTS, best_peer, ratio
+import numpy as np
+
+from .run import RESULTS, best_peer, of_memory, ratio
 
 PAGE, PLOT = RESULTS.parent / "TABLE.md", RESULTS.parent / "plot.svg"
-NAMES = {"int8": "8-bit integers", "fp32": "binary32", "bf16": "bfloat16", "w8": "8-bit weights", "w4": "4-bit weights"}
+NAMES = {
+    "int8": "8-bit integers",
+    "fp32": "binary32",
+    "bf16": "bfloat16",
+    **{f"w{bits}": f"{bits}-bit weights" for bits in (8, 4, 3, 2)},
+    "ternary": "ternary weights",
+    "binary": "binary weights",
+    "codebook16": "16 levels",
+    "nf4": "NF4",
+    "fp4": "FP4",
+    "sparse": "pruned weights",
+}
 TICKS = (0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 30, 100, 300)
 Result = dict[str, Any]
 
@@ -59,11 +72,39 @@ def page(results: list[Result]) -> str:
             worst = max(ratios, key=ratios.__getitem__)
             row = [NAMES[precision], cpu, batch, threads, len(ratios), f"**{mean:.2f}**", f"{worst} {ratios[worst]:.2f}"]
             lines.append("| " + " | ".join(map(str, row)) + " |")
+    lines += streams(results)
     for (precision, cpu, batch, threads), found in groups.items():
         lines += ["", f"## {NAMES[precision]}, {cpu}, batch {batch}, {threads} thread{'s' if threads > 1 else ''}", ""]
         lines += table(found)
     lines += ["", "## What ran", "", *evidence(results), "", *machines(results)]
     return "\n".join(lines) + "\n"
+
+
+def streams(results: list[Result]) -> list[str]:
+    """The chains of linear layers whose weights stream from memory: every format against the memory's speed and the fastest peer."""
+    rows: list[tuple[int, str]] = []
+    for result in results:
+        best = best_peer(result)
+        for name, one in result["peers"].items():
+            if not name.startswith("qcc") or (memory := of_memory(result, one)) is None:
+                continue
+            others = {n: p for n, p in result["peers"].items() if not n.startswith("qcc") and "median_ms" in p}
+            times = ", ".join(f"{n} {p['median_ms']:.3g}" for n, p in sorted(others.items(), key=lambda item: item[1]["median_ms"]))
+            cells = [result["model"], one["about"]["stored"], result["threads"], f"{one['about']['weight bytes'] / 1e6:.1f}"]
+            cells += [f"{one['median_ms']:.3g}", f"{float(np.median(result['memory_gbytes_per_s'])):.1f}", f"**{memory:.2f}**"]
+            cells += [f"{ratio(one, result['peers'][best]):.2f}" if best else "-", times or "none has this format"]
+            order = list(NAMES).index(result["precision"])
+            rows.append((order, "| " + " | ".join(map(str, cells)) + " |"))
+    if not rows:
+        return []
+    head = ["chain", "stored", "threads", "MB", "qcc ms", "memory GB/s", "time / memory's time", "ratio to the fastest peer", "peers, ms"]
+    lines = ["", "## Compressed weights that stream from memory, batch 1", ""]
+    lines += [
+        "The memory's time is stored bytes / read bandwidth, which is measured in the same run (`benchmarks.all --only streams`).",
+        "",
+    ]
+    lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    return lines + [row for _, row in sorted(rows, key=lambda item: item[0])]
 
 
 def table(found: list[Result]) -> list[str]:

@@ -20,8 +20,8 @@ class Stream:
     two read affine codes only. `zeros` says where zero[g, n] is: "none" (0), "constant" (`zero`), "channel" (in the header; i32 where x is
     quantized, else f32). level(code) is `step` * code for the decoder "planes", what `table` says for "table",
     the byte itself for "bytes", the value of a half whose upper bits are the byte's for "half", and for "shuffle" the `level_digits`
-    bytes, high one first, that `table` [digits, 64] (16, repeated) has for the code. "sums" is "planes" of one bit each, [bit] words of 32 k,
-    whose groups of 4 k name an entry in a table of sums of x that is made in the call. "bitmap" stores a bit per byte of codes,
+    bytes, high one first, that `table` [digits, 64] (16, repeated) has for the code. "sums" is "planes" of one bit each, [bit] words of
+    32 k, whose groups of 4 k name an entry in a table of sums of x that is made in the call. "bitmap" stores a bit per byte of codes,
     [step][vector] words of 64 bits for 16 channels of 4 bytes, and the bytes of the set ones in `values`; the others are `zero`. A byte is
     one code of 8 bits, or two of 4 bits, whose k are 4 apart.
     x has strides over (m, k), y and operands over (m, n).

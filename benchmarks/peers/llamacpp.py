@@ -16,7 +16,8 @@ import numpy as np
 from . import Runner, Task, peer
 
 NEEDS = ("llama_cpp", "torch")
-F32, Q4_0, Q8_0 = 0, 2, 8  # enum ggml_type
+TYPES = {"F32": 0, "Q4_0": 2, "Q8_0": 8, "Q2_K": 10, "Q3_K": 11, "IQ4_NL": 20, "TQ1_0": 34, "TQ2_0": 35, "MXFP4": 39}  # enum ggml_type
+NOT_REPACKED = ("Q3_K", "TQ1_0", "TQ2_0")
 PREFERRED = ("AMX", "CPU_REPACK", "")  # kinds of buffer, the best first; "" is plain memory
 
 
@@ -55,13 +56,49 @@ PROCESSOR: dict[str, tuple[list[Any], Any]] = {
 @peer("w8", files=("io.npz",), needs=NEEDS)
 def llamacpp_q8_0(task: Task) -> Runner:
     """8 bits in groups of 32."""
-    return chain(task, Q8_0)
+    return chain(task, "Q8_0")
 
 
 @peer("w4", files=("io.npz",), needs=NEEDS)
 def llamacpp_q4_0(task: Task) -> Runner:
     """4 bits in groups of 32."""
-    return chain(task, Q4_0)
+    return chain(task, "Q4_0")
+
+
+@peer("w3", files=("io.npz",), needs=NEEDS)
+def llamacpp_q3_k(task: Task) -> Runner:
+    """3.4 bits in groups of 16 and 256."""
+    return chain(task, "Q3_K")
+
+
+@peer("w2", files=("io.npz",), needs=NEEDS)
+def llamacpp_q2_k(task: Task) -> Runner:
+    """2.6 bits in groups of 16 and 256."""
+    return chain(task, "Q2_K")
+
+
+@peer("ternary", files=("io.npz",), needs=NEEDS)
+def llamacpp_tq2_0(task: Task) -> Runner:
+    """2.06 bits in groups of 256."""
+    return chain(task, "TQ2_0")
+
+
+@peer("ternary", files=("io.npz",), needs=NEEDS)
+def llamacpp_tq1_0(task: Task) -> Runner:
+    """1.69 bits in groups of 256."""
+    return chain(task, "TQ1_0")
+
+
+@peer("codebook16", files=("io.npz",), needs=NEEDS)
+def llamacpp_iq4_nl(task: Task) -> Runner:
+    """16 fixed levels in groups of 32."""
+    return chain(task, "IQ4_NL")
+
+
+@peer("fp4", files=("io.npz",), needs=NEEDS)
+def llamacpp_mxfp4(task: Task) -> Runner:
+    """E2M1 in groups of 32."""
+    return chain(task, "MXFP4")
 
 
 def libraries() -> dict[str, Any]:
@@ -92,7 +129,7 @@ def buffer_types(ggml: dict[str, Any], backend: Any) -> dict[str, Any]:
     return found
 
 
-def chain(task: Task, kind: int) -> Runner:
+def chain(task: Task, name: str) -> Runner:
     import importlib.metadata
 
     from torch import nn
@@ -103,7 +140,8 @@ def chain(task: Task, kind: int) -> Runner:
     backend = ggml["backend_cpu_init"]()
     ggml["backend_cpu_set_n_threads"](backend, task.threads)
     kinds = buffer_types(ggml, backend)
-    chosen = next(k for k in PREFERRED if k in kinds)
+    kind = TYPES[name]
+    chosen = "" if name in NOT_REPACKED else next(k for k in PREFERRED if k in kinds)
     weights_context, context, inputs = (ggml["init"](InitParameters(1 << 22, None, True)) for _ in range(3))
     layers = [m for m in models.build(task.model).modules() if isinstance(m, nn.Linear)]
     tensors = [ggml["new_tensor_2d"](weights_context, kind, m.in_features, m.out_features) for m in layers]
@@ -115,7 +153,7 @@ def chain(task: Task, kind: int) -> Runner:
         ggml["quantize_chunk"](kind, w.ctypes.data, packed.ctypes.data, 0, *w.shape, None)
         ggml["backend_tensor_set"](tensor, packed.ctypes.data, 0, packed.nbytes)
     batch = int(task.model.partition("@")[2] or 1)
-    x = y = ggml["new_tensor_2d"](inputs, F32, layers[0].in_features, batch)
+    x = y = ggml["new_tensor_2d"](inputs, TYPES["F32"], layers[0].in_features, batch)
     for index, tensor in enumerate(tensors):
         y = ggml["mul_mat"](context, tensor, y)
         if index + 1 < len(tensors):
@@ -138,6 +176,6 @@ def chain(task: Task, kind: int) -> Runner:
     about = {
         "version": importlib.metadata.version("llama-cpp-python"),
         "checked by": "the kind of buffer that holds the weights",
-        "kernels": {f"mul_mat {'Q4_0' if kind == Q4_0 else 'Q8_0'} {chosen or 'plain'}": len(layers)},
+        "kernels": {f"mul_mat {name} {chosen or 'plain'}": len(layers)},
     }
     return Runner(lambda _: ggml["backend_graph_compute"](backend, graph), about, output=output, prepare=prepare)

@@ -58,6 +58,12 @@ def onnxruntime_w4_32(task: Task) -> Runner:
     return session(task, task.file("nbits4-32.onnx"))
 
 
+@peer("w2", files=("nbits2.onnx",), needs=NEEDS)
+def onnxruntime_w2(task: Task) -> Runner:
+    """MatMulNBits, 2 bits in groups of 128."""
+    return session(task, task.file("nbits2.onnx"))
+
+
 def quantize_signed(task: Task, path: Path) -> None:
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process

@@ -14,6 +14,7 @@ from . import Runner, Task, peer
 
 PRODUCTS = ("Convolution", "GroupConvolution", "FullyConnected", "MatMul", "MHA", "ScaledDotProductAttention", "Subgraph")
 NEEDS = ("openvino",)
+EVERYWHERE = {"ratio": 1.0, "all_layers": True}  # also the first and the last layer
 
 
 @peer("int8", files=("onnx",), needs=NEEDS, limit="onednn")
@@ -46,9 +47,35 @@ def openvino_w8(task: Task) -> Runner:
 @peer("w4", files=("float.onnx",), needs=("openvino", "nncf"), limit="onednn")
 def openvino_w4(task: Task) -> Runner:
     """4 bits, groups of 128; activations quantized on the fly, as OpenVINO does by default."""
-    return session(
-        task, task.made("nncf-w4.xml", lambda path: compress(task, path, "INT4_SYM", group_size=128, ratio=1.0, all_layers=True))
-    )
+    return session(task, task.made("nncf-w4.xml", lambda path: compress(task, path, "INT4_SYM", group_size=128, **EVERYWHERE)))
+
+
+@peer("w3", files=("float.onnx",), needs=("openvino", "nncf"), limit="onednn")
+def openvino_w3(task: Task) -> Runner:
+    return session(task, task.made("nncf-w3.xml", lambda path: compress(task, path, "INT3_SYM", group_size=128, **EVERYWHERE)))
+
+
+@peer("w2", files=("float.onnx",), needs=("openvino", "nncf"), limit="onednn")
+def openvino_w2(task: Task) -> Runner:
+    return session(task, task.made("nncf-w2.xml", lambda path: compress(task, path, "INT2_SYM", group_size=128, **EVERYWHERE)))
+
+
+@peer("codebook16", files=("float.onnx",), needs=("openvino", "nncf"), limit="onednn")
+def openvino_cb4(task: Task) -> Runner:
+    """16 levels of NNCF's own codebook, groups of 128."""
+    return session(task, task.made("nncf-cb4.xml", lambda path: compress(task, path, "CB4", group_size=128, **EVERYWHERE)))
+
+
+@peer("nf4", files=("float.onnx",), needs=("openvino", "nncf"), limit="onednn")
+def openvino_nf4(task: Task) -> Runner:
+    """NF4, groups of 64."""
+    return session(task, task.made("nncf-nf4.xml", lambda path: compress(task, path, "NF4", group_size=64, **EVERYWHERE)))
+
+
+@peer("fp4", files=("float.onnx",), needs=("openvino", "nncf"), limit="onednn")
+def openvino_mxfp4(task: Task) -> Runner:
+    """E2M1 in groups of 32 with powers of two."""
+    return session(task, task.made("nncf-mxfp4.xml", lambda path: compress(task, path, "MXFP4", group_size=32, **EVERYWHERE)))
 
 
 def quantize(task: Task, path: Path) -> None:

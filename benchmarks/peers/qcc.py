@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from . import Runner, Task, peer
+from . import PRUNED, Runner, Task, peer
+
+NEEDS = ("qcc", "torch")
 
 
 @peer("int8", files=("onnx",), needs=("qcc",), limit="qcc")
@@ -39,10 +41,75 @@ def qcc_w4(task: Task) -> Runner:
     return compiled(task, task.file("w4.onnx"))
 
 
+@peer("w3", files=("io.npz",), needs=NEEDS, limit="qcc")
+def qcc_w3(task: Task) -> Runner:
+    return stream(task, "int3")
+
+
+@peer("w2", files=("io.npz",), needs=NEEDS, limit="qcc")
+def qcc_w2(task: Task) -> Runner:
+    return stream(task, "int2")
+
+
+@peer("ternary", files=("io.npz",), needs=NEEDS, limit="qcc")
+def qcc_ternary(task: Task) -> Runner:
+    return stream(task, "ternary")
+
+
+@peer("binary", files=("io.npz",), needs=NEEDS, limit="qcc")
+def qcc_binary(task: Task) -> Runner:
+    return stream(task, "binary")
+
+
+@peer("codebook16", files=("io.npz",), needs=NEEDS, limit="qcc")
+def qcc_codebook16(task: Task) -> Runner:
+    return stream(task, "codebook16")
+
+
+@peer("nf4", files=("io.npz",), needs=NEEDS, limit="qcc")
+def qcc_nf4(task: Task) -> Runner:
+    """NF4 in groups of 64."""
+    return stream(task, "nf4_g64")
+
+
+@peer("fp4", files=("io.npz",), needs=NEEDS, limit="qcc")
+def qcc_fp4(task: Task) -> Runner:
+    """E2M1 in groups of 32."""
+    return stream(task, "fp4_g32")
+
+
+@peer("sparse", files=("io.npz",), needs=NEEDS, limit="qcc", only=PRUNED)
+def qcc_sparse_w8(task: Task) -> Runner:
+    return stream(task, "int8")
+
+
+@peer("sparse", files=("io.npz",), needs=NEEDS, limit="qcc", only=PRUNED)
+def qcc_sparse_w4(task: Task) -> Runner:
+    return stream(task, "int4")
+
+
+def stream(task: Task, kind: str) -> Runner:
+    """The chain with weights rounded to a format of `benchmarks.stream_formats`; kept for the other thread count of one revision."""
+    import qcc
+    from benchmarks import files, stream_formats
+    from benchmarks.run import revision
+
+    def make(path: Path) -> None:
+        batch = int(task.model.partition("@")[2] or 1)
+        module, _ = stream_formats.chain(files.linear_layers(task.model), stream_formats.FORMATS[kind], batch)
+        qcc.compile(module, target=qcc.CpuTarget(task.cpu), threads=1).save(path)
+
+    return loaded(qcc.load(task.made(f"{kind}.{task.cpu}.{revision()}.so", make), threads=task.threads))
+
+
 def compiled(task: Task, file: Path, **options: Any) -> Runner:
     import qcc
 
-    executable = qcc.compile(file, target=qcc.CpuTarget(task.cpu), threads=task.threads, **options)
+    return loaded(qcc.compile(file, target=qcc.CpuTarget(task.cpu), threads=task.threads, **options))
+
+
+def loaded(executable: Any) -> Runner:
+    import qcc
 
     def layers(x: Any, runs: int) -> dict[str, float]:
         profiles = [executable.profile([x], runs=1).layer_us for _ in range(runs)]
@@ -59,4 +126,6 @@ def compiled(task: Task, file: Path, **options: Any) -> Runner:
         "cpu": executable.info["cpu"],
         "cpu features": executable.info["cpu_features"],
     }
+    if linear := [row for row in executable.report["layers"] if row["facts"].get("stored_bytes")]:
+        about |= {"weight bytes": sum(row["facts"]["stored_bytes"] for row in linear), "stored": linear[0]["facts"]["stored_format"]}
     return Runner(executable, about, layers=layers)

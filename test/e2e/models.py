@@ -73,6 +73,12 @@ MODELS = {
 CHAINS = {  # linear layers whose weights do not fit in a cache
     "gemv4096": Model(lambda: Chain(*[4096] * 17), lambda g: torch.randn(1, 4096, generator=g), 268e6),
     "gemv11008": Model(lambda: Chain(*[4096, 11008] * 3, 4096), lambda g: torch.randn(1, 4096, generator=g), 271e6),
+    **{
+        f"gemv11008_{percent}zeros": Model(
+            lambda zeros=percent / 100: Chain(*[4096, 11008] * 3, 4096, zeros=zeros), lambda g: torch.randn(1, 4096, generator=g), 271e6
+        )
+        for percent in (50, 70, 90)
+    },
     "fc4096": Model(lambda: Chain(4096, 4096), lambda g: torch.randn(1, 4096, generator=g), 16.8e6),
 }
 KINDS = ("onnx", "pt2", "mlir")
@@ -89,6 +95,9 @@ def build(name: str) -> nn.Module:
             nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
             if module.bias is not None:
                 nn.init.normal_(module.bias, std=0.02)
+    if zeros := getattr(network, "zeros", 0.0):
+        for layer in network.layers:
+            keep_greatest(layer.weight, zeros)
     settle_batch_norms(network, torch.cat(samples(name.partition("@")[0], 8, seed=2)))
     return network.eval()
 
@@ -103,6 +112,13 @@ def settle_batch_norms(network: nn.Module, batch: Tensor) -> None:
         network.train()
         with torch.no_grad():
             network(batch)
+
+
+def keep_greatest(weight: Tensor, zeros: float) -> None:
+    """Set the share `zeros` of a weight to 0, the least in magnitude (by its first million elements)."""
+    with torch.no_grad():
+        least = weight.abs().flatten()[: 1 << 20].kthvalue(round(zeros * min(weight.numel(), 1 << 20))).values
+        weight[weight.abs() <= least] = 0
 
 
 def samples(name: str, count: int, *, seed: int) -> list[Tensor]:

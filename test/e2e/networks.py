@@ -121,10 +121,11 @@ class Vgg16(nn.Module):
 
 
 class Chain(nn.Module):
-    """x [n, widths[0]] -> [n, widths[-1]]: linear layers without bias, relu between them."""
+    """x [n, widths[0]] -> [n, widths[-1]]: linear layers without bias, relu between them; `zeros` is the share of weights pruned."""
 
-    def __init__(self, *widths: int) -> None:
+    def __init__(self, *widths: int, zeros: float = 0.0) -> None:
         super().__init__()
+        self.zeros = zeros
         self.layers = nn.ModuleList([nn.Linear(a, b, bias=False) for a, b in pairwise(widths)])
 
     def forward(self, x: Tensor) -> Tensor:

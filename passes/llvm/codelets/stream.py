@@ -1,7 +1,7 @@
 """The loop nest of weight-only linear layers: weights stream by once, in the order in which they lie, and every row of x uses them.
 
 Channels are the lanes. The reduction over one group is `stream_float` (f32 lanes), or on x as bytes `stream_digits`, `stream_shuffle`
-(levels of a table), `stream_sums` (few bits) or `stream_bitmap` (zeros not stored); this file has the blocks, groups, rows and the epilogue.
+(levels of a table), `stream_sums` (few bits) or `stream_bitmap` (zeros not stored); this file has blocks, groups, rows and epilogue.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What a streamed linear layer needs of x before the first weight: the sum of every group, and x as signed bytes where it is quantized.
 
 Per row and group x = scale * q, q the nearest integer; int8 keeps |q| <= 127 as one byte, int16 |q| <= 32639 as two signed bytes, q = 256 *
-high + low, or |q| <= 16383 and the tables of `stream_sum_tables`. A group with infinity or NaN gets scale NaN, so that results that depend on it are NaN.
+high + low, or |q| <= 16383 and the tables of `stream_sum_tables`. A group with infinity or NaN gets scale NaN, so that results that depend
+on it are NaN.
 """
 
 from __future__ import annotations

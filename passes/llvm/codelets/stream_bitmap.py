@@ -29,10 +29,8 @@ class Reduction(stream_digits.Reduction):
         def step(s: Index, *carried: Value) -> list[Value]:
             place, *made = carried
             here, xs = b.at(masks, b.mul(s, 8 * vectors)), b.at(x, b.mul(s, layout.depth))
-            four = [
-                [self.broadcast(xs + r * layout.row_bytes + d * layout.digit_bytes + 4 * f) for r in range(rows) for d in range(self.digits)]
-                for f in range(bytes_codes(c.bits))
-            ]
+            starts = [xs + r * layout.row_bytes + d * layout.digit_bytes for r in range(rows) for d in range(self.digits)]
+            four = [[self.broadcast(start + 4 * f) for start in starts] for f in range(bytes_codes(c.bits))]
             for v in range(vectors):
                 mask = b.load("i64", here + 8 * v)
                 stored = self._expanded(b.at(self.buffers[c.values], place), mask)

@@ -1,7 +1,7 @@
 """The tables of `stream_sums`: what subsets of four quantized x add up to, less half of their whole sum, so that 16 bits hold it.
 
-Entry s of the table of q[0 : 4] is sum over the bits i of s of q[i] - floor(sum of q / 2). 16 k make 128 bytes: the high bytes of their four
-tables, then the low ones.
+Entry s of the table of q[0 : 4] is the sum of q[i] over the bits i of s, less floor(sum of q / 2). 16 k make 128 bytes: the high bytes of
+their four tables, then the low ones.
 """
 
 from __future__ import annotations

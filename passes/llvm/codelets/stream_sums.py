@@ -1,4 +1,6 @@
-"""One group of a streamed linear layer whose codes of 1 to 3 bits are looked up, 4 k at once, in tables of sums of x (as in T-MAC, Wei et al. 2024).
+"""One group of a streamed linear layer whose codes of 1 to 3 bits are looked up in tables of sums of x, 4 k at once.
+
+After Wei et al., "T-MAC: CPU Renaissance via Table Lookup for Low-Bit LLM Deployment on Edge", 2024.
 
 A bit-plane has a bit per weight. Four bits of one channel say which of four x are added up; the 16 sums they can mean are made once per
 call, in 16 bits, as a table of high and one of low bytes. A byte permute has room for four such tables, one for each byte of a lane, so
