@@ -11,6 +11,7 @@ import argparse
 import importlib.util
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,35 @@ TICKS = (0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 30, 100, 300)
 Result = dict[str, Any]
 
 
+COMPRESSED = "compressed-*.json"
+
+
 def read(folder: Path) -> list[Result]:
-    return [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
+    own_pages = set(folder.glob(COMPRESSED))
+    return [json.loads(file.read_text()) for file in sorted(folder.glob("*.json")) if file not in own_pages]
+
+
+def compressed(folder: Path) -> list[str]:
+    """What `benchmarks.compressed` found: compressed networks beside their dense 8-bit version, and their sizes beside the entropy."""
+    lines: list[str] = []
+    for file in sorted(folder.glob(COMPRESSED)):
+        result = json.loads(file.read_text())
+        lines += ["", f"## Compressed networks, batch 1, {result['threads']} thread{'s' if result['threads'] > 1 else ''}", ""]
+        head = ("network", "ms", "time / dense 8 bits", "million MACs", "weights", "bound, MB", "rANS, MB", "over the bound", "rest, MB")
+        lines += ["| " + " | ".join(head) + " |"]
+        lines += ["|---" * len(head) + "|"]
+        for name, row in result["networks"].items():
+            bound, stored, rest = (row[key] / 1e6 for key in ("bound_bytes", "stored_bytes", "rest_bytes"))
+            lines.append(
+                f"| {name} | {row['median_ms']:.3g} | {row['ratio']:.2f} | {row['macs'] / 1e6:.0f} | {row['weights']} | {bound:.2f} | "
+                f"{stored:.2f} | {row['over_bound'] - 1:.1%} | {rest:.2f} |"
+            )
+    if lines:
+        lines += [
+            "",
+            "Bound: order-0 entropy of the integers of every weight tensor, zeros included. rANS: with tables, directories and padding.",
+        ]
+    return lines
 
 
 def own(result: Result) -> dict[str, Any] | None:
@@ -54,8 +82,8 @@ def group_of(result: Result) -> tuple[str, str, int, int]:
     return result["precision"], result["cpu"], result["batch"], result["threads"]
 
 
-def page(results: list[Result]) -> str:
-    """Markdown: one table for each (precision, instruction set, batch, threads), the ratios in sum, and what was found to run."""
+def page(results: list[Result], more: Sequence[str] = ()) -> str:
+    """Markdown: one table for each (precision, instruction set, batch, threads), the ratios in sum, `more`, and what was found to run."""
     groups: dict[tuple[str, str, int, int], list[Result]] = {}
     for result in sorted(results, key=lambda r: (list(NAMES).index(r["precision"]), r["cpu"] != "native", *group_of(r)[1:], r["model"])):
         groups.setdefault(group_of(result), []).append(result)
@@ -76,7 +104,7 @@ def page(results: list[Result]) -> str:
     for (precision, cpu, batch, threads), found in groups.items():
         lines += ["", f"## {NAMES[precision]}, {cpu}, batch {batch}, {threads} thread{'s' if threads > 1 else ''}", ""]
         lines += table(found)
-    lines += ["", "## What ran", "", *evidence(results), "", *machines(results)]
+    lines += [*more, "", "## What ran", "", *evidence(results), "", *machines(results)]
     return "\n".join(lines) + "\n"
 
 
@@ -199,7 +227,7 @@ def write(folder: Path, out: Path) -> bool:
     results = read(folder)
     if not results:
         return False
-    out.write_text(page(results))
+    out.write_text(page(results, compressed(folder)))
     print(out)
     if importlib.util.find_spec("matplotlib"):
         plot(results, out.with_name(PLOT.name))

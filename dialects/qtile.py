@@ -26,11 +26,13 @@ class Buffer(
         "index?": integer(0),
         "name?": text(),
         "value?": elements(),
+        "recipe?": anything(),
     },
     pure=False,
 ):
     """A place in memory as a strided memref. `offset_bytes` counts from the start of its space, `size_bytes` is the whole allocation;
-    `index` numbers inputs and outputs, `value` holds the bytes of a weight."""
+    `index` numbers inputs and outputs, `value` holds the bytes of a weight, `recipe` how
+    they are made of fewer (`dialects/weight_recipes.py`)."""
 
 
 class MatmulTiles(

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from qcc.compiler.emit.weights_blob import weights_blob
-from qcc.dialects.mlir import ir, op_attribute
+from qcc.dialects import weights
+from qcc.dialects.mlir import ir, op_attribute, python_value
+from qcc.dialects.weight_recipes import Recipe
 from qcc.runtime.reference import codecs, weights_image
 from qcc.runtime.reference.weights_image import Entry
 
@@ -47,8 +49,19 @@ def stored_weights(module: ir.Module, codec: str, decode: str) -> StoredWeights:
     if codec == "none" or not spans:
         raw = [Entry(start, size, stored_bytes=size, entropy_bytes=_entropy_bytes(block[start : start + size])) for start, size in spans]
         return StoredWeights(block, block, "none", decode, raw)
-    image = weights_image.encode(block, spans, codec)
+    image = weights_image.encode(block, spans, codec, _recipes(module) if decode == "load" else {})
     return StoredWeights(block, image.data, codec, decode, image.entries)
+
+
+def _recipes(module: ir.Module) -> dict[int, Recipe]:
+    """How weights are made of fewer bytes while a model is loaded, by the number of the weight. Streams have no place for the source."""
+    found: dict[int, Recipe] = {}
+    for i, entry in enumerate(module.operation.attributes["qcc.weights"]):
+        if "recipe" in entry:
+            recipe = Recipe.of(python_value(entry["recipe"]))
+            if recipe.source.nbytes < weights.array_of(entry["value"]).nbytes:
+                found[i] = recipe
+    return found
 
 
 def _entropy_bytes(data: Array) -> float:

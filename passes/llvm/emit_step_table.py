@@ -129,11 +129,12 @@ def _add_step(tables: _Tables, call: Any) -> None:
 
 
 def _weights(main: Any) -> ir.Attribute:
-    placed: dict[int, ir.Attribute] = {}
+    placed: dict[int, dict[str, ir.Attribute]] = {}
     for buffer in walk(main, "qtile.buffer"):
         if op_attribute(buffer, "space") == "weights":
-            placed.setdefault(op_attribute(buffer, "offset_bytes"), buffer.attributes["value"])
-    return to_attribute([{"offset_bytes": offset, "value": placed[offset]} for offset in sorted(placed)])
+            given = {name: buffer.attributes[name] for name in ("value", "recipe") if name in buffer.attributes}
+            placed.setdefault(op_attribute(buffer, "offset_bytes"), given)
+    return to_attribute([{"offset_bytes": offset, **placed[offset]} for offset in sorted(placed)])
 
 
 def _declare(function: Any) -> None:

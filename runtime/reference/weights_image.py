@@ -2,12 +2,14 @@
 
 The image, little endian, is read by `runtime/cpu/src/weights_image.c`:
 
-    header   64 bytes: magic "QCCCODE1", image bytes u64, decoded bytes u64, number of entries, tables and tiles u32, zeros
+    header   64 bytes: magic "QCCCODE2", image bytes u64, decoded bytes u64, number of entries, tables, tiles and recipes u32, zeros
     entries  32 bytes each: decoded offset u64, decoded bytes u64, place u64, mode u8 (0 raw, 1 huffman, 2 rans), bits of a symbol u8,
              table u16, number of tiles u32; `place` is the byte offset of a raw entry in the image, or the first tile
+    recipes  64 bytes each, by ascending entry: see `weights_recipes.py`; what such an entry decodes to is the source of a recipe
     tables   8 bytes each: byte offset u32, mode u8, bits of a symbol u8, zeros
     tiles    u64 each and one more: byte offset of the tile, which ends where the next begins
-    then the tables, the raw entries (aligned to 64 bytes, so that they are used where they lie), the tiles, 64 zeros
+    then the tables, the raw entries (aligned to 64 bytes, so that they are used where they lie) and the levels and scales of recipes,
+    the tiles, 64 zeros
 
 A symbol is a byte, a nibble or two bits of the decoded bytes, least significant first; a tile has 2^16 symbols, an entry's last one fewer.
 An entry has a table of its own, or shares one made for all entries of its coder where its own would not pay for its bytes.
@@ -16,21 +18,23 @@ An entry has a table of its own, or shares one made for all entries of its coder
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from qcc.dialects.weight_recipes import Recipe
+from qcc.runtime.reference import weights_recipes
 from qcc.runtime.reference.codecs import CODERS, HUFFMAN, RANS, RAW
 
 Array = np.ndarray[Any, Any]
 
-MAGIC = b"QCCCODE1"
+MAGIC = b"QCCCODE2"
 TILE_SYMBOLS = 1 << 16
 ALIGNMENT_BYTES = 64
 CODECS = {"huffman": (HUFFMAN,), "rans": (RANS,), "auto": (HUFFMAN, RANS)}
-_HEADER = struct.Struct("<8sQQIII28x")
+_HEADER = struct.Struct("<8sQQIIII24x")
 _ENTRY = struct.Struct("<QQQBBHI")
 _TABLE = struct.Struct("<IBBxx")
 _LEAST_CODED_BYTES = 256
@@ -40,8 +44,8 @@ _BATCH_TILES = 128
 
 @dataclass
 class Entry:
-    """One span of the decoded block. `stored_bytes` counts its payload, its own table and its part of the directories;
-    `entropy_bytes` is the order-0 entropy of its bytes."""
+    """One span of the decoded block, or what a recipe makes it from: `size_bytes` of what is coded. `stored_bytes` counts its payload, its
+    own table, its recipe and its part of the directories; `entropy_bytes` is the order-0 entropy of its bytes."""
 
     offset_bytes: int
     size_bytes: int
@@ -51,6 +55,7 @@ class Entry:
     stored_bytes: int = 0
     entropy_bytes: float = 0.0
     own_table: bool = False
+    recipe: Recipe | None = None
 
 
 @dataclass
@@ -61,12 +66,20 @@ class Image:
     entries: list[Entry]
 
 
-def encode(block: Array, spans: Sequence[tuple[int, int]], codec: str) -> Image:
-    """Code `spans` (offset, size; ascending, apart from each other) of `block` u8 with `codec`: huffman, rans, or auto for the smaller."""
+def encode(block: Array, spans: Sequence[tuple[int, int]], codec: str, recipes: Mapping[int, Recipe] | None = None) -> Image:
+    """Code `spans` (offset, size; ascending, apart from each other) of `block` u8 with `codec`: huffman, rans, or auto for the smaller.
+
+    Of a span with one of `recipes` (by number), which must begin with what the recipe makes, its source is coded.
+    """
+    recipes = recipes or {}
     entries = [Entry(offset, size) for offset, size in spans]
-    histograms = [np.bincount(block[e.offset_bytes : e.offset_bytes + e.size_bytes], minlength=256) for e in entries]
+    payloads = [block[offset : offset + size] for offset, size in spans]
+    for i, recipe in recipes.items():
+        payloads[i] = np.ascontiguousarray(recipe.source).reshape(-1).view(np.uint8)
+        entries[i].recipe, entries[i].size_bytes = recipe, payloads[i].size
+    histograms = [np.bincount(payload, minlength=256) for payload in payloads]
     tables = _choose(entries, histograms, CODECS[codec])
-    tiles = _encode_tiles(block, entries, tables)
+    tiles = _encode_tiles(payloads, entries, tables)
     for entry, own in zip(entries, tiles, strict=True):
         if sum(map(len, own)) + 8 * len(own) >= entry.size_bytes:  # the escape
             own.clear()
@@ -74,7 +87,7 @@ def encode(block: Array, spans: Sequence[tuple[int, int]], codec: str) -> Image:
     used = sorted({e.table for e in entries if e.mode != RAW})
     for entry in entries:
         entry.table = used.index(entry.table) if entry.mode != RAW else 0
-    return _assemble(block, entries, [tables[t] for t in used], tiles)
+    return _assemble(block.size, payloads, entries, [tables[t] for t in used], tiles)
 
 
 @dataclass
@@ -133,7 +146,7 @@ def _tile_count(size_bytes: int, bits: int) -> int:
     return -(-size_bytes * 8 // bits // TILE_SYMBOLS)
 
 
-def _encode_tiles(block: Array, entries: Sequence[Entry], tables: Sequence[_Table]) -> list[list[bytes]]:
+def _encode_tiles(payloads: Sequence[Array], entries: Sequence[Entry], tables: Sequence[_Table]) -> list[list[bytes]]:
     """The tiles of every entry, those of one coder and width together."""
     found: list[list[bytes]] = [[] for _ in entries]
     for way in sorted({(e.mode, e.bits) for e in entries if e.mode != RAW}):
@@ -147,8 +160,8 @@ def _encode_tiles(block: Array, entries: Sequence[Entry], tables: Sequence[_Tabl
             places = [_tile(entries[i], t) for i, t in batch]
             sizes = np.array([size * 8 // bits for _, size in places])
             symbols = np.zeros((len(batch), int(sizes.max())), np.uint8)
-            for row, (start, size) in zip(symbols, places, strict=True):
-                row[: size * 8 // bits] = split(block[start : start + size], bits)
+            for row, (i, _), (start, size) in zip(symbols, batch, places, strict=True):
+                row[: size * 8 // bits] = split(payloads[i][start : start + size], bits)
             which = np.array([chosen.index(entries[i].table) for i, _ in batch])
             for (i, _), data in zip(batch, CODERS[mode].encode_tiles(symbols, sizes, values, which), strict=True):
                 found[i].append(data)
@@ -156,9 +169,9 @@ def _encode_tiles(block: Array, entries: Sequence[Entry], tables: Sequence[_Tabl
 
 
 def _tile(entry: Entry, tile: int) -> tuple[int, int]:
-    """Offset in the block and bytes of one tile of an entry."""
+    """Offset in the payload and bytes of one tile of an entry."""
     tile_bytes = TILE_SYMBOLS * entry.bits // 8
-    return entry.offset_bytes + tile * tile_bytes, min(tile_bytes, entry.size_bytes - tile * tile_bytes)
+    return tile * tile_bytes, min(tile_bytes, entry.size_bytes - tile * tile_bytes)
 
 
 def split(data: Array, bits: int) -> Array:
@@ -175,23 +188,32 @@ def join(symbols: Array, bits: int) -> Array:
     return (symbols.reshape(-1, 8 // bits) << np.arange(0, 8, bits, dtype=np.uint8)).sum(axis=1).astype(np.uint8)
 
 
-def _assemble(block: Array, entries: list[Entry], tables: Sequence[_Table], tiles: Sequence[Sequence[bytes]]) -> Image:
+def _assemble(
+    decoded_bytes: int, payloads: Sequence[Array], entries: list[Entry], tables: Sequence[_Table], tiles: Sequence[Sequence[bytes]]
+) -> Image:
     tile_count = sum(map(len, tiles))
     table_data = [t.data for t in tables]
-    end = _HEADER.size + _ENTRY.size * len(entries) + _TABLE.size * len(tables) + 8 * (tile_count + 1)
-    table_places = end + np.cumsum([0, *map(len, table_data)])
+    recipes = {i: entry.recipe for i, entry in enumerate(entries) if entry.recipe is not None}
+    directories = _ENTRY.size * len(entries) + weights_recipes.BYTES * len(recipes) + _TABLE.size * len(tables) + 8 * (tile_count + 1)
+    table_places = _HEADER.size + directories + np.cumsum([0, *map(len, table_data)])
     end = int(table_places[-1])
-    raw_places: dict[int, int] = {}
-    for i, entry in enumerate(entries):
-        if entry.mode == RAW:
-            raw_places[i] = -(-end // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
-            end = raw_places[i] + entry.size_bytes
+    raw: list[tuple[int, Array]] = []  # place, bytes
+
+    def aligned(data: Array) -> int:
+        nonlocal end
+        raw.append((-(-end // ALIGNMENT_BYTES) * ALIGNMENT_BYTES, data))
+        end = raw[-1][0] + data.size
+        return raw[-1][0]
+
+    raw_places = {i: aligned(payloads[i]) for i, entry in enumerate(entries) if entry.mode == RAW}
+    parameters = {i: weights_recipes.parameters(recipe) for i, recipe in recipes.items()}
+    records = [weights_recipes.pack(i, recipe, aligned(parameters[i])) for i, recipe in recipes.items()]
     flat = [data for own in tiles for data in own]
     tile_places = end + end % 2 + np.cumsum([0, *map(len, flat)], dtype=np.int64)
     total = -(-(int(tile_places[-1]) + ALIGNMENT_BYTES) // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
     memory = np.zeros(total + ALIGNMENT_BYTES, np.uint8)
     image = memory[-memory.ctypes.data % ALIGNMENT_BYTES :][:total]
-    head = [_HEADER.pack(MAGIC, total, block.size, len(entries), len(tables), tile_count)]
+    head = [_HEADER.pack(MAGIC, total, decoded_bytes, len(entries), len(tables), tile_count, len(recipes))]
     first_tile = 0
     for i, (entry, own) in enumerate(zip(entries, tiles, strict=True)):
         place = raw_places[i] if entry.mode == RAW else first_tile
@@ -199,13 +221,15 @@ def _assemble(block: Array, entries: list[Entry], tables: Sequence[_Table], tile
         first_tile += len(own)
         payload = entry.size_bytes if entry.mode == RAW else sum(map(len, own)) + 8 * len(own)
         own_table = len(table_data[entry.table]) + _TABLE.size if entry.own_table and entry.mode != RAW else 0
-        entry.stored_bytes = payload + own_table + _ENTRY.size
+        recipe = weights_recipes.BYTES + parameters[i].size if i in recipes else 0
+        entry.stored_bytes = payload + own_table + recipe + _ENTRY.size
+    head += records
     head += [_TABLE.pack(place, t.mode, t.bits) for place, t in zip(table_places, tables, strict=False)]
     head.append(tile_places.astype("<u8").tobytes())
     front = b"".join([*head, *table_data])
     image[: len(front)] = np.frombuffer(front, np.uint8)
-    for i, place in raw_places.items():
-        image[place : place + entries[i].size_bytes] = block[entries[i].offset_bytes :][: entries[i].size_bytes]
+    for place, data in raw:
+        image[place : place + data.size] = data
     for place, data in zip(tile_places, flat, strict=False):
         image[place : place + len(data)] = np.frombuffer(data, np.uint8)
     return Image(image, entries)
@@ -214,32 +238,37 @@ def _assemble(block: Array, entries: list[Entry], tables: Sequence[_Table], tile
 def decode(data: bytes) -> Array:
     """The block u8 of an image, zeros between its entries. Raises ValueError where the image is damaged."""
     try:
-        magic, total, decoded, entry_count, table_count, tile_count = _HEADER.unpack_from(data, 0)
+        magic, total, decoded, entry_count, table_count, tile_count, recipe_count = _HEADER.unpack_from(data, 0)
         if magic != MAGIC or total != len(data):
             raise ValueError(f"image begins with {magic!r} and has {len(data)} bytes, expected {MAGIC!r} and {total}")
         at = _HEADER.size
         rows = [_ENTRY.unpack_from(data, at + i * _ENTRY.size) for i in range(entry_count)]
         at += entry_count * _ENTRY.size
+        recipes = dict(weights_recipes.unpack(data, at + i * weights_recipes.BYTES) for i in range(recipe_count))
+        at += recipe_count * weights_recipes.BYTES
         heads = [_TABLE.unpack_from(data, at + i * _TABLE.size) for i in range(table_count)]
         at += table_count * _TABLE.size
         places = struct.unpack_from(f"<{tile_count + 1}Q", data, at)
     except struct.error as problem:
         raise ValueError(f"image is too short: {problem}") from None
     block = np.zeros(decoded, np.uint8)
-    for offset, size, place, mode, bits, table, tiles in rows:
-        target = block[offset : offset + size]
+    for number, (offset, size, place, mode, bits, table, tiles) in enumerate(rows):
+        payload = np.empty(size, np.uint8)
         if mode == RAW:
-            target[:] = np.frombuffer(data[place : place + size], np.uint8)
-            continue
-        start, table_mode, table_bits = heads[table]
-        if (mode, bits) != (table_mode, table_bits) or tiles != _tile_count(size, bits):
-            raise ValueError(f"entry at {offset} has mode {mode}, {bits} bits and {tiles} tiles, which its table and size contradict")
-        end = start + (1 << bits) // 8 + (12 << bits) // 8 + 1
-        values = _read_table(data[start:end], mode, bits)
-        for t in range(tiles):
-            first, count = _tile(Entry(0, size, bits=bits), t)
-            tile = data[places[place + t] : places[place + t + 1]]
-            target[first : first + count] = join(CODERS[mode].decode_tile(tile, values, count * 8 // bits), bits)
+            payload[:] = np.frombuffer(data[place : place + size], np.uint8)
+        else:
+            start, table_mode, table_bits = heads[table]
+            if (mode, bits) != (table_mode, table_bits) or tiles != _tile_count(size, bits):
+                raise ValueError(f"entry at {offset} has mode {mode}, {bits} bits and {tiles} tiles, which its table and size contradict")
+            end = start + (1 << bits) // 8 + (12 << bits) // 8 + 1
+            values = _read_table(data[start:end], mode, bits)
+            for t in range(tiles):
+                first, count = _tile(Entry(0, size, bits=bits), t)
+                tile = data[places[place + t] : places[place + t + 1]]
+                payload[first : first + count] = join(CODERS[mode].decode_tile(tile, values, count * 8 // bits), bits)
+        if number in recipes:
+            payload = recipes[number](payload).apply().view(np.uint8)
+        block[offset : offset + payload.size] = payload
     return block
 
 

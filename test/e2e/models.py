@@ -12,7 +12,8 @@ For every model there are
     NAME.mlir          the same program in the torch dialect
     NAME.npz           test inputs [count, ...] and what float PyTorch, ONNX Runtime (on NAME.onnx) and PyTorch (on NAME.pt2) make of them
 
-`NAME@16` is the same network for 16 inputs at once.
+`NAME@16` is the same network for 16 inputs at once. `resnet50-2of4`, `-sparse90`, `-halved`, `-halved-shifted`, `-w4`, `-w2` and `-ternary`
+are ResNet-50 compressed (`projections.py`), as .onnx.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from . import projections
 from .networks import Chain, Encoder, MobileNetV2, ResNet, Vgg16
 
 FOLDER = Path(__file__).parents[2] / "build" / "e2e-models"
@@ -42,12 +44,15 @@ TEST_INPUTS = 4
 
 @dataclass(frozen=True)
 class Model:
-    """How to make one network and its inputs; `quantize_ops` restricts ONNX Runtime's quantization to these operations."""
+    """How to make one network and its inputs; `quantize_ops` restricts ONNX Runtime's quantization to these operations. `project`
+    compresses the float weights, of which `weight_bits` then say how wide their integers are."""
 
     network: Callable[[], nn.Module]
     sample: Callable[[torch.Generator], Tensor]
     macs: float
     quantize_ops: tuple[str, ...] | None = None
+    project: projections.Projection | None = None
+    weight_bits: int = 8
 
 
 def smooth_image(generator: torch.Generator) -> Tensor:
@@ -81,6 +86,19 @@ CHAINS = {  # linear layers whose weights do not fit in a cache
     },
     "fc4096": Model(lambda: Chain(4096, 4096), lambda g: torch.randn(1, 4096, generator=g), 16.8e6),
 }
+_PROJECTED: dict[str, tuple[projections.Projection, int]] = {
+    "2of4": (projections.two_of_four, 8),
+    "sparse90": (projections.unstructured(0.9), 8),
+    "halved": (projections.half_of_the_filters(shifts=False), 8),
+    "halved-shifted": (projections.half_of_the_filters(shifts=True), 8),
+    "w4": (projections.integers(4), 4),
+    "w2": (projections.integers(2), 2),
+    "ternary": (projections.ternary, 8),
+}
+COMPRESSED = {
+    f"resnet50-{name}": Model(lambda: ResNet((3, 4, 6, 3), bottleneck=True), smooth_image, 4.09e9, None, project, bits)
+    for name, (project, bits) in _PROJECTED.items()
+}
 KINDS = ("onnx", "pt2", "mlir")
 
 
@@ -98,6 +116,8 @@ def build(name: str) -> nn.Module:
     if zeros := getattr(network, "zeros", 0.0):
         for layer in network.layers:
             keep_greatest(layer.weight, zeros)
+    if (project := model(name).project) is not None:
+        project(network)
     settle_batch_norms(network, torch.cat(samples(name.partition("@")[0], 8, seed=2)))
     return network.eval()
 
@@ -130,7 +150,7 @@ def samples(name: str, count: int, *, seed: int) -> list[Tensor]:
 
 def model(name: str) -> Model:
     """The model of `NAME` or `NAME@BATCH`."""
-    return (MODELS | CHAINS)[name.partition("@")[0]]
+    return (MODELS | CHAINS | COMPRESSED)[name.partition("@")[0]]
 
 
 def path(name: str, kind: str) -> Path:
@@ -191,6 +211,8 @@ def make_onnx(name: str, file: Path) -> None:
             calibrate_method=CalibrationMethod.MinMax,
             op_types_to_quantize=None if ops is None else list(ops),
         )
+        if model(name).weight_bits < 8:
+            projections.narrow(partial, model(name).weight_bits)
     file.with_suffix(".prepared").unlink(missing_ok=True)
 
 

@@ -13,6 +13,7 @@ from qcc.dialects import codelet as configuration
 from qcc.dialects import element_types, weights
 from qcc.dialects.codelet import ELEMENT_BYTES
 from qcc.dialects.mlir import create, error_at, ir, layer_name, op_attribute, to_attribute
+from qcc.dialects.weight_recipes import Recipe
 from qcc.passes.tile.codelets.place import (
     MOVED_AS,
     SLACK_BYTES,
@@ -106,8 +107,8 @@ class Lowering:
         size = n * rows * columns * c * ELEMENT_BYTES[element]
         return self.buffer(place, "arena", size + SLACK_BYTES, name=layer_name(self.current.location) or None)
 
-    def weights(self, array: np.ndarray, element: str) -> Place:
-        """Constant bytes as a row-major buffer; equal arrays share one."""
+    def weights(self, array: np.ndarray, element: str, recipe: Recipe | None = None) -> Place:
+        """Constant bytes as a row-major buffer; equal arrays share one. `recipe` makes them of fewer bytes."""
         array = np.ascontiguousarray(array, _DTYPES[element])
         key = (f"{element}{array.shape}", hashlib.sha256(array.tobytes()).digest())
         place = Place(None, element, array.shape, tuple(row_major(array.shape)))
@@ -115,7 +116,8 @@ class Lowering:
             stored = weights.constant_attribute(
                 array.view(np.int8 if array.itemsize == 1 else array.dtype), layer_name(self.current.location)
             )
-            self._weights[key] = self.buffer(place, "weights", array.nbytes, value=stored).buffer
+            made = None if recipe is None else recipe.as_attribute()
+            self._weights[key] = self.buffer(place, "weights", array.nbytes, value=stored, recipe=made).buffer
         return replace(place, buffer=self._weights[key])
 
     def constant_place(self, array: np.ndarray) -> Place:

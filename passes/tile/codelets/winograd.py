@@ -13,6 +13,7 @@ from qcc.dialects.codelet_cost import WINOGRAD_POINTS as POINTS
 from qcc.dialects.codelet_cost import winograd_cycles, winograd_rates
 from qcc.dialects.instruction_sets import ISAS, IsaFacts
 from qcc.dialects.mlir import op_attribute
+from qcc.dialects.weight_recipes import WINOGRAD_F32, WINOGRAD_S16, Recipe
 from qcc.passes.tile.codelets import packing
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place
@@ -22,7 +23,6 @@ from qcc.passes.values import shape_of
 EDGE, VECTORS = 4, 2
 MOST_COLUMNS = 14  # of a register tile of two vectors
 CHANNELS = 32  # x comes in whole vectors of 16 bits, results in whole blocks of two vectors
-WEIGHTS_TIMES_24 = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 6]])  # G, the last row over 4
 LARGEST_WEIGHT = 32767 // 12**2  # whose transform fits 16 bits
 RESULT_BITS = 26  # what is left of 32 after the factor 576 is taken off
 
@@ -100,7 +100,7 @@ def lower(
     if any(y.halo):
         halo = y.fill(len(program.words))
         program.words.append(halo_word)
-    places = [x, lowering.weights(_transformed(values, facts.lanes, element), element)]
+    places = [x, _weights(lowering, values, facts.lanes, element)]
     bias_operand = None
     if bias is not None:
         bias_operand = Operand(len(places), "f32" if element == "f32" else "i32", (0, 0, 0, 1))
@@ -133,15 +133,13 @@ def lower(
     lowering.call(codelet, [*places, y], scratch_bytes=POINTS * sum(winograd_pitches(codelet)))
 
 
-def _transformed(values: np.ndarray, lanes: int, element: str) -> np.ndarray:
-    """G w G^T of [out, c, 3, 3], packed [block][36][step][vector][lane][depth]; of floats exact to the last rounding."""
-    whole = element == "s16"
-    g = WEIGHTS_TIMES_24 if whole else WEIGHTS_TIMES_24 / 24
-    out, channels = values.shape[:2]
-    points = np.einsum("ra,ocab,qb->rqoc", g, values.astype(np.int64 if whole else np.float64), g).reshape(POINTS, out, 1, channels)
-    packed, stride = packing.pack(points.astype(np.int16 if whole else np.float32), lanes=lanes, depth=2 if whole else 1, vectors=VECTORS)
-    blocks = out // (VECTORS * lanes)
-    return packed.reshape(POINTS, blocks, stride // blocks).transpose(1, 0, 2).reshape(-1)
+def _weights(lowering: Lowering, values: np.ndarray, lanes: int, element: str) -> Place:
+    """G w G^T of [out, c, 3, 3], packed [block][36][step][vector][lane][depth]."""
+    layout = WINOGRAD_S16 if element == "s16" else WINOGRAD_F32
+    narrow = packing.narrowest(values) == "s8" if element == "s16" else True
+    source = values.reshape(1, len(values), -1).astype(np.float32 if element == "f32" else np.int8 if narrow else np.int16)
+    recipe = Recipe(layout, lanes, VECTORS, source)
+    return lowering.weights(recipe.apply(), element, recipe if narrow else None)
 
 
 def _pixels(place: Place, number: int) -> Operand:

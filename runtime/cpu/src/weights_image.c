@@ -12,7 +12,8 @@ struct header {
     uint32_t entry_count;
     uint32_t table_count;
     uint32_t tile_count;
-    uint8_t zero[28];
+    uint32_t recipe_count;
+    uint8_t zero[24];
 };
 _Static_assert(sizeof(struct header) == 64 && sizeof(struct qcc_image_entry) == 32 && sizeof(struct qcc_image_table) == 8, "layout of the image");
 
@@ -42,21 +43,35 @@ static int entry_is_sound(const struct qcc_image *image, const struct qcc_image_
     return entry->place <= (uint64_t)image->tile_count && entry->tiles <= (uint64_t)image->tile_count - entry->place;
 }
 
+/* Whether a recipe fits its entry's source, and what it makes the place up to the next entry. */
+static int recipe_is_sound(const struct qcc_image *image, int64_t i) {
+    const struct qcc_recipe *recipe = &image->recipes[i];
+    if (recipe->entry >= image->entry_count || (i && recipe->entry <= recipe[-1].entry)) return 0;
+    const struct qcc_image_entry *entry = &image->entries[recipe->entry];
+    uint64_t end = recipe->entry + 1 < image->entry_count ? entry[1].offset_bytes : (uint64_t)image->decoded_bytes;
+    uint64_t source = qcc_recipe_source_bytes(recipe, (uint64_t)image->bytes);
+    return source && source == entry->size_bytes && qcc_recipe_target_bytes(recipe) <= end - entry->offset_bytes && entry->offset_bytes % QCC_ALIGNMENT == 0;
+}
+
 int qcc_image_open(struct qcc_image *image, const void *data, int64_t bytes) {
     const struct header *header = data;
-    if (bytes < (int64_t)sizeof *header || memcmp(header->magic, "QCCCODE1", 8) || header->image_bytes != (uint64_t)bytes || header->decoded_bytes > INT64_MAX / 16)
+    if (bytes < (int64_t)sizeof *header || memcmp(header->magic, "QCCCODE2", 8) || header->image_bytes != (uint64_t)bytes || header->decoded_bytes > INT64_MAX / 16)
         return damaged("their header of", sizeof *header);
     const uint8_t *at = (const uint8_t *)data + sizeof *header;
-    uint64_t directories = (uint64_t)header->entry_count * 32 + (uint64_t)header->table_count * 8 + ((uint64_t)header->tile_count + 1) * 8;
+    uint64_t directories = (uint64_t)header->entry_count * 32 + (uint64_t)header->recipe_count * 64 + (uint64_t)header->table_count * 8 + ((uint64_t)header->tile_count + 1) * 8;
     if (directories > (uint64_t)bytes - sizeof *header) return damaged("their directory of", (long long)directories);
-    *image = (struct qcc_image){data, bytes, (int64_t)header->decoded_bytes, header->entry_count, header->tile_count, (const void *)at, NULL, NULL};
-    image->tables = (const void *)(at + image->entry_count * 32);
-    image->tiles = (const void *)(at + image->entry_count * 32 + (int64_t)header->table_count * 8);
+    *image = (struct qcc_image){.data = data, .bytes = bytes, .decoded_bytes = (int64_t)header->decoded_bytes, .entry_count = header->entry_count,
+                                .tile_count = header->tile_count, .recipe_count = header->recipe_count, .entries = (const void *)at};
+    image->recipes = (const void *)(at += image->entry_count * 32);
+    image->tables = (const void *)(at += image->recipe_count * 64);
+    image->tiles = (const void *)(at + (int64_t)header->table_count * 8);
     uint64_t end = 0;
     for (int64_t i = 0; i < image->entry_count; i++) {
         if (image->entries[i].offset_bytes < end || !entry_is_sound(image, &image->entries[i], header->table_count)) return damaged("entry", i);
         end = image->entries[i].offset_bytes + image->entries[i].size_bytes;
     }
+    for (int64_t i = 0; i < image->recipe_count; i++)
+        if (!recipe_is_sound(image, i)) return damaged("recipe", i);
     for (int64_t i = 0; i < header->table_count; i++)
         if (image->tables[i].offset_bytes > (uint64_t)bytes) return damaged("table", i);
     for (int64_t i = 0; i <= image->tile_count; i++)
@@ -148,24 +163,56 @@ int qcc_image_decode(const struct qcc_image *image, const struct qcc_decode_job 
     return 1;
 }
 
+/* What every recipe makes, from its source in `sources`; all threads of a parallel region come here. */
+static void make_recipes(const struct qcc_image *image, uint8_t *block, uint8_t *const *sources, float *row) {
+    for (int64_t i = 0; i < image->recipe_count; i++) {
+        const struct qcc_recipe *recipe = &image->recipes[i];
+#pragma omp for schedule(dynamic) nowait
+        for (int64_t b = 0; b < qcc_recipe_blocks(recipe); b++)
+            qcc_recipe_make(recipe, image->data, sources[i], block + image->entries[recipe->entry].offset_bytes, b, row);
+    }
+}
+
+/* Where the source of every recipe goes, in one block of memory; NULL where there is none. */
+static uint8_t *place_sources(const struct qcc_image *image, uint8_t **sources, uint64_t *most_columns) {
+    uint64_t total = 0;
+    for (int64_t i = 0; i < image->recipe_count; i++) {
+        total += (image->entries[image->recipes[i].entry].size_bytes + QCC_ALIGNMENT - 1) / QCC_ALIGNMENT * QCC_ALIGNMENT;
+        if (image->recipes[i].columns > *most_columns) *most_columns = image->recipes[i].columns;
+    }
+    uint8_t *memory = aligned_alloc(QCC_ALIGNMENT, (size_t)total + QCC_ALIGNMENT), *at = memory;
+    for (int64_t i = 0; memory && i < image->recipe_count; i++) {
+        sources[i] = at;
+        at += (image->entries[image->recipes[i].entry].size_bytes + QCC_ALIGNMENT - 1) / QCC_ALIGNMENT * QCC_ALIGNMENT;
+    }
+    return memory;
+}
+
 int qcc_image_decode_all(const struct qcc_image *image, uint8_t *block, int threads, int isa) {
     struct qcc_decode_job *jobs = calloc((size_t)image->entry_count + 1, sizeof *jobs);
     struct qcc_decoder *decoders = calloc((size_t)threads, sizeof *decoders);
+    uint8_t **sources = calloc((size_t)image->recipe_count + 1, sizeof *sources), *memory = NULL;
+    float *rows = NULL;
     int64_t count = 0, tiles = 0;
+    uint64_t columns = 0, end = 0;
     atomic_int sound = 1;
-    if (!jobs || !decoders) {
-        free(jobs), free(decoders);
+    if (sources) memory = place_sources(image, sources, &columns);
+    if (memory) rows = calloc((size_t)threads * columns + 1, sizeof *rows);
+    if (!jobs || !decoders || !rows) {
+        free(jobs), free(decoders), free(sources), free(memory), free(rows);
         return qcc_fail(QCC_NO_MEMORY, "out of memory while the weights were decoded");
     }
-    uint64_t end = 0;
-    for (int64_t i = 0; i < image->entry_count; i++) {
+    for (int64_t i = 0, r = 0; i < image->entry_count; i++) {
         const struct qcc_image_entry *entry = &image->entries[i];
+        int made = r < image->recipe_count && image->recipes[r].entry == i;
+        uint8_t *target = made ? sources[r] : block + entry->offset_bytes;
         memset(block + end, 0, entry->offset_bytes - end);
-        end = entry->offset_bytes + entry->size_bytes;
+        end = entry->offset_bytes + (made ? qcc_recipe_target_bytes(&image->recipes[r]) : entry->size_bytes);
+        r += made;
         if (entry->mode == QCC_CODING_RAW) {
-            memcpy(block + entry->offset_bytes, image->data + entry->place, entry->size_bytes);
+            memcpy(target, image->data + entry->place, entry->size_bytes);
         } else {
-            jobs[count++] = (struct qcc_decode_job){entry, block + entry->offset_bytes, tiles};
+            jobs[count++] = (struct qcc_decode_job){entry, target, tiles};
             tiles += entry->tiles;
         }
     }
@@ -175,7 +222,9 @@ int qcc_image_decode_all(const struct qcc_image *image, uint8_t *block, int thre
         int thread = omp_get_thread_num();
         qcc_decoder_start(&decoders[thread], isa);
         if (!qcc_image_decode(image, jobs, count, thread, omp_get_num_threads(), &decoders[thread])) atomic_store(&sound, 0);
+#pragma omp barrier
+        if (atomic_load(&sound)) make_recipes(image, block, sources, rows + (uint64_t)thread * columns);
     }
-    free(jobs), free(decoders);
+    free(jobs), free(decoders), free(sources), free(memory), free(rows);
     return atomic_load(&sound) ? QCC_OK : damaged("a tile or table of", (long long)tiles);
 }

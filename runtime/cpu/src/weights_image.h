@@ -4,6 +4,7 @@
 
 #include "coding.h"
 #include "internal.h"
+#include "weights_recipe.h"
 
 struct qcc_image_entry {
     uint64_t offset_bytes; /* in the decoded block */
@@ -28,7 +29,9 @@ struct qcc_image {
     int64_t decoded_bytes;
     int64_t entry_count;
     int64_t tile_count;
+    int64_t recipe_count;
     const struct qcc_image_entry *entries;
+    const struct qcc_recipe *recipes; /* by ascending entry */
     const struct qcc_image_table *tables;
     const uint64_t *tiles; /* [tile_count + 1] */
 };

@@ -52,6 +52,10 @@ int qcc_stream_create(struct qcc_stream **result, const qcc_program *program, co
     stream->decoders = calloc((size_t)threads, sizeof *stream->decoders);
     if (!stream->begin || !stream->jobs || !stream->decoders) goto memory;
     if ((status = qcc_image_open(&stream->image, image, bytes))) goto done;
+    if (stream->image.recipe_count) {
+        status = qcc_fail(QCC_BAD_WEIGHTS, "weights that are made while a model is loaded cannot be decoded while it runs; compile with --decode stream");
+        goto done;
+    }
     for (int i = 0; i < threads; i++) qcc_decoder_start(&stream->decoders[i], qcc_coding_isa());
     for (int64_t s = 0; s < program->step_count; s++) {
         const qcc_step *step = &program->steps[s];

@@ -1,0 +1,115 @@
+/* Making packed weights of logical ones while a model is loaded. */
+#include "weights_recipe.h"
+
+#include <string.h>
+
+_Static_assert(sizeof(struct qcc_recipe) == 64, "layout of the image");
+enum { FIELD = 6, POINTS = FIELD * FIELD };
+#define MOST (UINT64_C(1) << 40)
+
+static int element_bytes(const struct qcc_recipe *r) { return r->layout == QCC_PANELS_F32 || r->layout == QCC_WINOGRAD_F32 ? 4 : 2; }
+static uint64_t width_of(const struct qcc_recipe *r) { return (uint64_t)r->lanes * r->vectors; }
+
+uint64_t qcc_recipe_source_bytes(const struct qcc_recipe *r, uint64_t image_bytes) {
+    if (r->layout >= QCC_LAYOUT_COUNT || !r->lanes || !r->vectors || !r->batches || !r->channels || !r->columns || !r->inner || !r->period || !r->group) return 0;
+    uint64_t count = (uint64_t)r->batches * r->channels; /* below 2^64 */
+    if (count > MOST || count * r->columns / r->columns != count || count * r->columns > MOST) return 0;
+    if (r->layout >= QCC_WINOGRAD_S16 && (r->batches != 1 || r->columns % 9 || r->channels % width_of(r))) return 0;
+    if (r->layout == QCC_WINOGRAD_S16 && (r->coded || r->columns / 9 % 2)) return 0;
+    if (r->coded) {
+        uint64_t floats = (uint64_t)r->level_count * r->level_rows + (uint64_t)r->scale_count * r->scale_rows;
+        if (r->level_count < 1 || r->level_count > 256 || (r->level_rows != 1 && r->level_rows != count) || (r->scale_rows != 1 && r->scale_rows != count)) return 0;
+        if (r->scale_count <= (r->period - 1) / r->group || r->scale_count > MOST / count) return 0;
+        if (r->parameters > image_bytes || r->parameters % 4 || floats > (image_bytes - r->parameters) / 4) return 0;
+    }
+    return count * r->columns * (r->coded || r->layout == QCC_WINOGRAD_S16 ? 1 : 4);
+}
+
+uint64_t qcc_recipe_target_bytes(const struct qcc_recipe *r) {
+    if (r->layout >= QCC_WINOGRAD_S16) return (uint64_t)r->channels * (r->columns / 9) * POINTS * (uint64_t)element_bytes(r);
+    return ((uint64_t)r->channels + r->lanes - 1) / r->lanes * r->lanes * r->batches * r->columns * (uint64_t)element_bytes(r);
+}
+
+static int64_t blocks_of_batch(const struct qcc_recipe *r) { return (int64_t)((r->channels + width_of(r) - 1) / width_of(r)); }
+int64_t qcc_recipe_blocks(const struct qcc_recipe *r) { return blocks_of_batch(r) * r->batches; }
+
+/* The real weights of channel `c` of all batches. A code beyond the levels, which only a damaged image has, is the last level. */
+static const float *real_row(const struct qcc_recipe *r, const uint8_t *image, const uint8_t *source, uint64_t c, float *row) {
+    if (!r->coded) return (const float *)source + c * r->columns;
+    const uint8_t *codes = source + c * r->columns;
+    const float *levels = (const float *)(image + r->parameters), *scales = levels + (uint64_t)r->level_count * r->level_rows;
+    if (r->level_rows > 1) levels += c * r->level_count;
+    if (r->scale_rows > 1) scales += c * r->scale_count;
+    for (uint32_t i = 0; i < r->columns; i++) {
+        uint32_t code = codes[i] < r->level_count ? codes[i] : r->level_count - 1;
+        row[i] = levels[code] * scales[i / r->inner % r->period / r->group];
+    }
+    return row;
+}
+
+static void make_panel(const struct qcc_recipe *r, const uint8_t *image, const uint8_t *source, uint8_t *target, int64_t block, float *row) {
+    uint64_t batch = (uint64_t)(block / blocks_of_batch(r)), first = (uint64_t)(block % blocks_of_batch(r)) * width_of(r);
+    uint64_t padded = ((uint64_t)r->channels + r->lanes - 1) / r->lanes * r->lanes, left = padded - first, size = (uint64_t)element_bytes(r);
+    uint64_t width = left < width_of(r) ? left : width_of(r), filled = r->channels - first < width ? r->channels - first : width;
+    uint8_t *out = target + (batch * padded + first) * r->columns * size;
+    memset(out, 0, width * r->columns * size);
+    for (uint64_t j = 0; j < filled; j++) {
+        const float *real = real_row(r, image, source, batch * r->channels + first + j, row);
+        for (uint64_t i = 0; i < r->columns; i++) {
+            uint32_t bits;
+            memcpy(&bits, &real[i], 4);
+            if (size == 4)
+                memcpy(out + (i * width + j) * 4, &bits, 4);
+            else
+                ((uint16_t *)out)[i * width + j] = (uint16_t)(bits >> 16);
+        }
+    }
+}
+
+/* G of F(4x4, 3x3), times 24. */
+static const int transform[FIELD][3] = {{6, 0, 0}, {-4, -4, -4}, {-4, 4, -4}, {1, 2, 4}, {1, -2, 4}, {0, 0, 6}};
+
+static void points_s16(const int8_t *w, int16_t *points) {
+    int half[FIELD][3];
+    for (int r = 0; r < FIELD; r++)
+        for (int b = 0; b < 3; b++) half[r][b] = transform[r][0] * w[b] + transform[r][1] * w[3 + b] + transform[r][2] * w[6 + b];
+    for (int r = 0; r < FIELD; r++)
+        for (int q = 0; q < FIELD; q++)
+            points[FIELD * r + q] = (int16_t)(transform[q][0] * half[r][0] + transform[q][1] * half[r][1] + transform[q][2] * half[r][2]);
+}
+
+static void points_f32(const float *w, float *points) {
+    double g[FIELD][3], half[FIELD][3];
+    for (int r = 0; r < FIELD; r++)
+        for (int b = 0; b < 3; b++) g[r][b] = transform[r][b] / 24.0;
+    for (int r = 0; r < FIELD; r++)
+        for (int b = 0; b < 3; b++) half[r][b] = (g[r][0] * w[b] + g[r][1] * w[3 + b]) + g[r][2] * w[6 + b];
+    for (int r = 0; r < FIELD; r++)
+        for (int q = 0; q < FIELD; q++) points[FIELD * r + q] = (float)((g[q][0] * half[r][0] + g[q][1] * half[r][1]) + g[q][2] * half[r][2]);
+}
+
+static void make_winograd(const struct qcc_recipe *r, const uint8_t *image, const uint8_t *source, uint8_t *target, int64_t block, float *row) {
+    uint64_t width = width_of(r), inputs = r->columns / 9, whole = r->layout == QCC_WINOGRAD_S16, depth = whole ? 2 : 1;
+    uint64_t point = inputs * width; /* elements */
+    uint8_t *out = target + (uint64_t)block * POINTS * point * (uint64_t)element_bytes(r);
+    for (uint64_t j = 0; j < width; j++) {
+        uint64_t c = (uint64_t)block * width + j;
+        const float *real = whole ? NULL : real_row(r, image, source, c, row);
+        for (uint64_t i = 0; i < inputs; i++) {
+            uint64_t at = (i / depth * width + j) * depth + i % depth;
+            if (whole) {
+                int16_t points[POINTS];
+                points_s16((const int8_t *)source + c * r->columns + 9 * i, points);
+                for (uint64_t p = 0; p < POINTS; p++) ((int16_t *)out)[p * point + at] = points[p];
+            } else {
+                float points[POINTS];
+                points_f32(real + 9 * i, points);
+                for (uint64_t p = 0; p < POINTS; p++) ((float *)out)[p * point + at] = points[p];
+            }
+        }
+    }
+}
+
+void qcc_recipe_make(const struct qcc_recipe *recipe, const uint8_t *image, const uint8_t *source, uint8_t *target, int64_t block, float *row) {
+    (recipe->layout >= QCC_WINOGRAD_S16 ? make_winograd : make_panel)(recipe, image, source, target, block, row);
+}

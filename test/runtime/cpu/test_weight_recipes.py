@@ -1,0 +1,161 @@
+"""Weights that an artefact makes while it is loaded: C gives the bits of the numpy meaning, which is what codelets were given."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import qcc
+from qcc.dialects.weight_recipes import LAYOUTS, PANELS_BF16, PANELS_F32, TRANSFORM_TIMES_24, WINOGRAD_F32, WINOGRAD_S16, Recipe
+from qcc.passes.tile.codelets import packing
+from qcc.runtime.cpu import loader
+from qcc.runtime.reference import weights_image
+from test.property.tiled_executor import Text, quantized
+
+BAD_CPU, BAD_WEIGHTS = 3, 6
+
+
+def aligned(size: int) -> np.ndarray:
+    memory = np.zeros(size + 64, np.uint8)
+    return memory[-memory.ctypes.data % 64 :][:size]
+
+
+def decode_in_c(data: np.ndarray, size: int, threads: int = 1) -> tuple[int, np.ndarray]:
+    image, block = aligned(data.size), aligned(size)
+    image[:] = data
+    return loader.runtime().qcc_weights_decode(image.ctypes.data, image.size, block.ctypes.data, size, threads, -1), block
+
+
+def coded(rng: np.random.Generator, shape: tuple[int, int, int], inner: int, period: int, group: int) -> dict[str, object]:
+    """Codes of up to 16 levels, with levels per tensor or channel and scales per tensor, channel or group."""
+    batches, channels, _ = shape
+    rows, count = batches * channels, int(rng.integers(2, 17))
+    groups = -(-period // group)
+    return {
+        "source": rng.integers(0, count, shape).astype(np.uint8),
+        "levels": rng.normal(size=(int(rng.choice([1, rows])), count)).astype(np.float32),
+        "scales": rng.uniform(0.1, 1, (int(rng.choice([1, rows])), groups)).astype(np.float32),
+        "inner": inner,
+        "period": period,
+        "group": group,
+    }
+
+
+def recipe_of(rng: np.random.Generator, layout: str) -> Recipe:
+    if layout in (WINOGRAD_S16, WINOGRAD_F32):
+        out, inputs = 32 * int(rng.integers(1, 3)), 2 * int(rng.integers(1, 9))
+        if layout == WINOGRAD_S16:
+            return Recipe(layout, 16, 2, rng.integers(-127, 128, (1, out, inputs * 9)).astype(np.int8))
+        if rng.random() < 0.5:
+            return Recipe(layout, 16, 2, rng.normal(size=(1, out, inputs * 9)).astype(np.float32))
+        return Recipe(layout, 16, 2, **coded(rng, (1, out, inputs * 9), 9, inputs, int(rng.integers(1, inputs + 1))))  # type: ignore[arg-type]
+    batches, channels, inputs, taps = (int(rng.integers(1, top)) for top in (4, 70, 20, 5))
+    shape = (batches, channels, inputs * taps)
+    if layout == PANELS_F32 and rng.random() < 0.3:
+        return Recipe(layout, 16, 2, rng.normal(size=shape).astype(np.float32))
+    return Recipe(layout, 16, 2, **coded(rng, shape, 1, inputs, int(rng.integers(1, inputs + 1))))  # type: ignore[arg-type]
+
+
+def image_of(recipes: list[Recipe], codec: str, rng: np.random.Generator) -> tuple[weights_image.Image, np.ndarray]:
+    """Recipes between plain weights; the image, and the block that it must decode to."""
+    parts, spans, at, where = [], [], 0, {}
+    for recipe in recipes:
+        for data in (recipe.apply().view(np.uint8), rng.integers(0, 3, 640).astype(np.uint8)):
+            padded = np.zeros(-(-data.size // 64) * 64, np.uint8)
+            padded[: data.size] = data
+            parts.append(padded)
+            spans.append((at, padded.size))
+            at += padded.size
+        where[len(spans) - 2] = recipe
+    block = np.concatenate(parts)
+    return weights_image.encode(block, spans, codec, where), block
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1 << 30), st.lists(st.sampled_from(LAYOUTS), min_size=1, max_size=4), st.sampled_from(["huffman", "rans", "auto"]))
+def test_c_and_numpy_make_the_same_bits(seed: int, layouts: list[str], codec: str) -> None:
+    rng = np.random.default_rng(seed)
+    image, block = image_of([recipe_of(rng, layout) for layout in layouts], codec, rng)
+    assert np.array_equal(weights_image.decode(image.data.tobytes()), block)
+    for threads in (1, 3):
+        status, found = decode_in_c(image.data, block.size, threads)
+        assert status == 0, ctypes.string_at(loader.runtime().qcc_model_error()).decode()
+        assert np.array_equal(found, block)
+
+
+def test_panels_are_what_contractions_are_packed_to() -> None:
+    rng = np.random.default_rng(3)
+    w = rng.normal(size=(3, 75, 40)).astype(np.float32)
+    packed, _ = packing.pack(w.reshape(3, 75, 4, 10), lanes=16, depth=1, vectors=2)
+    assert np.array_equal(Recipe(PANELS_F32, 16, 2, w).apply(), packed)
+    short = (w.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    packed, _ = packing.pack(short.reshape(3, 75, 4, 10), lanes=16, depth=1, vectors=2)
+    assert np.array_equal(Recipe(PANELS_BF16, 16, 2, short).apply(), packing.bf16_words(packed))
+
+
+def test_winograd_is_the_transform() -> None:
+    rng = np.random.default_rng(4)
+    w = rng.integers(-127, 128, (64, 6, 3, 3)).astype(np.int8)
+    points = np.einsum("ra,ocab,qb->rqoc", TRANSFORM_TIMES_24, w.astype(np.int64), TRANSFORM_TIMES_24).reshape(36, 64, 6)
+    packed = Recipe(WINOGRAD_S16, 16, 2, w.reshape(1, 64, -1)).apply().reshape(2, 36, 3, 32, 2)  # [block, point, step, channel, depth]
+    assert np.array_equal(packed.transpose(1, 0, 3, 2, 4).reshape(36, 64, 6), points)
+
+
+def test_an_artefact_makes_the_weights_of_winograd(tmp_path: Path) -> None:
+    """Coded, 3x3 weights take the bytes of their entropy, not those of their transform; results stay the same bits."""
+    rng = np.random.default_rng(5)
+    t = Text()
+    x = t.argument("tensor<1x64x56x56xf32>")
+    q = t.op("qcc.quantize", [x], f"tensor<1x64x56x56x{quantized(8, False, 0.05, 100)}>")
+    w = t.constant(rng.integers(-2, 3, (64, 64, 3, 3)).astype(np.int8), f"tensor<64x64x3x3x{quantized(8, True, 0.1, 0)}>")
+    attributes = "strides = array<i64: 1, 1>, padding = array<i64: 1, 1, 1, 1>, dilations = array<i64: 1, 1>, groups = 1 : i64"
+    a = t.op("qcc.conv2d", [q, w], "tensor<1x64x56x56xi32>", attributes)
+    y = t.op("qcc.dequantize", [a], "tensor<1x64x56x56xf32>", "multiplier = dense<0.005> : tensor<1xf32>")
+    (tmp_path / "model.mlir").write_text(t.module(y))
+    given = rng.normal(size=(1, 64, 56, 56)).astype(np.float32)
+    plain = qcc.compile(tmp_path / "model.mlir")
+    if not any("winograd" in step["codelet"] for step in plain.info["steps"]):
+        pytest.skip("this CPU has no Winograd codelet")
+    made = qcc.compile(tmp_path / "model.mlir", coding="rans")
+    made.save(tmp_path / "model.so")
+    loaded = qcc.load(tmp_path / "model.so", threads=2)
+    np.testing.assert_array_equal(loaded(given), plain(given))
+    (row,) = [row for row in loaded.report["layers"] if row["op"] == "conv2d"]
+    assert row["stored_bits"] < 1.05 * row["entropy_bits"] + 8 * 400 / row["weights"]
+
+
+RNG = np.random.default_rng(6)
+SOUND, BLOCK = image_of(
+    [
+        Recipe(PANELS_F32, 16, 2, **coded(RNG, (2, 40, 24), 1, 6, 2)),  # type: ignore[arg-type]
+        *[recipe_of(RNG, layout) for layout in LAYOUTS[1:]],
+    ],
+    "rans",
+    RNG,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_damaged_recipes_are_an_error_or_other_weights_but_never_a_crash(data: st.DataObject) -> None:
+    image, front = SOUND.data.copy(), 64 + 32 * len(SOUND.entries)
+    for _ in range(data.draw(st.integers(1, 3))):
+        image[data.draw(st.integers(front, front + 64 * len(LAYOUTS) - 1) | st.integers(0, image.size - 1))] = data.draw(
+            st.integers(0, 255)
+        )
+    status, _ = decode_in_c(image, BLOCK.size)
+    assert status in (0, BAD_CPU, BAD_WEIGHTS)
+
+
+@pytest.mark.parametrize("field", [4, 8, 12, 16, 24, 32, 36, 40, 44])
+def test_a_recipe_that_contradicts_its_entry_is_found(field: int) -> None:
+    """No such layout; sizes of the source, and of levels and scales, that are enormous."""
+    image = SOUND.data.copy()
+    record = 64 + 32 * len(SOUND.entries) + 64 * LAYOUTS.index(PANELS_F32)
+    image[record + field : record + field + 4] = 255
+    assert decode_in_c(image, BLOCK.size)[0] == BAD_WEIGHTS
