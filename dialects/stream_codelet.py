@@ -24,6 +24,9 @@ class Stream:
     32 k, whose groups of 4 k name an entry in a table of sums of x that is made in the call. "bitmap" stores a bit per byte of codes,
     [step][vector] words of 64 bits for 16 channels of 4 bytes, and the bytes of the set ones in `values`; the others are `zero`. A byte is
     one code of 8 bits, or two of 4 bits, whose k are 4 apart.
+    "indexed" stores signed values of 8 or 4 bits and the column of each in `values`, and in w per block of 16 channels their scales, the
+    i32 sums of their values and a record per step (`stream_layout`); `starts` then has for every block where it begins in w and in
+    `values`, and half of the number of its steps.
     x has strides over (m, k), y and operands over (m, n).
     """
 
@@ -46,8 +49,8 @@ class Stream:
     level_digits: int = 0  # bytes of a level of decoder "shuffle"
     mantissa: int = 0  # of the small float behind decoder "half"
     table: int = -1  # number of the buffer with the levels
-    values: int = -1  # number of the buffer with the values of decoder "bitmap"
-    fill: int = 0  # bytes of values behind a mask, on average
+    values: int = -1  # number of the buffer with the values of decoders "bitmap" and "indexed"
+    fill: int = 0  # bytes of values behind a mask, or of a pair of steps, on average
     starts: int = -1  # number of the buffer with where in them every block begins, i64
     bias: Operand | None = None
     params: int = -1

@@ -31,6 +31,12 @@ def bytes_codes(bits: int) -> int:
 
 MOST_IN_PLACE_ROWS = 4
 """Of x, whose sums of the upper codes of bytes have registers of their own; for more, decoder "bitmap" shifts these codes down."""
+INDEXED_SLOTS = 4
+"""Values of a channel in a step of decoder "indexed"."""
+INDEXED_WINDOW = 64
+"""Columns that they lie in: as many bytes of x as one permute reaches."""
+INDEXED_RECORD_BYTES = 10
+"""Of a step: 8 for which values there are, 2 for the first column."""
 SUMS_DEPTH = 32
 """k of a step of decoder "sums": a word has a bit for each."""
 SUMS_BYTES = 8
@@ -85,8 +91,8 @@ class StreamLayout:
 
     @property
     def header_bytes(self) -> int:
-        """Scales and zeros of one vector."""
-        return 4 * self.lanes * (2 if self.codelet.zeros == "channel" else 1)
+        """Scales and zeros of one vector; for decoder "indexed" scales and sums of values."""
+        return 4 * self.lanes * (2 if self.codelet.zeros == "channel" or self.codelet.decoder == "indexed" else 1)
 
     def group_bytes(self, count: int, vectors: int) -> int:
         """One group of `count` k of a block."""
@@ -109,7 +115,8 @@ class StreamLayout:
     @property
     def digit_bytes(self) -> int:
         """One digit of a row of x: whole groups, and zeros behind the last k up to whole steps (and vectors that the writer stores)."""
-        return _round_up(self.codelet.sizes[2], 64)
+        slack = INDEXED_WINDOW if self.codelet.decoder == "indexed" else 0  # a window may begin at the last k
+        return _round_up(self.codelet.sizes[2], 64) + slack
 
     @property
     def x_bytes(self) -> int:

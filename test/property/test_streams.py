@@ -201,10 +201,20 @@ def test_bitmaps(bits: int, density: float, case: dict[str, Any]) -> None:
     check(case, sparse(bits, density), "avx512_vnni", "auto", byte_expand=True)
 
 
+@pytest.mark.parametrize(("bits", "density"), [(8, 0.1), (8, 0.01), (8, 0.0), (4, 0.08), (3, 0.05)])
+@settings(EXAMPLES, max_examples=4)
+@given(case=shapes(), k=st.sampled_from([7, 64, 130, 700]))
+def test_columns_of_values(bits: int, density: float, case: dict[str, Any], k: int) -> None:
+    case |= {"group": 0, "k": k}
+    check(case, sparse(bits, density), "avx512_vbmi", "auto", byte_expand=True)
+
+
 def test_zeros_are_not_stored() -> None:
     case = {"seed": 4, "rows": 1, "n": 40, "k": 64, "group": 0, "bias": False, "relu": False, "quantized_result": False}
     assert check(case, sparse(8, 0.2), "avx512_vnni", "auto", byte_expand=True)["decoder"] == "bitmap"
     assert check(case, sparse(8, 0.2), "avx512_vnni", "auto")["decoder"] == "planes"
+    assert check(case, sparse(8, 0.1), "avx512_vbmi", "auto", byte_expand=True)["decoder"] == "indexed"
+    assert check(case, sparse(8, 0.1), "avx512_vnni", "auto", byte_expand=True)["decoder"] == "bitmap"
     assert check(case, sparse(8, 0.95), "avx512_vnni", "auto", byte_expand=True)["decoder"] == "planes"
 
 

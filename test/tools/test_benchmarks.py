@@ -48,7 +48,7 @@ def test_every_peer_is_well_formed() -> None:
     for name, peer in all_peers().items():
         assert peer.precision in PRECISIONS and peer.needs and peer.load().__name__ == name
         assert all(kind in files.MAKERS or kind in models.MAKERS for kind in peer.files)
-        assert all(model in models.MODELS for model in peer.only)
+        assert all(model in models.MODELS | models.CHAINS for model in peer.only)
 
 
 def test_a_peer_that_cannot_be_held_to_an_instruction_set_says_so() -> None:

@@ -1,7 +1,8 @@
 """The loop nest of weight-only linear layers: weights stream by once, in the order in which they lie, and every row of x uses them.
 
 Channels are the lanes. The reduction over one group is `stream_float` (f32 lanes), or on x as bytes `stream_digits`, `stream_shuffle`
-(levels of a table), `stream_sums` (few bits) or `stream_bitmap` (zeros not stored); this file has blocks, groups, rows and epilogue.
+(levels of a table), `stream_sums` (few bits), `stream_bitmap` or `stream_indexed` (zeros not stored); this file has blocks, groups, rows
+and epilogue.
 """
 
 from __future__ import annotations
@@ -11,13 +12,22 @@ from typing import Any
 
 from qcc.dialects.codelet import ELEMENT_BYTES, Stream
 from qcc.dialects.stream_layout import StreamLayout
-from qcc.passes.llvm.codelets import stream_activations, stream_bitmap, stream_digits, stream_float, stream_shuffle, stream_sums
+from qcc.passes.llvm.codelets import (
+    stream_activations,
+    stream_bitmap,
+    stream_digits,
+    stream_float,
+    stream_indexed,
+    stream_shuffle,
+    stream_sums,
+)
 from qcc.passes.llvm.codelets.access import bytes_of, load, pieces, store
 from qcc.passes.llvm.codelets.builder import Builder, Index, Value
 from qcc.passes.llvm.codelets.fetch import Fetch
 from qcc.passes.llvm.codelets.steps import Steps
 
 MOST_ROWS = 8  # of x that share decoded weights
+REDUCTIONS: dict[str, Any] = {"bitmap": stream_bitmap, "indexed": stream_indexed, "shuffle": stream_shuffle, "sums": stream_sums}
 
 
 def prologue(b: Builder, codelet: Stream, buffers: Sequence[Value], instructions: Any, scratch: Value) -> None:
@@ -36,8 +46,8 @@ class _Nest:
         self.layout = StreamLayout(codelet)
         self.lanes = self.layout.lanes
         self.steps = Steps(b, instructions)
-        digits = {"bitmap": stream_bitmap, "shuffle": stream_shuffle, "sums": stream_sums}.get(codelet.decoder, stream_digits)
-        self.reduction = (stream_float if codelet.compute == "f32" else digits).Reduction(b, codelet, buffers, instructions, scratch)
+        reduction = stream_float if codelet.compute == "f32" else REDUCTIONS.get(codelet.decoder, stream_digits)
+        self.reduction = reduction.Reduction(b, codelet, buffers, instructions, scratch)
 
     def task(self, task: Value) -> None:
         """A chunk of blocks; the last block has the vectors that are left."""
@@ -60,12 +70,16 @@ class _Nest:
 
     def _tile(self, row: Index, block: Index, vectors: list[int], rows: int) -> None:
         b, c = self.b, self.codelet
-        weights = b.at(self.buffers[c.w.buffer], b.mul(block, self.layout.block_bytes(c.vectors)))
+        begin = b.mul(block, self.layout.block_bytes(c.vectors))
         channel = b.mul(block, c.vectors * self.lanes)
         start = [self._bias(channel, v) for v in range(len(vectors))]
         totals = [v for _ in range(rows) for v in start]
-        if c.starts >= 0:  # the place in the values is carried from group to group
+        if c.decoder == "indexed":
+            begin, place, pairs = (b.load("i64", b.at(self.buffers[c.starts], b.mul(block, 24)) + 8 * i) for i in range(3))
+            totals += [place, pairs]
+        elif c.starts >= 0:  # the place in the values is carried from group to group
             totals.append(b.load("i64", b.at(self.buffers[c.starts], b.mul(block, 8))))
+        weights = b.at(self.buffers[c.w.buffer], begin)
         full, rest = divmod(c.sizes[2], c.group)
         stride = self.layout.group_bytes(c.group, len(vectors))
 

@@ -18,6 +18,7 @@ from qcc.passes.tile.codelets.place import Place
 from qcc.passes.tile.codelets.products import last_of, row_space, rows_contiguous
 from qcc.passes.tile.codelets.program import Program
 from qcc.passes.tile.codelets.register_tile import TASK_MACS
+from qcc.passes.tile.codelets.stream_columns import pack_columns
 from qcc.passes.tile.codelets.stream_packing import pack, pack_values
 from qcc.passes.tile.codelets.weight_codes import Codes, codes_of
 from qcc.passes.values import constant_array, producer, shape_of, users
@@ -25,6 +26,9 @@ from qcc.passes.values import constant_array, producer, shape_of, users
 ACTIVATIONS = ("auto", "float", "int16", "int8")
 MOST_TASKS = 16
 MOST_QUANTIZED_ROWS = 16
+MOST_COLUMNS = 65535
+MOST_INDEXED_DENSITY = 0.12  # from which on columns of a byte take more than a bit per weight
+INDEXED_FILLED = 0.75  # of the places of a step, typically
 MOST_SUMS_BITS = 3  # of codes that are looked up in sums of x; 4 bits are quicker as products
 SPARSE_SAVING = 0.9  # of the dense bytes, from which on a bitmap pays for its slower decoding
 
@@ -88,12 +92,18 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
     )
     blocks = -(-n // (variant.vectors * ISAS[lowering.isa].lanes))
     wanted = max(1, min(MOST_TASKS, sizes[0] * n * k // TASK_MACS, blocks))
-    stream = pack(codelet, variant.codes, variant.scales, variant.zeros)
+    values = starts = None
+    if variant.decoder == "indexed":
+        stream, values, starts = pack_columns(codelet, variant.codes, variant.scales)
+    elif variant.decoder == "bitmap":
+        stream = pack(codelet, variant.codes, variant.scales, variant.zeros)
+        values, starts = pack_values(codelet, codes.codes)
+    else:
+        stream = pack(codelet, variant.codes, variant.scales, variant.zeros)
     places[1] = lowering.weights(stream, "u8")
     extra: dict[str, Any] = {"chunk": -(-blocks // wanted)}
     stored_bytes = int(stream.nbytes)
-    if variant.decoder == "bitmap":
-        values, starts = pack_values(codelet, codes.codes)
+    if values is not None and starts is not None:
         extra |= {"values": len(places), "starts": len(places) + 1}
         places += [lowering.weights(values, "u8"), lowering.weights(starts, "i64")]
         stored_bytes += int(values.nbytes + starts.nbytes)
@@ -164,6 +174,8 @@ def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool
     vectors = in_place[0] if in_place else next(v for v in (4, 2, 1) if digits * tile * v <= MOST_SUMS)
     if compute == "int16" and rows == 1 and facts.byte_lanes and _sums_fit(c):
         return _variant(compute, "sums", min(needed, 8), c.codes, c, c.zeros.astype(np.int32))
+    if byte_expand and facts.byte_lanes and (indexed := _indexed_variant(c, compute)) is not None:
+        return indexed
     if byte_expand and (sparse := _bitmap_variant(c, compute, tile, needed)) is not None:
         return sparse
     return _variant(compute, "planes", min(needed, vectors), c.codes, c, c.zeros.astype(np.int32))
@@ -201,6 +213,23 @@ def _shuffle_variant(c: Codes, compute: str, rows: int, needed: int) -> Variant 
     vectors = next(v for v in (4, 2, 1) if (DIGITS[compute] + count - 1) * rows * v <= MOST_SUMS)
     kind = "constant" if offset else "none"
     return Variant(compute, "shuffle", min(needed, vectors), c.codes, scaled.scales, c.zeros.astype(np.int32), kind, offset, table)
+
+
+def _indexed_variant(c: Codes, compute: str) -> Variant | None:
+    """The values that are not zero and their columns, where there are so few that a bit per weight takes as much."""
+    zero, (_, k) = int(c.zeros.flat[0]), c.codes.shape
+    if c.step != 1 or not (c.zeros == zero).all() or c.group != k or k > MOST_COLUMNS:
+        return None
+    density = float((c.codes != zero).mean())
+    values = c.codes.astype(np.int16) - zero
+    bits = 4 if -8 <= values.min() and values.max() <= 7 else 8
+    if density > MOST_INDEXED_DENSITY or not -128 <= values.min() <= values.max() <= 127:
+        return None
+    kind = np.zeros(1, np.int32)
+    fill = round(2 * 64 * INDEXED_FILLED * (1 + bits / 8))
+    return Variant(
+        compute, "indexed", 1, values.astype(np.int8), c.scales / np.float32(16 if bits == 4 else 1), kind, "none", 0, bits=bits, fill=fill
+    )
 
 
 def _bitmap_variant(c: Codes, compute: str, rows: int, needed: int) -> Variant | None:
@@ -270,7 +299,9 @@ def _variant(
 def _words(c: Codes, variant: Variant) -> str:
     """The stored format for the report."""
     groups = c.scales.shape[1]
-    if variant.decoder == "bitmap":
+    if variant.decoder == "indexed":
+        what = f"columns and int{variant.bits} of {float((variant.codes != 0).mean()):.0%}"
+    elif variant.decoder == "bitmap":
         density = float(variant.codes.mean())
         what = f"bitmap and int{variant.bits} of {density:.0%}"
     else:

@@ -1,0 +1,98 @@
+"""One group of a streamed linear layer with few values: each with its column beside it, and a byte permute that fetches x for 64 of them.
+
+A step has up to 4 values of each of 16 channels, within 64 columns from its base on. A mask says which of the 64 are there; values and
+columns lie one behind the other and are put in place by `vpexpandb`. Values are signed and absent ones 0, so x is unsigned bytes here:
+what that adds is taken off by the sum of a channel's weights, which its header has. Steps come in pairs; of 4-bit values, a byte has one
+of each, which are used in the upper half of the byte and count 16 times as much. All sums are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from qcc.dialects.codelet import Stream
+from qcc.dialects.stream_layout import INDEXED_RECORD_BYTES, StreamLayout
+from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
+from qcc.passes.llvm.codelets.stream_prefetch import prefetch
+
+UPPER = -0x0F0F0F10  # mask of the upper halves of four bytes
+
+
+class Reduction:
+    def __init__(self, b: Builder, codelet: Stream, buffers: Sequence[Value], instructions: Any, scratch: Value) -> None:
+        self.b, self.codelet, self.buffers, self.scratch, self.instructions = b, codelet, buffers, scratch, instructions
+        self.layout = StreamLayout(codelet)
+        self.lanes, self.digits = self.layout.lanes, self.layout.digits
+
+    def group(self, row: Index, rows: int, g: Index, count: int, address: Address, vectors: int, totals: Sequence[Value]) -> list[Value]:
+        """`totals` [row], the place in the values, and how many pairs of steps there are; with the only group, at `address`, added."""
+        b, layout = self.b, self.layout
+        assert vectors == 1 and count == self.codelet.sizes[2], "whole rows of 16 channels"
+        x = b.at(self.scratch, b.mul(row, layout.row_bytes))
+        records = address + layout.header_bytes
+        sums = [b.constant(0, f"{self.lanes}xi32")] * (rows * self.digits)
+
+        def pair(s: Index, place: Value, *sums: Value) -> list[Value]:
+            here = b.at(records, b.mul(s, 2 * INDEXED_RECORD_BYTES))
+            prefetch(b, here, 1)
+            prefetch(b, b.at(self.buffers[self.codelet.values], place), self.codelet.fill)
+            masks = [b.load("i64", here + i * INDEXED_RECORD_BYTES) for i in range(2)]
+            bases = [b.cast("zext", b.load("i16", here + i * INDEXED_RECORD_BYTES + 8), "i64") for i in range(2)]
+            place, values, columns = self._pair(place, masks)
+            made = list(sums)
+            for base, value, column in zip(bases, values, columns, strict=True):
+                for n in range(rows * self.digits):
+                    r, d = divmod(n, self.digits)
+                    table = b.load("64xi8", b.at(x, base) + (r * layout.row_bytes + d * layout.digit_bytes))
+                    found = self.instructions.permute_bytes(b, table, column)
+                    made[n] = self.instructions.dot4_u8s8(b, made[n], found, value)
+            return [place, *made]
+
+        place, *sums = b.loop(0, totals[-1], 1, pair, [totals[-2], *sums])
+        return [*self._scaled(row, rows, address, sums, totals), place, totals[-1]]
+
+    def _pair(self, place: Value, masks: Sequence[Value]) -> tuple[Value, list[Value], list[Value]]:
+        """The place behind a pair of steps, and the values and columns of both, 64 signed and 64 unsigned bytes each."""
+        b = self.b
+        counts = [b.op("llvm.intr.ctpop", [mask], "i64") for mask in masks]
+        values: list[Value] = []
+        columns: list[Value] = []
+        if self.codelet.bits == 8:
+            for mask, count in zip(masks, counts, strict=True):
+                values.append(self._expanded(place, mask))
+                place = b.add(place, count)
+                columns.append(self._expanded(place, mask))
+                place = b.add(place, count)
+            return place, values, columns
+        for i, mask in enumerate(masks):
+            word = b.op("llvm.bitcast", [self._expanded(place, mask)], f"{self.lanes}xi32")
+            word = word if i else b.binary("shl", word, b.like(4, word))
+            values.append(b.op("llvm.bitcast", [b.binary("and", word, b.like(UPPER, word))], "64xi8"))
+        place = b.add(place, b.op("llvm.intr.umax", counts, "i64"))
+        for mask, count in zip(masks, counts, strict=True):
+            columns.append(self._expanded(place, mask))
+            place = b.add(place, count)
+        return place, values, columns
+
+    def _expanded(self, place: Value, mask: Value) -> Value:
+        """The next bytes where `mask` has ones, 0 elsewhere."""
+        b = self.b
+        source, bits = b.at(self.buffers[self.codelet.values], place), b.op("llvm.bitcast", [mask], "64xi1")
+        return b.call("llvm.masked.expandload.v64i8", [b.pointer(source), bits, b.constant(0, "64xi8")], "64xi8")
+
+    def _scaled(self, row: Index, rows: int, address: Address, sums: Sequence[Value], totals: Sequence[Value]) -> list[Value]:
+        """Take off what the offset of the high digit added, join the digits, scale."""
+        b, layout, kind = self.b, self.layout, f"{self.lanes}xf32"
+        scale, weights = b.load(kind, address), b.load(f"{self.lanes}xi32", address + 4 * self.lanes)
+        offset = b.binary("mul", weights, b.like(128, weights))
+        made: list[Value] = []
+        for r in range(rows):
+            value = None
+            for d in range(self.digits):
+                total = sums[r * self.digits + d]
+                real = b.cast("sitofp", b.binary("sub", total, offset) if d == 0 else total, "f32")
+                value = real if value is None else b.op("llvm.intr.fma", [value, b.like(256.0, real), real], kind)
+            x_scale = b.load("f32", b.at(self.scratch, b.mul(row, layout.row_bytes)) + (r * layout.row_bytes + layout.scale_offset()))
+            made.append(b.op("llvm.intr.fma", [b.binary("fmul", value, b.splat(x_scale, self.lanes)), scale, totals[r]], kind))
+        return made

@@ -1,0 +1,89 @@
+"""Packing the values that are not zero with their columns, for decoder "indexed" of streamed linear layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from qcc.dialects.codelet import Stream
+from qcc.dialects.stream_layout import INDEXED_RECORD_BYTES, INDEXED_SLOTS, INDEXED_WINDOW, StreamLayout
+
+Array = np.ndarray[Any, Any]
+
+
+def pack_columns(codelet: Stream, weights: Array, scales: Array) -> tuple[Array, Array, Array]:
+    """`weights` i8 [n, k] and `scales` f32 [n, 1] as the streams of headers and records, and of values and columns, u8; and for every block
+    [3] i64: where it begins in both, and its pairs of steps.
+    """
+    layout, (_, n, k) = StreamLayout(codelet), codelet.sizes
+    blocks = -(-n // layout.lanes)
+    padded = np.zeros((blocks * layout.lanes, k), np.int8)
+    padded[:n] = weights
+    columns, bases = _steps(padded.reshape(blocks, layout.lanes, k))  # [steps, blocks, lanes, slots], [steps, blocks]
+    columns, bases = (
+        columns.swapaxes(0, 1).reshape(blocks, -1, layout.lanes * INDEXED_SLOTS),
+        bases.T,
+    )  # [blocks, steps, 64], [blocks, steps]
+    pairs = -(-(columns >= 0).any(axis=2).sum(axis=1) // 2)  # [blocks]; steps that are not needed come last
+    header = np.zeros((2, blocks * layout.lanes), np.int32)
+    header[0, :n].view(np.float32)[:] = scales[:, 0]
+    header[1] = padded.sum(axis=1, dtype=np.int64) * (16 if codelet.bits == 4 else 1)
+    parts, data, starts = [], [], []
+    begin = place = 0
+    for block in range(blocks):
+        lanes = slice(block * layout.lanes, (block + 1) * layout.lanes)
+        count = 2 * int(pairs[block])
+        chosen, base = columns[block, :count], bases[block, :count]
+        records = np.zeros((count, INDEXED_RECORD_BYTES), np.uint8)
+        records[:, :8] = np.packbits(chosen >= 0, axis=1, bitorder="little")
+        records[:, 8:] = base.astype(np.uint16)[:, None].view(np.uint8)
+        parts += [header[:, lanes].reshape(-1).view(np.uint8), records.reshape(-1)]
+        values = np.take_along_axis(np.repeat(padded[lanes], INDEXED_SLOTS, axis=0), np.maximum(chosen, 0).T, axis=1).T  # [steps, 64]
+        stored = _interleaved(values.view(np.uint8), (chosen - base[:, None]).astype(np.uint8), chosen >= 0, codelet.bits)
+        starts.append((begin, place, int(pairs[block])))
+        begin, place = begin + parts[-2].size + parts[-1].size, place + stored.size
+        data.append(stored)
+    slack = np.zeros(64, np.uint8)
+    return np.concatenate([*parts, slack]), np.concatenate([*data, slack]), np.array(starts, np.int64)
+
+
+def _steps(weights: Array) -> tuple[Array, Array]:
+    """What every step takes of weights [blocks, lanes, k]: columns [steps, blocks, lanes, slots], -1 for none, and bases [steps, blocks].
+
+    A step begins at the first column that is left, and takes the next `INDEXED_SLOTS` of every channel within `INDEXED_WINDOW` columns.
+    """
+    blocks, lanes, k = weights.shape
+    channel, column = np.nonzero(weights.reshape(-1, k))
+    counts = np.bincount(channel, minlength=blocks * lanes)
+    most = int(counts.max(initial=0)) + INDEXED_SLOTS
+    left = np.full((blocks * lanes, most), k, np.int32)  # columns of the weights, then k
+    left[channel, np.arange(channel.size) - np.repeat(np.cumsum(counts) - counts, counts)] = column
+    at = np.zeros(blocks * lanes, np.int64)
+    found, bases = [], []
+    every = np.arange(blocks * lanes)[:, None]
+    while True:
+        following = left[every, at[:, None] + np.arange(INDEXED_SLOTS)]
+        base = following[:, 0].reshape(blocks, lanes).min(axis=1)
+        if (base == k).all() and len(found) % 2 == 0:
+            return np.array(found, np.int32).reshape(-1, blocks, lanes, INDEXED_SLOTS), np.array(bases, np.int32).reshape(-1, blocks)
+        fits = following < np.minimum(np.repeat(base, lanes) + INDEXED_WINDOW, k)[:, None]
+        found.append(np.where(fits, following, -1).reshape(blocks, lanes, INDEXED_SLOTS))
+        bases.append(np.where(base == k, 0, base))
+        at += fits.sum(axis=1)
+
+
+def _interleaved(values: Array, columns: Array, present: Array, bits: int) -> Array:
+    """Values and columns u8 [steps, 64] of one block in the order in which its pairs of steps read them."""
+    parts: list[Array] = []
+    for step in range(0, len(present), 2):
+        first, second = present[step], present[step + 1]
+        if bits == 8:
+            parts += [values[step][first], columns[step][first], values[step + 1][second], columns[step + 1][second]]
+            continue
+        low, high = values[step][first] & 15, values[step + 1][second] << 4
+        joined = np.zeros(max(low.size, high.size), np.uint8)
+        joined[: low.size] = low
+        joined[: high.size] |= high
+        parts += [joined, columns[step][first], columns[step + 1][second]]
+    return np.concatenate(parts) if parts else np.zeros(0, np.uint8)
