@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,13 @@ def qcc_bf16(task: Task) -> Runner:
 @peer("w8", files=("w8.onnx",), needs=("qcc",), limit="qcc")
 def qcc_w8(task: Task) -> Runner:
     """Weights of 8 bits per channel, as OpenVINO reads them."""
-    return compiled(task, task.file("w8.onnx"))
+    return kept(task, "w8", lambda: task.file("w8.onnx"))
 
 
 @peer("w4", files=("w4.onnx",), needs=("qcc",), limit="qcc")
 def qcc_w4(task: Task) -> Runner:
     """Weights of 4 bits in groups of 128, on the same file as ONNX Runtime."""
-    return compiled(task, task.file("w4.onnx"))
+    return kept(task, "w4", lambda: task.file("w4.onnx"))
 
 
 @peer("w3", files=("io.npz",), needs=NEEDS, limit="qcc")
@@ -89,15 +90,24 @@ def qcc_sparse_w4(task: Task) -> Runner:
 
 
 def stream(task: Task, kind: str) -> Runner:
-    """The chain with weights rounded to a format of `benchmarks.stream_formats`; kept for the other thread count of one revision."""
+    """The chain with weights rounded to a format of `benchmarks.stream_formats`."""
+
+    def module() -> Any:
+        from benchmarks import files, stream_formats
+
+        batch = int(task.model.partition("@")[2] or 1)
+        return stream_formats.chain(files.linear_layers(task.model), stream_formats.FORMATS[kind], batch)[0]
+
+    return kept(task, kind, module)
+
+
+def kept(task: Task, kind: str, model: Callable[[], Any]) -> Runner:
+    """The compiled chain, which stays for the other thread count of the same revision: compiling reads 271 million weights."""
     import qcc
-    from benchmarks import files, stream_formats
     from benchmarks.run import revision
 
     def make(path: Path) -> None:
-        batch = int(task.model.partition("@")[2] or 1)
-        module, _ = stream_formats.chain(files.linear_layers(task.model), stream_formats.FORMATS[kind], batch)
-        qcc.compile(module, target=qcc.CpuTarget(task.cpu), threads=1).save(path)
+        qcc.compile(model(), target=qcc.CpuTarget(task.cpu), threads=1).save(path)
 
     return loaded(qcc.load(task.made(f"{kind}.{task.cpu}.{revision()}.so", make), threads=task.threads))
 
