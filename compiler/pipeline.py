@@ -37,6 +37,7 @@ INTEGER: tuple[Stage, ...] = (
     Stage("fold-batch-norm", reason="a normalisation is a scale and a bias of the layer before it"),
     Stage("fold-bias", reason="normalisations that found no layer may have left additions"),
     Stage("fold-gelu", reason="one function where exporters write five operations can stand behind a product"),
+    Stage("quantize-signs", reason="signs that products read are exact in two bits; before quantize and dequantize move"),
     Stage("cse", reason="importers repeat constants and dequantizes, and patterns ask whether a value has one use"),
     Stage("propagate-quantization", reason="brings quantize and dequantize next to what computes"),
     Stage("cse", reason="a quantize that moved above a common operand is one"),
@@ -69,7 +70,7 @@ TILE: tuple[Stage, ...] = (
     Stage("assign-layout", reason="channels innermost make reductions contiguous, borders remove bounds checks"),
     Stage(
         "lower-to-codelets",
-        "isa={isa} activations={activations} byte-expand={byte_expand}",
+        "isa={isa} activations={activations} byte-expand={byte_expand} popcount={popcount}",
         "one call per product and what is fused behind it",
     ),
     Stage("bufferize-generic-functions", reason="temporaries of the generic path become scratch buffers that are planned with the others"),

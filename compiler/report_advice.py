@@ -20,6 +20,8 @@ def reasons(row: Row) -> list[str]:
         found.append(f"{facts['weight_format']} weights multiply as integers")
     if facts.get("weight_only"):
         found.append("only the weights are quantized: products in float")
+    if "products" in facts:
+        found.append(f"products: {facts['products']}")
     if "accumulator_range" in facts:
         low, high = facts["accumulator_range"]
         found.append(f"accumulator: {facts.get('accumulator_bits')} bits hold the proven range [{low}, {high}]")

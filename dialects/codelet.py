@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qcc.dialects.instruction_sets import ISAS
+from qcc.dialects.sign_codelet import PackSigns, Signs
 from qcc.dialects.stream_codelet import Stream
 
 NOTHING = 1 << 16  # an argument of a step that is the integer 0 and takes no instruction
@@ -102,11 +103,11 @@ class Contraction:
     and vectors of the register tile. Tasks are n * g * block chunks * row chunks.
     `sums` is a buffer of u8 quadruples per step of a run (1 where the run has an element, 0 in its padding), present when `zero` (a per
     channel i32 operand) times the sum of x is to be subtracted: weights whose zero point is not in the packed bytes.
-    `listed`: the steps of the reduction and where their weights are stand in tables instead.
+    `listed`: the steps of the reduction and where their weights are stand in tables instead. `signs`: x and w are bits.
     """
 
     isa: str
-    compute: str  # dot4_u8s8, pairs_u8s8, dot2_s16, lane_i32, lane_i64, lane_f32
+    compute: str  # dot4_u8s8, pairs_u8s8, dot2_s16, popcount_words, popcount_bytes, lane_i32, lane_i64, lane_f32
     sizes: tuple[int, int, int, int, int]
     x: Operand
     w: Operand
@@ -125,6 +126,7 @@ class Contraction:
     params: int = -1
     halo: Halo | None = None
     listed: Listed | None = None
+    signs: Signs | None = None
     kind: str = "contraction"
 
 
@@ -460,6 +462,7 @@ _KINDS = (
     Embedding,
     Pack,
     PackPairs,
+    PackSigns,
     Stream,
 )
 KINDS: dict[str, Any] = {cls.kind: cls for cls in _KINDS}
@@ -495,6 +498,7 @@ _NESTED: dict[str, Any] = {
     "steps": Step,
     "halo": Halo,
     "listed": Listed,
+    "signs": Signs,
 }
 
 
@@ -535,7 +539,7 @@ def tasks(codelet: Any) -> int:
         return -(-codelet.size // codelet.chunk)
     if isinstance(codelet, Stream):
         return -(-codelet.sizes[1] // (codelet.vectors * ISAS[codelet.isa].lanes * codelet.chunk))
-    if isinstance(codelet, Depthwise | Window | Pack):
+    if isinstance(codelet, Depthwise | Window | Pack | PackSigns):
         return -(-codelet.sizes[0] * codelet.sizes[1] // codelet.chunk)
     return -(-codelet.sizes[0] // codelet.chunk)
 

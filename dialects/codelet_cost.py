@@ -18,11 +18,18 @@ from qcc.dialects import codelet as codelets
 from qcc.dialects.codelet import ELEMENT_BYTES, Contraction, Depthwise, DepthwiseQuads, Map, Operand, Rows, Step, Window, Winograd
 from qcc.dialects.instruction_sets import ISAS, IsaFacts
 from qcc.dialects.machine import Machine
+from qcc.dialects.sign_codelet import PackSigns, Signs
 
-LATENCY_CYCLES = {"dot4_u8s8": 5.0, "pairs_u8s8": 1.0, "dot2_s16": 1.0, "lane_f32": 4.0, "lane_i32": 5.0, "lane_i64": 5.0}
+LATENCY_CYCLES = {
+    "dot4_u8s8": 5.0, "pairs_u8s8": 1.0, "dot2_s16": 1.0, "popcount_words": 1.0, "popcount_bytes": 1.0, "lane_f32": 4.0, "lane_i32": 5.0,
+    "lane_i64": 5.0,
+}  # fmt: skip
 """Least cycles between two multiply-adds on one accumulator."""
 EMULATED_CYCLES = {"lane_i32": 1.5, "lane_i64": 3.0, "pairs_u8s8": 1.0, "dot2_s16": 0.67}
 """Cycles of a vector multiply-add that is no single instruction of the machine description."""
+POPCOUNT_CYCLES = {"popcount_words": {16: 1.5}, "popcount_bytes": {16: 4.0, 8: 2.7}}
+"""Exclusive or, population count and addition of a vector of words, by lanes: ports of an instruction, or of two shuffles and six more."""
+PORTABLE_POPCOUNT_CYCLES = 9.0  # by shifts and masks in registers of 128 bits
 DEPTHS = {"dot4_u8s8": 4, "pairs_u8s8": 4, "dot2_s16": 2}
 """Elements of the reduction that one step of a contraction takes, where not 1."""
 
@@ -39,7 +46,17 @@ STEP_CYCLES = {  # of one vector of 16 lanes
     "requantize": 3.0, "requantize_real": 3.0, "shift": 20.0, "add_quantized": 6.0, "mul_quantized": 7.0, "lut": 3.5, "dequantize": 2.0,
     "scale": 1.5, "quantize": 6.0, "round_to": 3.0, "float": 1.0, "clamp": 2.0, "keep": 2.0, "offset": 0.5, "limit": 1.0,
 }  # fmt: skip
-UNARY_CYCLES = {"neg": 0.5, "abs": 0.5, "sqrt": 16.0, "rsqrt": 24.0, "sign": 1.0, "leaky_relu": 1.5, "hardswish": 4.0, "hardsigmoid": 3.0}
+UNARY_CYCLES = {
+    "neg": 0.5,
+    "abs": 0.5,
+    "sqrt": 16.0,
+    "rsqrt": 24.0,
+    "sign": 1.0,
+    "binarize": 1.0,
+    "leaky_relu": 1.5,
+    "hardswish": 4.0,
+    "hardsigmoid": 3.0,
+}
 OTHER_UNARY_CYCLES = 30.0  # exp, erf, tanh and what is made of them: polynomials
 
 
@@ -71,6 +88,14 @@ def product_cycles(compute: str, lanes: int, machine: Machine) -> float:
     kind, elements = ("dot4", 4 * lanes) if compute == "dot4_u8s8" else ("fma", lanes)
     rate = machine.gmacs[f"{kind}_{512 if lanes == 16 else 256}"]
     return machine.ghz * elements / rate if rate else 2.0
+
+
+def sign_cycles(isa: str, compute: str, signs: Signs) -> float:
+    """Cycles of one vector of products of bits: a mask costs an operation where there is no three-input one, two masks another count."""
+    lanes = ISAS[isa].lanes
+    one = PORTABLE_POPCOUNT_CYCLES if isa == "generic" else POPCOUNT_CYCLES[compute][lanes]
+    masks = signs.x_planes + signs.w_planes - 2
+    return one * (1 + (masks == 2)) + 0.5 * (masks if lanes < 16 else masks - 1 if masks else 0)
 
 
 def tile_cycles(compute: str, pixels: int, vectors: int, steps: int, rate: float, finish: float) -> float:
@@ -128,10 +153,10 @@ def _contraction(c: Contraction, machine: Machine) -> Work:
     lanes = ISAS[c.isa].lanes
     n, g, height, width, channels = c.sizes
     depth = DEPTHS.get(c.compute, 1)
-    w_bytes = depth * ELEMENT_BYTES[c.w.element]  # of a lane
+    w_bytes = depth * ELEMENT_BYTES[c.w.element] * (c.signs.w_planes if c.signs else 1)  # of a lane
     steps = c.taps[0] * c.taps[1] * -(-c.run // depth)
     vectors = -(-channels // lanes)
-    rate = product_cycles(c.compute, lanes, machine)
+    rate = sign_cycles(c.isa, c.compute, c.signs) if c.signs else product_cycles(c.compute, lanes, machine)
     finish = steps_cycles(c.steps) + STORED_VECTOR_CYCLES
     cycles = 0.0
     for rows, down in parts(height, c.tile[0]):
@@ -215,6 +240,12 @@ def _pack(c: codelets.Pack, machine: Machine) -> Work:
     return Work(elements / 4, 0, 2 * elements)
 
 
+def _pack_signs(c: PackSigns, machine: Machine) -> Work:
+    n, height, width, channels = c.sizes
+    cycles = n * height * width * (5.0 + c.planes * 3.0 * math.ceil(channels / 64))
+    return Work(cycles, 0, n * height * width * (channels + 4 * c.words * c.planes))
+
+
 def _embedding(c: codelets.Embedding, machine: Machine) -> Work:
     elements = math.prod(c.sizes)
     return Work(elements / 8, 0, elements * (ELEMENT_BYTES[c.table.element] + ELEMENT_BYTES[c.y.element]))
@@ -291,5 +322,6 @@ _MODELS: dict[str, Any] = {  # by kind of codelet
     "map": _map,
     "pack": _pack,
     "pack_pairs": _pack,
+    "pack_signs": _pack_signs,
     "embedding": _embedding,
 }

@@ -44,6 +44,7 @@ UNARY_KINDS = (
     "softplus",
     "mish",
     "sign",
+    "binarize",
     "floor",
     "ceil",
     "round",

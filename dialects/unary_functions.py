@@ -54,6 +54,7 @@ _FUNCTIONS: dict[str, Function] = {
     "softplus": lambda x, a: _softplus(x),
     "mish": lambda x, a: x * np.tanh(_softplus(x)),
     "sign": lambda x, a: np.sign(x),
+    "binarize": lambda x, a: np.where(x >= 0, 1.0, np.where(x < 0, -1.0, x)),
     "floor": lambda x, a: np.floor(x),
     "ceil": lambda x, a: np.ceil(x),
     "round": lambda x, a: np.rint(x),

@@ -20,7 +20,7 @@ KEPT_OPS: tuple[str, ...] = (
     "aten.matmul", "aten.bmm", "aten.batch_norm", "aten.native_batch_norm", "aten.layer_norm",
     "aten.native_layer_norm", "aten.relu", "aten.relu6", "aten.hardtanh", "aten.clamp", "aten.gelu", "aten.silu",
     "aten.sigmoid", "aten.tanh", "aten.hardswish", "aten.hardsigmoid", "aten.leaky_relu", "aten.elu", "aten.softplus",
-    "aten.mish", "aten.reciprocal", "aten.max_pool1d", "aten.max_pool2d", "aten.max_pool2d_with_indices",
+    "aten.mish", "aten.reciprocal", "aten.sign", "aten.sgn", "aten.max_pool1d", "aten.max_pool2d", "aten.max_pool2d_with_indices",
     "aten.avg_pool1d", "aten.avg_pool2d", "aten.adaptive_avg_pool1d", "aten.adaptive_avg_pool2d",
     "aten._adaptive_avg_pool2d", "aten.mean", "aten.mean.dim", "aten.amax", "aten.amin", "aten.cat", "aten.view", "aten.reshape",
     "aten._unsafe_view", "aten.flatten.using_ints", "aten.unflatten.int", "aten.unsqueeze", "aten.squeeze",

@@ -123,6 +123,7 @@ class CpuTarget:
             "cpu_feature_mask": self.feature_mask,
             "isa": self.isa,
             "byte_expand": str("avx512vbmi2" in self.features).lower(),
+            "popcount": str("avx512vpopcntdq" in self.features).lower(),
         }
 
 

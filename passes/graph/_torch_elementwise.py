@@ -23,9 +23,39 @@ def _unary(r: Reader, op: Any) -> Sequence[Any]:
 
 
 def _make_unary(r: Reader, op: Any, kind: str, alpha: float | None = None) -> Any:
-    x = op.operands[0]
-    r.f32(x, op.results[0])
+    r.f32(op.operands[0], op.results[0])
+    return _make(r, op.operands[0], kind, alpha)
+
+
+def _make(r: Reader, x: Any, kind: str, alpha: float | None = None) -> Any:
     return r.make("qcc.unary", [r.builtin(x)], r.type(x), kind=kind, alpha=alpha)
+
+
+@rule("torch.aten.ge.Scalar", "torch.aten.ge.Tensor")
+def _binarize(r: Reader, op: Any) -> Sequence[Any]:
+    """where(x >= 0, a, -a) for a number a, wherever the comparison is used."""
+    x, limit = op.operands
+    r.f32(x)
+    bound = _number(r, limit) if op.name.endswith("Tensor") else r.number(limit)
+    require(bound == 0, "a comparison with something else than 0")
+    selections, levels = [use.owner.operation for use in op.results[0].uses], list[float]()
+    for selection in selections:
+        require(selection.name == "torch.aten.where.self" and selection.operands[0] == op.results[0], "a comparison")
+        require(r.shape(selection.results[0]) == r.shape(x), "a selection that broadcasts")
+        above, below = (_number(r, v) for v in list(selection.operands)[1:])
+        r.f32(selection.results[0])
+        require(above == -below, "a selection between other numbers than a and -a")
+        levels.append(above)
+    for selection, level in zip(selections, levels, strict=True):
+        r.replace_early(selection, _scaled(r, _make(r, x, "binarize"), level))
+    return []
+
+
+def _number(r: Reader, value: Any) -> float:
+    """The one element of a constant."""
+    array = r.array(value)
+    require(array.size == 1, "a tensor where a number is expected")
+    return float(array.reshape(-1)[0])
 
 
 @rule("torch.aten.gelu")

@@ -44,11 +44,13 @@ from qcc.passes.values import shape_of
 
 @dataclass(frozen=True)
 class IsaOptions:
-    """`isa`: instruction set that codelets are made for; `activations`: of `stream.ACTIVATIONS`; `byte_expand`: has vpexpandb."""
+    """`isa`: instruction set that codelets are made for; `activations`: of `stream.ACTIVATIONS`; `byte_expand`: has vpexpandb;
+    `popcount`: has vpopcntd."""
 
     isa: str = "avx512_vnni"
     activations: str = "auto"
     byte_expand: bool = False
+    popcount: bool = False
 
 
 class LowerToCodeletsPass(Pass):
@@ -74,7 +76,7 @@ def _has_tensors(function: Any) -> bool:
 
 def _lower(module: ir.Module, function: Any, options: IsaOptions) -> list[tuple[str, dict[str, Any]]]:
     """Lower one entry function; facts of its layers."""
-    lowering = Lowering(module, function, options.isa, options.activations, byte_expand=options.byte_expand)
+    lowering = Lowering(module, function, options.isa, options.activations, byte_expand=options.byte_expand, popcount=options.popcount)
     block = function.regions[0].blocks[0]
     for i, value in enumerate(block.arguments):
         _input(lowering, i, value)

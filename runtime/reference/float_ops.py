@@ -258,6 +258,7 @@ UNARY: dict[str, Callable[..., Array]] = {
     "softplus": softplus,
     "mish": mish,
     "sign": np.sign,
+    "binarize": lambda x: np.where(x >= 0, F32(1), np.where(x < 0, F32(-1), x)),
     "floor": np.floor,
     "ceil": np.ceil,
     "round": np.rint,

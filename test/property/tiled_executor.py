@@ -23,9 +23,11 @@ AMX = (
 class Tiled:
     """A module in integer form, compiled; call it with numpy arrays."""
 
-    def __init__(self, module: ir.Module, isa: str, activations: str = "auto", *, byte_expand: bool = False) -> None:
-        expand = str(byte_expand).lower()
-        run_pipeline(module, parse_pipeline(f"assign-layout,lower-to-codelets{{isa={isa} activations={activations} byte-expand={expand}}}"))
+    def __init__(
+        self, module: ir.Module, isa: str, activations: str = "auto", *, byte_expand: bool = False, popcount: bool = False
+    ) -> None:
+        options = f"isa={isa} activations={activations} byte-expand={str(byte_expand).lower()} popcount={str(popcount).lower()}"
+        run_pipeline(module, parse_pipeline(f"assign-layout,lower-to-codelets{{{options}}}"))
         self.text = str(module)
         self.inputs: dict[int, np.ndarray] = {}
         self.outputs: dict[int, np.ndarray] = {}
@@ -86,11 +88,13 @@ def _aligned(size: int) -> np.ndarray:
     return memory[start : start + size]
 
 
-def check(text: str, inputs: list[np.ndarray], isa: str, *, tolerance: float = 0.0, activations: str = "auto") -> Tiled:
+def check(
+    text: str, inputs: list[np.ndarray], isa: str, *, tolerance: float = 0.0, activations: str = "auto", popcount: bool = False
+) -> Tiled:
     """Assert that codelets for `isa` give what the reference gives for `text`: bit for bit, or within `tolerance` for floats."""
     context = create_context()
     expected = interpreter.run(parse_module(text, context), inputs)
-    tiled = Tiled(parse_module(text, context), isa, activations)
+    tiled = Tiled(parse_module(text, context), isa, activations, popcount=popcount)
     for want, raw in zip(expected, tiled(*inputs), strict=True):
         got = raw.view(want.dtype).reshape(want.shape)
         if tolerance:

@@ -47,6 +47,7 @@ EXPECTED: dict[str, tuple[Function, float, float]] = {
     "neg": (np.negative, 0, 0),
     "abs": (np.abs, 0, 0),
     "sign": (np.sign, 0, 0),
+    "binarize": (lambda x: np.where(x >= 0, 1.0, -1.0), 0, 0),
     "floor": (np.floor, 0, 0),
     "ceil": (np.ceil, 0, 0),
     "round": (np.rint, 0, 0),

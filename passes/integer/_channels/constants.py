@@ -21,7 +21,7 @@ from qcc.passes.values import affine_of, constant_array, element_of, float_array
 Array = np.ndarray[Any, Any]
 F32 = np.float32
 
-_EXACT_UNARY = frozenset({"neg", "abs", "sign", "floor", "ceil", "round"})
+_EXACT_UNARY = frozenset({"neg", "abs", "sign", "binarize", "floor", "ceil", "round"})
 _KEEPING_ZERO = frozenset({"gelu", "gelu_tanh", "silu", "tanh", "erf", "sin", "hardswish", "leaky_relu", "elu", "mish", "sqrt"})
 _GREATEST_BIAS = 1 << 31
 

@@ -120,6 +120,11 @@ class Builder:
             return min(a, b)
         return self.op("llvm.intr.smin", [self.index(a), self.index(b)], "i64")
 
+    def maximum(self, a: Index, b: Index) -> Index:
+        if isinstance(a, int) and isinstance(b, int):
+            return max(a, b)
+        return self.op("llvm.intr.smax", [self.index(a), self.index(b)], "i64")
+
     def dot(self, indices: Sequence[Index], strides: Sequence[int]) -> Index:
         """Sum of index times stride."""
         total: Index = 0

@@ -11,6 +11,7 @@ from qcc.dialects.codelet import ELEMENT_BYTES, Contraction
 from qcc.dialects.instruction_sets import ISAS
 from qcc.passes.llvm.codelets.access import load
 from qcc.passes.llvm.codelets.builder import Address, Builder, Value
+from qcc.passes.llvm.codelets.sign_products import SignProducts
 
 
 class Dot4:
@@ -94,5 +95,11 @@ def compute_tile(b: Builder, codelet: Contraction, instructions: Any) -> Any:
     return TILES.get(codelet.compute, Lane)(b, codelet, instructions)
 
 
-TILES: dict[str, Any] = {"dot4_u8s8": Dot4, "pairs_u8s8": Dot4, "dot2_s16": Dot2}
+TILES: dict[str, Any] = {
+    "dot4_u8s8": Dot4,
+    "pairs_u8s8": Dot4,
+    "dot2_s16": Dot2,
+    "popcount_words": SignProducts,
+    "popcount_bytes": SignProducts,
+}
 """Compute tiles by `Contraction.compute`; the others work lane by lane."""

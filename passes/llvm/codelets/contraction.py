@@ -14,6 +14,7 @@ from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 from qcc.passes.llvm.codelets.compute import compute_tile
 from qcc.passes.llvm.codelets.prefetch import Ahead
 from qcc.passes.llvm.codelets.results import Results
+from qcc.passes.llvm.codelets.sign_products import edge
 
 
 def emit(b: Builder, codelet: Contraction, buffers: Sequence[Value], task: Value, instructions: Any, scratch: Value) -> None:
@@ -96,8 +97,11 @@ class Nest:
         b, c = self.b, self.codelet
         pixels = [(r, q) for r in range(rows) for q in range(columns)]
         channel = b.mul(block, c.tile[2] * self.lanes)
-        start = [self._initial(c.bias, place, channel, v) for v in range(len(vectors))]
-        accumulators = self._reduce(place, block, len(vectors), pixels, [v for _ in pixels for v in start])
+        if c.signs is not None:
+            accumulators = self._reduce_signs(place, block, len(vectors), pixels)
+        else:
+            start = [self._initial(c.bias, place, channel, v) for v in range(len(vectors))]
+            accumulators = self._reduce(place, block, len(vectors), pixels, [v for _ in pixels for v in start])
         results = Results(b, c, self.buffers, self.instructions, (*place, channel))
         for p, (r, q) in enumerate(pixels):
             for v, lanes in enumerate(vectors):
@@ -113,6 +117,21 @@ class Nest:
             return self.b.constant(0, kind)
         address = self.b.at(self.buffers[bias.buffer], bytes_of(bias, (*place, channel), self.b))
         return load(self.b, bias.element, address + vector * self.lanes * ELEMENT_BYTES[bias.element], 1, self.lanes)
+
+    def _reduce_signs(self, place: tuple[Index, ...], block: Index, vectors: int, pixels: list[tuple[int, int]]) -> list[Value]:
+        """Accumulators [pixel][vector] of products of bits; the bias depends on which taps of a pixel are outside of the image."""
+        b, c = self.b, self.codelet
+        assert c.signs is not None
+        (n, g, h, w), (_, _, height, width, _), size = place, c.sizes, ELEMENT_BYTES[c.x.element]
+        top, bottom, left, right = c.signs.edges
+        places = [(n, g, edge(b, b.add(h, r), height, top, bottom), edge(b, b.add(w, q), width, left, right)) for r, q in pixels]
+        channel = b.mul(block, c.tile[2] * self.lanes)
+        biases = [[self._initial(c.bias, here, channel, v) for v in range(vectors)] for here in places]
+        x = b.at(self.buffers[c.x.buffer], bytes_of(c.x, (n, g, h, w, 0), b))
+        weights = b.at(self.buffers[c.w.buffer], bytes_of(c.w, (n, g, h, w, block), b))
+        ahead = Ahead(b, c, weights, (n, h, w), len(pixels), math.prod(c.taps) * c.run)
+        offsets = [(r * c.x.strides[2] + q * c.x.strides[3]) * size for r, q in pixels]
+        return self.tile.reduce(x, weights, vectors, offsets, ahead, biases)
 
     def _reduce(
         self, place: tuple[Index, ...], block: Index, vectors: int, pixels: list[tuple[int, int]], start: list[Value]

@@ -141,6 +141,10 @@ def elu(x: Lanes, alpha: Lanes | None = None) -> Lanes:
     return x.where(x.compare("ogt", 0.0), below if alpha is None else alpha * below)
 
 
+def binarize(x: Lanes) -> Lanes:
+    return _constant(x, 1.0).where(x.compare("oge", 0.0), _constant(x, -1.0).where(x.compare("olt", 0.0), x))
+
+
 def sign(x: Lanes) -> Lanes:
     one = _constant(x, 1.0)
     return one.where(x.compare("ogt", 0.0), (-one).where(x.compare("olt", 0.0), x * 0.0))
@@ -188,6 +192,7 @@ UNARY: dict[str, Callable[..., Lanes]] = {
     "softplus": softplus,
     "mish": mish,
     "sign": sign,
+    "binarize": binarize,
     "floor": lambda x: x.intrinsic("floor"),
     "ceil": lambda x: x.intrinsic("ceil"),
     "round": Lanes.rint,

@@ -46,14 +46,17 @@ class Lowering:
     and errors.
     """
 
-    def __init__(self, module: Any, source: Any, isa: str, activations: str = "auto", *, byte_expand: bool = False) -> None:
-        self.module, self.isa, self.activations, self.byte_expand = module, isa, activations, byte_expand
+    def __init__(
+        self, module: Any, source: Any, isa: str, activations: str = "auto", *, byte_expand: bool = False, popcount: bool = False
+    ) -> None:
+        self.module, self.isa, self.activations, self.byte_expand, self.popcount = module, isa, activations, byte_expand, popcount
         self.places: dict[Any, Place] = {}
         self.folded: dict[Any, np.ndarray] = {}  # results computed here: the real values of constants
         self.dynamic: dict[Any, Any] = {}  # values quantized while running: see `codelets/dynamic.py`
         self.compressed: dict[Any, Any] = {}  # real values of constants that stay codes: `weight_codes.Codes`
         self.facts: list[tuple[str, dict[str, Any]]] = []  # of layers, for the report
         self.widened: dict[Any, Any] = {}  # buffers of bytes -> the same elements in 16 bits
+        self.signs: dict[Any, Place] = {}  # (buffer, layout) of bytes -> their sign words
         self.current: Any = source
         self._declared: dict[tuple[str, tuple[str, ...]], str] = {}
         self._weights: dict[tuple[str, bytes], Any] = {}

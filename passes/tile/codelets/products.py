@@ -14,7 +14,8 @@ from qcc.dialects.codelet import ELEMENT_BYTES, Contraction, Listed, Operand
 from qcc.dialects.errors import QccError
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import error_at, ir, op_attribute
-from qcc.passes.tile.codelets import byte_pairs, elementwise, packing, tile_products, windows, winograd
+from qcc.dialects.sign_codelet import Signs
+from qcc.passes.tile.codelets import byte_pairs, elementwise, packing, sign_products, tile_products, windows, winograd
 from qcc.passes.tile.codelets.border import read_border
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, stored_offset
@@ -55,6 +56,11 @@ def conv2d(lowering: Lowering, op: Any) -> set[Any]:
     y, word = lowering.result(last_of(op, absorbed)), lowering.halo_word(last_of(op, absorbed))
     on_tiles = ISAS[lowering.isa].tiles and place.element in ("u8", "bf16")
     chosen = None if on_tiles else winograd.plan(lowering, op, place, values)
+    other = math.inf if chosen is None else winograd.microseconds(chosen)
+    n, _, height, width = shape_of(result)
+    sizes = (n, groups, height, width, out // groups)
+    if _by_signs(lowering, op, place, read_border(op), values, sizes, program, y, over_groups([*program.operands, y], out), word, other):
+        return {op, *absorbed}
     if chosen is not None:
         bias = _folded_bias(op, values.reshape(1, out, 1, -1), _bias(lowering, op, 1))
         flat = None if bias is None else _bias_container(bias.reshape(-1), chosen.compute)
@@ -64,8 +70,7 @@ def conv2d(lowering: Lowering, op: Any) -> set[Any]:
     values = values.reshape(groups, out // groups, per_group, kh, kw).transpose(0, 1, 3, 4, 2)
     weights = Weights(values.reshape(groups, out // groups, math.prod(reading.taps), reading.run), _bias(lowering, op, groups))
     spread = over_groups([*program.operands, y], out // groups)
-    n, _, height, width = shape_of(result)
-    _constant_weights(lowering, op, reading, weights, (n, groups, height, width, out // groups), program, y, spread, word)
+    _constant_weights(lowering, op, reading, weights, sizes, program, y, spread, word)
     return {op, *absorbed}
 
 
@@ -129,7 +134,48 @@ def contract_rows(lowering: Lowering, op: Any, place: Place, bias: np.ndarray | 
     reading = Reading(place, (sn, 0, sh, sr, 0), (1, 1), (0, 0), inside)
     weights = Weights(integers(lowering, op, w).reshape(1, out, 1, inside), bias)
     spread = [(a, 0, b, c, last) for a, b, c, last in others]
+    image, values = sign_products.of_rows(place, sizes, strides[0]), weights.values.reshape(out, inside, 1, 1)
+    if _by_signs(lowering, op, image, [0] * 4, values, (n, 1, h, rows, out), program, y, spread):
+        return
     _constant_weights(lowering, op, reading, weights, (n, 1, h, rows, out), program, y, spread)
+
+
+def _by_signs(
+    lowering: Lowering,
+    op: Any,
+    place: Place,
+    border: list[int],
+    values: np.ndarray,
+    sizes: tuple[int, int, int, int, int],
+    program: Program,
+    y: Place,
+    spread: Sequence[tuple[int, ...]],
+    halo_word: int = 0,
+    other: float = math.inf,
+) -> bool:
+    """Lower a product of x [n, c, h, w] at `place` and weights [out, c, kh, kw] to population counts where both are -1, 0 and 1 and it
+    pays, also against `other` microseconds. False: nothing was done."""
+    window = sign_products.window_of(op, place)
+    chosen = sign_products.plan(lowering, op, place, values, sizes, window, other)
+    if chosen is None:
+        return False
+    bias = _bias(lowering, op, 1)
+    found = sign_products.pack(lowering, op, chosen, place, border, values, None if bias is None else bias.reshape(-1), sizes, window)
+    sn, _, sh, sw = found.x.strides
+    reading = Reading(
+        found.x,
+        (sn, 0, sh * window.strides[0], sw * window.strides[1], 0),
+        chosen.taps,
+        sign_products.tap_strides(chosen, found.x, window),
+        chosen.run,
+        -window.padding[0] * sh - window.padding[1] * sw,
+    )
+    contracting = Contracting(
+        chosen.compute, sizes, reading, found.w, (0, 0, 0, 0, found.block), found.bias, None, chosen.tile, found.bias_strides,
+        signs=chosen.signs,
+    )  # fmt: skip
+    emit(lowering, contracting, program, y, halo_word, spread)
+    return True
 
 
 def last_of(op: Any, absorbed: Sequence[Any]) -> Any:
@@ -254,6 +300,7 @@ def _listed(lowering: Lowering, op: Any, w: np.ndarray, reading: Reading, sizes:
     return table if table.instructions < DOT2_INSTRUCTIONS[ISAS[lowering.isa].lanes] else None
 
 
+SIGNS_PER_MAC = 11  # multiply-accumulates in the time of one word of signs, for the size of tasks
 LEAST_PIXELS = 4  # below, tables cost more than they save
 DOT2_INSTRUCTIONS = {8: 4.3, 16: 3.2}
 """By lanes: cost of 16-bit products of four elements of the reduction, to be compared with the instructions of `Listed`.
@@ -323,6 +370,7 @@ class Contracting:
     tile: tuple[int, int, int]
     bias_strides: tuple[int, int, int, int, int] | None = None
     listed: byte_pairs.Listed | None = None
+    signs: Signs | None = None
 
 
 def emit(lowering: Lowering, c: Contracting, program: Program, y: Place, halo_word: int, spread: Sequence[tuple[int, ...]]) -> None:
@@ -356,7 +404,7 @@ def emit(lowering: Lowering, c: Contracting, program: Program, y: Place, halo_wo
         params = len(places)
         places.append(lowering.params(program.words))
     count = -(-channels // width)
-    macs = math.prod(c.sizes) * math.prod(reading.taps) * reading.run
+    macs = math.prod(c.sizes) * math.prod(reading.taps) * reading.run * (SIGNS_PER_MAC if c.signs else 1)
     codelet = Contraction(
         isa=lowering.isa,
         compute=c.compute,
@@ -378,6 +426,7 @@ def emit(lowering: Lowering, c: Contracting, program: Program, y: Place, halo_wo
         params=params,
         halo=halo,
         listed=listed,
+        signs=c.signs,
     )
     lowering.call(codelet, [*places, y])
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-from qcc.dialects.codelet_cost import parts, product_cycles, tile_cycles
+from qcc.dialects.codelet_cost import parts, product_cycles, sign_cycles, tile_cycles
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.machine import DEFAULTS
+from qcc.dialects.sign_codelet import Signs
 
 TASK_MACS = 2_000_000  # below this, waking another thread costs more than it brings
 MOST_TASKS = 32
@@ -15,28 +16,29 @@ TYPICAL = DEFAULTS["emerald-rapids-vnni"]  # not the machine measured: the same 
 FINISH_CYCLES = 5.0  # of a result vector, whatever its steps are: tiles of one layer differ little in it
 
 
-TEMPORARIES = {"dot2_s16": 1, "pairs_u8s8": 3}
+TEMPORARIES = {"dot2_s16": 1, "pairs_u8s8": 3, "popcount_words": 2, "popcount_bytes": 5}
 """Registers for products on their way to an accumulator, and for constants."""
 
 
 def choose_tile(
-    isa: str, compute: str, height: int, width: int, channels: int, steps: int, *, one_row: bool, summed: bool
+    isa: str, compute: str, height: int, width: int, channels: int, steps: int, *, one_row: bool, summed: bool, signs: Signs | None = None
 ) -> tuple[int, int, int]:
     """(rows, columns, vectors) with the fewest predicted cycles for height x width pixels, `channels` and a reduction of `steps` steps.
 
     The cycles are those of `dialects/codelet_cost.py`. All accumulators, a vector of weights each and one broadcast of x stay in registers.
     `one_row`: weights differ between rows, so a tile may not span them. `summed`: one more accumulator per pixel. The steps of pairs_u8s8
-    are those of one vector of channels.
+    are those of one vector of channels. `signs`: of a product of bits.
     """
     facts = ISAS[isa]
-    wide = 2 if compute == "lane_i64" else 1
+    wide = 2 if compute == "lane_i64" or (signs and signs.x_planes == signs.w_planes == 2) else 1
     needed = -(-channels // facts.lanes)
-    rate = product_cycles(compute, facts.lanes, TYPICAL)
+    rate = sign_cycles(isa, compute, signs) if signs else product_cycles(compute, facts.lanes, TYPICAL)
     found: list[tuple[float, tuple[int, int, int]]] = []
     for vectors in range(1, (1 if compute == "pairs_u8s8" else min(4, needed)) + 1):
         for rows in range(1, (1 if one_row else min(4, height)) + 1):
             for columns in range(1, min(width, 28) + 1):
                 registers = (rows * columns * (vectors + summed) + vectors + 1) * wide + TEMPORARIES.get(compute, 0)
+                registers += vectors if signs and signs.w_planes == 2 and wide == 1 else 0
                 if registers > facts.registers or (rows > 1 and columns < width):
                     continue
                 cycles = sum(

@@ -12,6 +12,7 @@ from qcc.dialects.codelet import Operand, Winograd, winograd_pitches
 from qcc.dialects.codelet_cost import WINOGRAD_POINTS as POINTS
 from qcc.dialects.codelet_cost import winograd_cycles, winograd_rates
 from qcc.dialects.instruction_sets import ISAS, IsaFacts
+from qcc.dialects.machine import DEFAULTS
 from qcc.dialects.mlir import op_attribute
 from qcc.dialects.weight_recipes import WINOGRAD_F32, WINOGRAD_S16, Recipe
 from qcc.passes.tile.codelets import packing
@@ -57,6 +58,11 @@ def plan(lowering: Lowering, op: Any, place: Place, values: np.ndarray) -> Plan 
     best = min((_predict(facts, compute, tiles, channels, out, strip) for strip in _divisors(tiles)), key=lambda p: p.cycles)
     direct = EDGE**2 * tiles * channels * out * 9 / winograd_rates(facts, compute)[0] * 1.1
     return best if best.cycles < GAIN * direct else None
+
+
+def microseconds(chosen: Plan) -> float:
+    """Predicted time of a plan."""
+    return chosen.cycles / DEFAULTS["emerald-rapids-vnni"].ghz / 1000
 
 
 def _exact(values: np.ndarray) -> bool:
