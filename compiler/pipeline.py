@@ -68,6 +68,7 @@ INTEGER: tuple[Stage, ...] = (
 # integer form -> tiled form
 TILE: tuple[Stage, ...] = (
     Stage("assign-layout", reason="channels innermost make reductions contiguous, borders remove bounds checks"),
+    Stage("slice-batch", reason="a few images at a time stay in the cache from layer to layer; behind layouts, which borders depend on"),
     Stage(
         "lower-to-codelets",
         "isa={isa} activations={activations} byte-expand={byte_expand} popcount={popcount}",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qcc.dialects import codelet, codelet_cost
+from qcc.dialects import codelet, codelet_cost, qtile
 from qcc.dialects.machine import Machine
 from qcc.dialects.mlir import ir, op_attribute, python_value, walk
 
@@ -27,7 +27,7 @@ class StepPrediction:
 
 
 def steps(module: ir.Module, machine: Machine) -> list[StepPrediction]:
-    """The steps of a module in the tiled form, memory planned, in program order."""
+    """The steps of a module in the tiled form, memory planned, in the order in which they run."""
     functions = {python_value(f.attributes["sym_name"]): f for f in walk(module, "func.func")}
     main = functions["main"]
     weights, arena = (op_attribute(main, f"qtile.{space}_bytes", 0) for space in ("weights", "arena"))
@@ -36,7 +36,7 @@ def steps(module: ir.Module, machine: Machine) -> list[StepPrediction]:
         if (held := op_attribute(function, "qtile.codelet")) is not None:
             configurations[name] = codelet.from_config(held)
     found: list[StepPrediction] = []
-    for call in walk(main, "func.call"):
+    for call, _ in qtile.runs(list(walk(main, "func.call"))):
         callee, layer = op_attribute(call, "callee"), op_attribute(call, "qtile.layer", "")
         one, every = (
             codelet_cost.cost(configurations.get(callee), machine, threads=threads, weights_bytes=weights, arena_bytes=arena)

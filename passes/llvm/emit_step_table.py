@@ -14,6 +14,7 @@ After:
     llvm.func @qcc_program_address() -> !llvm.ptr
     llvm.func @linear(!llvm.ptr, i64, i64, !llvm.ptr) attributes {qtile.codelet = {...}}
 
+The calls of a `qtile.group` give one step for every slice: all of the first slice, then all of the next.
 Generic functions keep their bodies as `func.func private @<name>.body` for `lower-generic-functions`.
 
 Requires: the tiled form of decision 0002 after `bufferize-generic-functions` and `plan-memory`.
@@ -28,6 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from qcc.dialects import qtile
 from qcc.dialects.mlir import error_at, ir, layer_name, op_attribute, to_attribute, walk
 from qcc.passes.base import Pass, PassContext
 
@@ -75,8 +77,9 @@ class EmitStepTablePass(Pass):
                 raise error_at(main, f"'main' has no attribute '{key}', expected the tiled form after plan-memory")
             attributes[key.replace("qtile.", "qcc.")] = main.attributes[key]
         tables, calls = _Tables(), [op for op in main.regions[0].blocks[0].operations if op.operation.name == "func.call"]
-        for call in calls:
-            _add_step(tables, call.operation)
+        in_order = [(call.operation, i) for call, i in qtile.runs(calls)]
+        for call, i in in_order:
+            _add_step(tables, call, i)
         attributes["qcc.weights"] = _weights(main)
         attributes["qcc.steps"] = to_attribute(
             [
@@ -87,7 +90,7 @@ class EmitStepTablePass(Pass):
                     "bytes": _bytes(call),
                     "weights": _weight_offsets(call),
                 }
-                for call in calls
+                for call, _ in in_order
             ]
         )
         scratch_bytes = max(
@@ -106,8 +109,13 @@ def _layer(call: Any) -> str:
 
 
 def _bytes(call: Any) -> int:
-    """Bytes of every buffer that the call touches."""
-    return sum(op_attribute(operand.owner, "size_bytes", 0) for operand in call.operands)
+    """Bytes of every buffer, or of its slice, that the call touches."""
+    slices = [op_attribute(call, "qtile.slices", 1) if stride else 1 for stride in _strides(call)]
+    return sum(op_attribute(operand.owner, "size_bytes", 0) // n for operand, n in zip(call.operands, slices, strict=True))
+
+
+def _strides(call: Any) -> list[int]:
+    return op_attribute(call, "qtile.slice_bytes") or [0] * len(call.operands)
 
 
 def _weight_offsets(call: Any) -> list[int]:
@@ -116,14 +124,15 @@ def _weight_offsets(call: Any) -> list[int]:
     return [op_attribute(b, "offset_bytes") for b in buffers if op_attribute(b, "space") == "weights"]
 
 
-def _add_step(tables: _Tables, call: Any) -> None:
+def _add_step(tables: _Tables, call: Any, i: int) -> None:
+    """The step of `call` for slice `i`."""
     begin = len(tables.operands)
-    for operand in call.operands:
+    for operand, stride in zip(call.operands, _strides(call), strict=True):
         buffer = operand.owner
         if not isinstance(buffer, ir.Operation | ir.OpView) or buffer.name != "qtile.buffer":
             raise error_at(call, f"call of '{op_attribute(call, 'callee')}' has an operand that is not a qtile.buffer")
         space = op_attribute(buffer, "space")
-        tables.operands.append([SPACES[space], op_attribute(buffer, "index", 0), op_attribute(buffer, "offset_bytes")])
+        tables.operands.append([SPACES[space], op_attribute(buffer, "index", 0), op_attribute(buffer, "offset_bytes") + i * stride])
     tables.codelets.append(op_attribute(call, "callee"))
     tables.steps.append([begin, len(call.operands), op_attribute(call, "qtile.tasks", 1), tables.string(_layer(call))])
 

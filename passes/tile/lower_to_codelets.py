@@ -35,7 +35,18 @@ from qcc.dialects.errors import QccError
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import error_at, ir, op_attribute, to_attribute, walk
 from qcc.passes.base import Pass, PassContext
-from qcc.passes.tile.codelets import computed_weights, dynamic, elementwise, generic_function, matmul, movement, rows, stream, windows
+from qcc.passes.tile.codelets import (
+    computed_weights,
+    dynamic,
+    elementwise,
+    generic_function,
+    matmul,
+    movement,
+    rows,
+    slices,
+    stream,
+    windows,
+)
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, element_name, row_major, stored_offset
 from qcc.passes.tile.codelets.program import FUSABLE
@@ -80,17 +91,26 @@ def _lower(module: ir.Module, function: Any, options: IsaOptions) -> list[tuple[
     block = function.regions[0].blocks[0]
     for i, value in enumerate(block.arguments):
         _input(lowering, i, value)
+    _lower_block(lowering, block)
+    end = list(block.operations)[-1].operation
+    for i, value in enumerate(end.operands):
+        _output(lowering, i, value)
+    lowering.function.attributes["qcc.inputs"] = _interface(function, "qcc.inputs", [v.type for v in block.arguments])
+    lowering.function.attributes["qcc.outputs"] = _interface(function, "qcc.outputs", [v.type for v in end.operands])
+    function.erase()
+    return lowering.facts
+
+
+def _lower_block(lowering: Lowering, block: Any) -> None:
+    """Lower the operations of a block; `current` is its return afterwards."""
     done: set[Any] = set()
     for view in block.operations:
         op = view.operation
         lowering.current = op
-        if op in done or op.name in ("qcc.constant", "arith.constant"):
+        if op in done or op.name in ("qcc.constant", "arith.constant", "func.return"):
             continue
-        if op.name == "func.return":
-            for i, value in enumerate(op.operands):
-                _output(lowering, i, value)
-            lowering.function.attributes["qcc.inputs"] = _interface(function, "qcc.inputs", [v.type for v in block.arguments])
-            lowering.function.attributes["qcc.outputs"] = _interface(function, "qcc.outputs", [v.type for v in op.operands])
+        if op.name == "qtile.for_each_slice":
+            slices.for_each_slice(lowering, op, lambda block: _lower_block(lowering, block))
         elif op.name == "qcc.dequantize" and stream.keep(lowering, op):
             continue  # its readers decode
         elif op.name in FUSABLE:
@@ -101,8 +121,6 @@ def _lower(module: ir.Module, function: Any, options: IsaOptions) -> list[tuple[
             ALONE[op.name](lowering, op)
         else:
             raise error_at(op, f"no codelet computes '{op.name}', expected qcc operations or calls of generic functions")
-    function.erase()
-    return lowering.facts
 
 
 def _linear(lowering: Lowering, op: Any) -> set[Any]:

@@ -8,6 +8,7 @@ After:
     %a ... offset_bytes = 0,   %b ... offset_bytes = 128,   @main has qtile.arena_bytes = 256, qtile.weights_bytes = 0
 
 Requires: one `func.func @main` in tiled form whose buffers carry `size_bytes` (decision 0002).
+A buffer that only calls of one `qtile.group` use is that of one slice; one that leaves or enters the group lives through all of it.
 Guarantees: buffers of the arena whose lives overlap do not overlap in memory; offsets are multiples of 64 bytes; weights with equal bytes
 share one place, in the order of their first use; the least arena that is possible is recorded as `qtile.arena_floor_bytes`.
 Why: offline planning by greedy placement in the best-fitting gap, largest buffer first, follows Pisarchyk and Lee, "Efficient
@@ -20,7 +21,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from qcc.dialects import weights
+from qcc.dialects import qtile, weights
 from qcc.dialects.mlir import error_at, ir, op_attribute, to_attribute, walk
 from qcc.passes.base import Pass, PassContext
 from qcc.passes.tile._placement import Life, peak_bytes, place, round_up
@@ -38,6 +39,7 @@ class PlanMemoryPass(Pass):
 def _plan(main: Any, context: PassContext) -> None:
     calls = [op for op in main.regions[0].blocks[0].operations if op.operation.name == "func.call"]
     position = {call.operation: i for i, call in enumerate(calls)}
+    spans = _spans(calls)
     lives: list[Life] = []
     constants: list[tuple[int, Any]] = []
     for buffer in walk(main, "qtile.buffer"):
@@ -46,7 +48,8 @@ def _plan(main: Any, context: PassContext) -> None:
         if space in ("arena", "scratch"):
             if space == "scratch" and uses and uses[0] != uses[-1]:
                 raise error_at(buffer, f"scratch buffer is an operand of calls {uses[0]} to {uses[-1]}, expected one call")
-            lives.append(Life(buffer, _size_bytes(buffer), uses[0] if uses else 0, uses[-1] if uses else -1))
+            first, last = _life(uses, spans) if uses else (0, -1)
+            lives.append(Life(buffer, _size_bytes(buffer), first, last))
         elif space == "weights":
             constants.append((uses[0] if uses else len(calls), buffer))
     arena_bytes = place([life for life in lives if life.first <= life.last])
@@ -71,6 +74,22 @@ def _plan(main: Any, context: PassContext) -> None:
     ]
     context.fact("", memory_plan=plan)
     context.fact("", arena_bytes=arena_bytes, arena_floor_bytes=floor_bytes, weights_bytes=weights_bytes)
+
+
+def _spans(calls: Sequence[Any]) -> list[tuple[int, int]]:
+    """For every call the first and the last of its group, which run again and again, slice by slice."""
+    spans: list[tuple[int, int]] = []
+    for _, group in qtile.groups(calls):
+        spans += [(len(spans), len(spans) + len(group) - 1)] * len(group)
+    return spans
+
+
+def _life(uses: Sequence[int], spans: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """First and last call of a buffer with sorted `uses`: what leaves or enters a group lives through all of it."""
+    first, last = uses[0], uses[-1]
+    if spans[first] != spans[last]:
+        first, last = spans[first][0], spans[last][1]
+    return first, last
 
 
 def _set(op: Any, name: str, value: int) -> None:

@@ -131,11 +131,12 @@ def convert(lowering: Lowering, source: Place, element: str, offset: int) -> Pla
 
 
 def widened(lowering: Lowering, source: Place) -> Place:
-    """`source` (u8) with the same strides, offset and border in s16: its whole buffer, border included, is converted once."""
+    """`source` (u8) with the same strides, offset and border in s16: its whole buffer (or slice), border included, is
+    converted once."""
     if source.buffer not in lowering.widened:
         made = source.buffer.owner
-        size = op_attribute(made, "size_bytes") - (SLACK_BYTES if op_attribute(made, "space") == "arena" else 0)
-        flat = Place(source.buffer, source.element, (size,), (1,))
+        whole: int = op_attribute(made, "size_bytes") - (SLACK_BYTES if op_attribute(made, "space") == "arena" else 0)
+        flat = Place(source.buffer, source.element, (lowering.slices.bytes_of.get(source.buffer, whole),), (1,))
         lowering.widened[source.buffer] = convert(lowering, flat, "s16", 0).buffer
     return replace(source, buffer=lowering.widened[source.buffer], element="s16")
 

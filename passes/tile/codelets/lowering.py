@@ -24,7 +24,8 @@ from qcc.passes.tile.codelets.place import (
     span_bytes,
     stored_offset,
 )
-from qcc.passes.values import constant_array, producer, shape_of, users
+from qcc.passes.tile.codelets.slices import Slices, whole_shape
+from qcc.passes.values import constant_array, producer, users
 
 _DTYPES = {
     "u8": np.uint8,
@@ -56,6 +57,7 @@ class Lowering:
         self.compressed: dict[Any, Any] = {}  # real values of constants that stay codes: `weight_codes.Codes`
         self.facts: list[tuple[str, dict[str, Any]]] = []  # of layers, for the report
         self.widened: dict[Any, Any] = {}  # buffers of bytes -> the same elements in 16 bits
+        self.slices = Slices()
         self.signs: dict[Any, Place] = {}  # (buffer, layout) of bytes -> their sign words
         self.current: Any = source
         self._declared: dict[tuple[str, tuple[str, ...]], str] = {}
@@ -92,11 +94,14 @@ class Lowering:
             raise error_at(op, f"'{op.name}' gives elements of {ir.RankedTensorType(value.type).element_type}, which no codelet stores")
         if configuration.ISAS[self.isa].tiles and _is_left_factor_in_bf16(value):
             element = "bf16"
-        shape = shape_of(value)
+        shape = whole_shape(self.slices, value)
         if op_attribute(op, "qtile.layout") == "channels_last" and len(shape) == 4:
             place = self.image(element, shape, op_attribute(op, "qtile.halo", [0, 0, 0, 0]))
         else:
             place = self.temporary(element, shape)
+        if value in self.slices.wholes:
+            self.places[self.slices.wholes[value]] = place
+            place = self.slices.first(place)
         self.places[value] = place
         return place
 
@@ -196,6 +201,7 @@ class Lowering:
         """`func.call @name(operands)` behind everything called so far."""
         layer = layer_name(self.current.location)
         attributes = {"callee": ir.FlatSymbolRefAttr.get(name), "qtile.tasks": tasks, "qtile.layer": layer}
+        attributes |= self.slices.attributes(operands)
         create("func.call", list(operands), [], attributes, loc=self.current.location, ip=ir.InsertionPoint(self._return))
 
     def params(self, words: Sequence[int]) -> Place:

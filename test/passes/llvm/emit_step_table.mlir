@@ -25,3 +25,19 @@ func.func private @linear(memref<2xi8>, memref<2xi8>, memref<2xi8>) attributes {
 func.func @main() attributes {qcc.inputs = [], qcc.outputs = []} {
   return
 }
+
+// -----
+
+// A group gives its steps for every slice, whose operands lie `slice_bytes` further on.
+// CHECK: qcc.steps = [{{.*}}codelet = "f"{{.*}}codelet = "g"{{.*}}codelet = "f"{{.*}}codelet = "g"
+// CHECK: @qcc_operands(dense<{{\[\[}}0, 0, 0], [2, 0, 64], [2, 0, 64], [1, 0, 0], [0, 0, 4], [2, 0, 64], [2, 0, 64], [1, 0, 2]]> : tensor<8x3xi64>)
+func.func @main() attributes {qcc.inputs = [{name = "x", type = tensor<8xi8>}], qcc.outputs = [{name = "y", type = tensor<4xi8>}], qtile.arena_bytes = 128, qtile.weights_bytes = 0} {
+  %x = "qtile.buffer"() {space = "input", index = 0, offset_bytes = 0, size_bytes = 8} : () -> memref<8xi8>
+  %a = "qtile.buffer"() {space = "arena", offset_bytes = 64, size_bytes = 4} : () -> memref<4xi8>
+  %y = "qtile.buffer"() {space = "output", index = 0, offset_bytes = 0, size_bytes = 4} : () -> memref<4xi8>
+  func.call @f(%x, %a) {qtile.group = 0, qtile.slices = 2, qtile.slice_bytes = array<i64: 4, 0>} : (memref<8xi8>, memref<4xi8>) -> ()
+  func.call @g(%a, %y) {qtile.group = 0, qtile.slices = 2, qtile.slice_bytes = array<i64: 0, 2>} : (memref<4xi8>, memref<4xi8>) -> ()
+  return
+}
+func.func private @f(memref<8xi8>, memref<4xi8>) attributes {qtile.codelet = {kind = "linear"}}
+func.func private @g(memref<4xi8>, memref<4xi8>) attributes {qtile.codelet = {kind = "linear"}}

@@ -45,3 +45,27 @@ func.func @main() {
   return
 }
 func.func private @f(memref<4xi8>)
+
+// -----
+
+// A group runs slice by slice: what is inside (%b) has the size of a slice and may lie where the dead %i lay; what leaves it (%c) is written
+// in every turn, so it must not lie where the group's first call reads (%a).
+// CHECK: qtile.arena_bytes = 192 : i64
+// CHECK: offset_bytes = [[A:.*]] : i64, size_bytes = 60
+// CHECK: offset_bytes = [[B:.*]] : i64, size_bytes = 61
+// CHECK-NOT: offset_bytes = [[A]] : i64, size_bytes = 62
+func.func @main() {
+  %x = "qtile.buffer"() {space = "input", index = 0, offset_bytes = 0, size_bytes = 60} : () -> memref<60xi8>
+  %a = "qtile.buffer"() {space = "arena", offset_bytes = 0, size_bytes = 60} : () -> memref<60xi8>
+  %b = "qtile.buffer"() {space = "arena", offset_bytes = 0, size_bytes = 61} : () -> memref<61xi8>
+  %c = "qtile.buffer"() {space = "arena", offset_bytes = 0, size_bytes = 62} : () -> memref<62xi8>
+  func.call @f(%x, %a) : (memref<60xi8>, memref<60xi8>) -> ()
+  func.call @g(%a, %b) {qtile.group = 0, qtile.slices = 2, qtile.slice_bytes = array<i64: 30, 0>} : (memref<60xi8>, memref<61xi8>) -> ()
+  func.call @h(%b, %c) {qtile.group = 0, qtile.slices = 2, qtile.slice_bytes = array<i64: 0, 31>} : (memref<61xi8>, memref<62xi8>) -> ()
+  func.call @i(%c, %x) : (memref<62xi8>, memref<60xi8>) -> ()
+  return
+}
+func.func private @f(memref<60xi8>, memref<60xi8>)
+func.func private @g(memref<60xi8>, memref<61xi8>)
+func.func private @h(memref<61xi8>, memref<62xi8>)
+func.func private @i(memref<62xi8>, memref<60xi8>)
