@@ -106,6 +106,13 @@ def pruned(w: Array, zeros: float) -> Array:
     return np.where(np.abs(w) < np.quantile(np.abs(w[:: max(1, len(w) // 256)]), zeros), F32(0), w) if zeros else w
 
 
+def two_of_four(w: Array) -> Array:
+    """`w` with the two greatest of every 4 k."""
+    quads = w.reshape(-1, 4)
+    order = np.argsort(np.argsort(np.abs(quads), axis=1), axis=1)
+    return np.where(order >= 2, quads, F32(0)).reshape(w.shape)
+
+
 def chain(layers: Sequence[Array], make: Format, batch: int) -> tuple[Any, list[Array]]:
     """Module in graph form of linear layers with weights [n, k] and relu between, and the weights as they are stored, real again."""
     real: list[Array] = []

@@ -32,6 +32,7 @@ CHAINS = {
     "small": [256, 512, 96],
 }
 ZEROS = {f"_{percent}zeros": percent / 100 for percent in (50, 70, 90)}
+TWO_OF_FOUR = "_2of4"
 """Endings of names of formats that ask for pruned weights."""
 
 
@@ -40,8 +41,10 @@ def prepare(chain: str, name: str, batch: int, activations: str, folder: Path) -
     path = folder / f"{chain}_{name}_b{batch}_{activations}.so"
     if path.exists():
         return path
-    ending = next((ending for ending in ZEROS if name.endswith(ending)), "")
+    ending = next((ending for ending in (*ZEROS, TWO_OF_FOUR) if name.endswith(ending)), "")
     layers = stream_formats.random_layers(CHAINS[chain], ZEROS.get(ending, 0.0))
+    if ending == TWO_OF_FOUR:
+        layers = [stream_formats.two_of_four(w) for w in layers]
     module, real = stream_formats.chain(layers, stream_formats.FORMATS[name.removesuffix(ending)], batch)
     started = time.perf_counter()
     exe = qcc.compile(module, activations=activations, threads=1)

@@ -27,6 +27,8 @@ class Stream:
     "indexed" stores signed values of 8 or 4 bits and the column of each in `values`, and in w per block of 16 channels their scales, the
     i32 sums of their values and a record per step (`stream_layout`); `starts` then has for every block where it begins in w and in
     `values`, and half of the number of its steps.
+    "quads" stores for every 4 k `kept` signed values of 8 or 4 bits, [step of 64 k][vector] first two bits each for where they are and then
+    the values; sums of a group's values are in its header in the place of zeros.
     x has strides over (m, k), y and operands over (m, n).
     """
 
@@ -51,6 +53,7 @@ class Stream:
     table: int = -1  # number of the buffer with the levels
     values: int = -1  # number of the buffer with the values of decoders "bitmap" and "indexed"
     fill: int = 0  # bytes of values behind a mask, or of a pair of steps, on average
+    kept: int = 0  # values of every 4 k behind decoder "quads"
     starts: int = -1  # number of the buffer with where in them every block begins, i64
     bias: Operand | None = None
     params: int = -1

@@ -31,10 +31,12 @@ def bytes_codes(bits: int) -> int:
 
 MOST_IN_PLACE_ROWS = 4
 """Of x, whose sums of the upper codes of bytes have registers of their own; for more, decoder "bitmap" shifts these codes down."""
+QUAD = 4
+"""k of which decoder "quads" keeps a few."""
 INDEXED_SLOTS = 4
 """Values of a channel in a step of decoder "indexed"."""
-INDEXED_WINDOW = 64
-"""Columns that they lie in: as many bytes of x as one permute reaches."""
+STREAM_WINDOW = 64
+"""Columns that they lie in: as many bytes of x as one permute reaches. Also k of a step of decoder "quads"."""
 INDEXED_RECORD_BYTES = 10
 """Of a step: 8 for which values there are, 2 for the first column."""
 SUMS_DEPTH = 32
@@ -78,7 +80,7 @@ class StreamLayout:
     @property
     def depth(self) -> int:
         """k of one step."""
-        fixed = {"bytes": 4, "half": 4, "bitmap": 4 * bytes_codes(self.codelet.bits), "sums": SUMS_DEPTH}
+        fixed = {"bytes": 4, "half": 4, "bitmap": 4 * bytes_codes(self.codelet.bits), "sums": SUMS_DEPTH, "quads": STREAM_WINDOW}
         return fixed.get(self.codelet.decoder) or plane_depth(self.codelet.bits)
 
     @property
@@ -86,6 +88,8 @@ class StreamLayout:
         """Codes of one step of one vector."""
         if self.codelet.decoder == "bitmap":
             return 4 * self.lanes // 8
+        if self.codelet.decoder == "quads":  # values and two bits for each
+            return self.depth // QUAD * self.codelet.kept * (self.codelet.bits + 2) * self.lanes // 8
         stored = {"bytes": 8, "half": 8}.get(self.codelet.decoder, self.codelet.bits)
         return self.depth * stored * self.lanes // 8
 
@@ -115,7 +119,7 @@ class StreamLayout:
     @property
     def digit_bytes(self) -> int:
         """One digit of a row of x: whole groups, and zeros behind the last k up to whole steps (and vectors that the writer stores)."""
-        slack = INDEXED_WINDOW if self.codelet.decoder == "indexed" else 0  # a window may begin at the last k
+        slack = STREAM_WINDOW if self.codelet.decoder == "indexed" else 0  # a window may begin at the last k
         return _round_up(self.codelet.sizes[2], 64) + slack
 
     @property

@@ -209,6 +209,25 @@ def test_columns_of_values(bits: int, density: float, case: dict[str, Any], k: i
     check(case, sparse(bits, density), "avx512_vbmi", "auto", byte_expand=True)
 
 
+def quads(bits: int, kept: int) -> Any:
+    """At most `kept` values in every 4 k."""
+
+    def make(rng: np.random.Generator, case: dict[str, Any]) -> tuple[np.ndarray, Any]:
+        stored, element = affine(bits, zeros=False)(rng, case)
+        order = np.argsort(np.argsort(rng.uniform(size=(*stored.shape[:1], -(-stored.shape[1] // 4), 4))))
+        return stored * (order < kept).reshape(len(stored), -1)[:, : stored.shape[1]], element
+
+    return make
+
+
+@pytest.mark.parametrize(("bits", "kept"), [(8, 2), (8, 1), (4, 2), (4, 1)])
+@settings(EXAMPLES, max_examples=4)
+@given(case=shapes(), k=st.sampled_from([64, 128, 192]), grouped=st.booleans(), odd=st.sampled_from([0, 0, 3, 9, 20]))
+def test_quads(bits: int, kept: int, case: dict[str, Any], k: int, grouped: bool, odd: int) -> None:
+    case |= {"group": 64 if grouped else 0, "k": k if grouped else k + odd, "n": case["n"] + 60}  # many values need all their bits
+    assert check(case, quads(bits, kept), "avx512_vbmi", "auto", byte_expand=True)["decoder"] == "quads"
+
+
 def test_zeros_are_not_stored() -> None:
     case = {"seed": 4, "rows": 1, "n": 40, "k": 64, "group": 0, "bias": False, "relu": False, "quantized_result": False}
     assert check(case, sparse(8, 0.2), "avx512_vnni", "auto", byte_expand=True)["decoder"] == "bitmap"

@@ -1,8 +1,8 @@
 """The loop nest of weight-only linear layers: weights stream by once, in the order in which they lie, and every row of x uses them.
 
 Channels are the lanes. The reduction over one group is `stream_float` (f32 lanes), or on x as bytes `stream_digits`, `stream_shuffle`
-(levels of a table), `stream_sums` (few bits), `stream_bitmap` or `stream_indexed` (zeros not stored); this file has blocks, groups, rows
-and epilogue.
+(levels of a table), `stream_sums` (few bits), `stream_bitmap`, `stream_quads` or `stream_indexed` (zeros not stored); this file has
+blocks, groups, rows and epilogue.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from qcc.passes.llvm.codelets import (
     stream_digits,
     stream_float,
     stream_indexed,
+    stream_quads,
     stream_shuffle,
     stream_sums,
 )
@@ -27,7 +28,13 @@ from qcc.passes.llvm.codelets.fetch import Fetch
 from qcc.passes.llvm.codelets.steps import Steps
 
 MOST_ROWS = 8  # of x that share decoded weights
-REDUCTIONS: dict[str, Any] = {"bitmap": stream_bitmap, "indexed": stream_indexed, "shuffle": stream_shuffle, "sums": stream_sums}
+REDUCTIONS: dict[str, Any] = {
+    "bitmap": stream_bitmap,
+    "indexed": stream_indexed,
+    "quads": stream_quads,
+    "shuffle": stream_shuffle,
+    "sums": stream_sums,
+}
 
 
 def prologue(b: Builder, codelet: Stream, buffers: Sequence[Value], instructions: Any, scratch: Value) -> None:

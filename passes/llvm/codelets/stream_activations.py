@@ -1,7 +1,7 @@
 """What a streamed linear layer needs of x before the first weight: the sum of every group, and x as signed bytes where it is quantized.
 
 Per row and group x = scale * q, q the nearest integer; int8 keeps |q| <= 127 as one byte, int16 |q| <= 32639 as two signed bytes, q = 256 *
-high + low (for decoder "indexed" as unsigned ones, the high one 128 greater), or |q| <= 16383 and tables of `stream_sum_tables`. A group
+high + low (for signed weights as unsigned ones, the high one 128 greater), or |q| <= 16383 and tables of `stream_sum_tables`. A group
 with infinity or NaN gets scale NaN, so that results that depend on it are NaN.
 """
 
@@ -111,7 +111,7 @@ class _Group:
         if self.has_tables:
             return stream_sum_tables.write(b, q, b.at(self.target, b.mul(i, SUMS_BYTES)), sums)
         digits = [q]
-        if self.layout.codelet.decoder == "indexed":  # unsigned ones, the high one 128 too great
+        if self.layout.codelet.decoder in ("indexed", "quads"):  # unsigned ones, the high one 128 too great
             digits = [b.binary("add", b.binary("ashr", q, b.like(8, q)), b.like(128, q)), q]
         elif self.layout.digits == 2:
             low = b.cast("sext", b.cast("trunc", q, "i8"), "i32")

@@ -50,7 +50,7 @@ class Reduction:
             return [place, *made]
 
         place, *sums = b.loop(0, totals[-1], 1, pair, [totals[-2], *sums])
-        return [*self._scaled(row, rows, address, sums, totals), place, totals[-1]]
+        return [*self.scaled(row, rows, 0, address, 1, sums, totals), place, totals[-1]]
 
     def _pair(self, place: Value, masks: Sequence[Value]) -> tuple[Value, list[Value], list[Value]]:
         """The place behind a pair of steps, and the values and columns of both, 64 signed and 64 unsigned bytes each."""
@@ -81,18 +81,23 @@ class Reduction:
         source, bits = b.at(self.buffers[self.codelet.values], place), b.op("llvm.bitcast", [mask], "64xi1")
         return b.call("llvm.masked.expandload.v64i8", [b.pointer(source), bits, b.constant(0, "64xi8")], "64xi8")
 
-    def _scaled(self, row: Index, rows: int, address: Address, sums: Sequence[Value], totals: Sequence[Value]) -> list[Value]:
-        """Take off what the offset of the high digit added, join the digits, scale."""
+    def scaled(
+        self, row: Index, rows: int, g: Index, address: Address, vectors: int, sums: Sequence[Value], totals: Sequence[Value]
+    ) -> list[Value]:
+        """`totals` [row][vector] with `sums` [row][vector][digit] of group `g` added: without the offset of the high digit, scaled."""
         b, layout, kind = self.b, self.layout, f"{self.lanes}xf32"
-        scale, weights = b.load(kind, address), b.load(f"{self.lanes}xi32", address + 4 * self.lanes)
-        offset = b.binary("mul", weights, b.like(128, weights))
+        base = b.at(b.at(self.scratch, b.mul(row, layout.row_bytes)), b.mul(g, 4)) + layout.scale_offset()
+        scales = [b.load(kind, address + 4 * self.lanes * v) for v in range(vectors)]
+        weights = [b.load(f"{self.lanes}xi32", address + 4 * self.lanes * (vectors + v)) for v in range(vectors)]
+        offsets = [b.binary("mul", weight, b.like(128, weight)) for weight in weights]
         made: list[Value] = []
         for r in range(rows):
-            value = None
-            for d in range(self.digits):
-                total = sums[r * self.digits + d]
-                real = b.cast("sitofp", b.binary("sub", total, offset) if d == 0 else total, "f32")
-                value = real if value is None else b.op("llvm.intr.fma", [value, b.like(256.0, real), real], kind)
-            x_scale = b.load("f32", b.at(self.scratch, b.mul(row, layout.row_bytes)) + (r * layout.row_bytes + layout.scale_offset()))
-            made.append(b.op("llvm.intr.fma", [b.binary("fmul", value, b.splat(x_scale, self.lanes)), scale, totals[r]], kind))
+            x_scale = b.splat(b.load("f32", base + r * layout.row_bytes), self.lanes)
+            for v in range(vectors):
+                i = r * vectors + v
+                high, *low = sums[i * self.digits : (i + 1) * self.digits]
+                value = b.cast("sitofp", b.binary("sub", high, offsets[v]), "f32")
+                for digit in low:
+                    value = b.op("llvm.intr.fma", [value, b.like(256.0, value), b.cast("sitofp", digit, "f32")], kind)
+                made.append(b.op("llvm.intr.fma", [b.binary("fmul", value, x_scale), scales[v], totals[i]], kind))
         return made

@@ -11,7 +11,18 @@ import numpy as np
 from qcc.dialects.codelet import Operand, Step, Stream
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import ir, layer_name
-from qcc.dialects.stream_layout import DIGITS, MOST_IN_PLACE_ROWS, MOST_SUMS, SUMS_DEPTH, StreamLayout, bytes_codes, choose_fold, planes
+from qcc.dialects.stream_layout import (
+    DIGITS,
+    MOST_IN_PLACE_ROWS,
+    MOST_SUMS,
+    QUAD,
+    STREAM_WINDOW,
+    SUMS_DEPTH,
+    StreamLayout,
+    bytes_codes,
+    choose_fold,
+    planes,
+)
 from qcc.passes.tile.codelets import elementwise
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place
@@ -26,6 +37,7 @@ from qcc.passes.values import constant_array, producer, shape_of, users
 ACTIVATIONS = ("auto", "float", "int16", "int8")
 MOST_TASKS = 16
 MOST_QUANTIZED_ROWS = 16
+SAMPLE_ROWS = 16  # of weights that are looked at first
 MOST_COLUMNS = 65535
 MOST_INDEXED_DENSITY = 0.12  # from which on columns of a byte take more than a bit per weight
 INDEXED_FILLED = 0.75  # of the places of a step, typically
@@ -86,6 +98,7 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
         zeros=variant.zeros_kind,
         zero=variant.zero,
         fill=variant.fill,
+        kept=variant.kept,
         level_digits=variant.table.shape[0] if variant.table is not None and variant.decoder == "shuffle" else 0,
         step=codes.step if variant.decoder in ("planes", "sums") else 1,
         mantissa=codes.small_float[1] if codes.small_float is not None and variant.decoder == "half" else 0,
@@ -151,6 +164,7 @@ class Variant:
     table: np.ndarray | None = None
     bits: int = 0  # of values, where they are not the codes'
     fill: int = 0
+    kept: int = 0
 
 
 def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool = False) -> Variant:
@@ -174,6 +188,8 @@ def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool
     vectors = in_place[0] if in_place else next(v for v in (4, 2, 1) if digits * tile * v <= MOST_SUMS)
     if compute == "int16" and rows == 1 and facts.byte_lanes and _sums_fit(c):
         return _variant(compute, "sums", min(needed, 8), c.codes, c, c.zeros.astype(np.int32))
+    if compute == "int16" and facts.byte_lanes and (quads := _quads_variant(c, compute, tile, needed)) is not None:
+        return quads
     if byte_expand and facts.byte_lanes and (indexed := _indexed_variant(c, compute)) is not None:
         return indexed
     if byte_expand and (sparse := _bitmap_variant(c, compute, tile, needed)) is not None:
@@ -215,15 +231,46 @@ def _shuffle_variant(c: Codes, compute: str, rows: int, needed: int) -> Variant 
     return Variant(compute, "shuffle", min(needed, vectors), c.codes, scaled.scales, c.zeros.astype(np.int32), kind, offset, table)
 
 
+def _quads_variant(c: Codes, compute: str, rows: int, needed: int) -> Variant | None:
+    """At most 1 or 2 values in every 4 k with two bits each, where a bitmap or the dense bytes are not less."""
+    zero, (_, k) = int(c.zeros.flat[0]), c.codes.shape
+    if c.step != 1 or not (c.zeros == zero).all() or (c.group % STREAM_WINDOW and c.group != k):
+        return None
+    if _most_of_quad(c.codes[:SAMPLE_ROWS] != zero) > 2:  # as of most weights
+        return None
+    kept, density = max(1, _most_of_quad(c.codes != zero)), float((c.codes != zero).mean())
+    values = c.codes.astype(np.int16) - zero
+    if not -128 <= values.min() <= values.max() <= 127:
+        return None
+    bits = 4 if -8 <= values.min() and values.max() <= 7 else 8
+    least = min(SPARSE_SAVING * c.bits, 1.1 * (1 + bits * density))  # bits per weight, dense or as a bitmap, which takes more operations
+    if kept > 2 or (bits + 2) * kept > least * QUAD or density < MOST_INDEXED_DENSITY:
+        return None
+    factor = 16 if bits == 4 else 1
+    sums = np.add.reduceat(values, np.arange(0, k, c.group), axis=1, dtype=np.int32) * factor  # [n, groups]
+    vectors = min(needed, next(v for v in (4, 2, 1) if DIGITS[compute] * rows * v <= MOST_SUMS))
+    stored, scales = values.astype(np.int8).view(np.uint8), c.scales / np.float32(factor)
+    return Variant(compute, "quads", vectors, stored, scales, sums, "channel", 0, bits=bits, kept=kept)
+
+
+def _most_of_quad(present: np.ndarray) -> int:
+    """The greatest number of ones [n, k] in 4 neighbours, the first of which are k = 0."""
+    n, k = present.shape
+    padded = np.zeros((n, -(-k // QUAD) * QUAD), bool)
+    padded[:, :k] = present
+    return int(padded.reshape(-1, QUAD).sum(axis=1).max())
+
+
 def _indexed_variant(c: Codes, compute: str) -> Variant | None:
     """The values that are not zero and their columns, where there are so few that a bit per weight takes as much."""
     zero, (_, k) = int(c.zeros.flat[0]), c.codes.shape
     if c.step != 1 or not (c.zeros == zero).all() or c.group != k or k > MOST_COLUMNS:
         return None
-    density = float((c.codes != zero).mean())
+    if float((c.codes != zero).mean()) > MOST_INDEXED_DENSITY:
+        return None
     values = c.codes.astype(np.int16) - zero
     bits = 4 if -8 <= values.min() and values.max() <= 7 else 8
-    if density > MOST_INDEXED_DENSITY or not -128 <= values.min() <= values.max() <= 127:
+    if not -128 <= values.min() <= values.max() <= 127:
         return None
     kind = np.zeros(1, np.int32)
     fill = round(2 * 64 * INDEXED_FILLED * (1 + bits / 8))
@@ -301,6 +348,8 @@ def _words(c: Codes, variant: Variant) -> str:
     groups = c.scales.shape[1]
     if variant.decoder == "indexed":
         what = f"columns and int{variant.bits} of {float((variant.codes != 0).mean()):.0%}"
+    elif variant.decoder == "quads":
+        what = f"{variant.kept}:4 of int{variant.bits}"
     elif variant.decoder == "bitmap":
         density = float(variant.codes.mean())
         what = f"bitmap and int{variant.bits} of {density:.0%}"

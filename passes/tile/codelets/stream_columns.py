@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects.codelet import Stream
-from qcc.dialects.stream_layout import INDEXED_RECORD_BYTES, INDEXED_SLOTS, INDEXED_WINDOW, StreamLayout
+from qcc.dialects.stream_layout import INDEXED_RECORD_BYTES, INDEXED_SLOTS, STREAM_WINDOW, StreamLayout
 
 Array = np.ndarray[Any, Any]
 
@@ -51,7 +51,7 @@ def pack_columns(codelet: Stream, weights: Array, scales: Array) -> tuple[Array,
 def _steps(weights: Array) -> tuple[Array, Array]:
     """What every step takes of weights [blocks, lanes, k]: columns [steps, blocks, lanes, slots], -1 for none, and bases [steps, blocks].
 
-    A step begins at the first column that is left, and takes the next `INDEXED_SLOTS` of every channel within `INDEXED_WINDOW` columns.
+    A step begins at the first column that is left, and takes the next `INDEXED_SLOTS` of every channel within `STREAM_WINDOW` columns.
     """
     blocks, lanes, k = weights.shape
     channel, column = np.nonzero(weights.reshape(-1, k))
@@ -67,7 +67,7 @@ def _steps(weights: Array) -> tuple[Array, Array]:
         base = following[:, 0].reshape(blocks, lanes).min(axis=1)
         if (base == k).all() and len(found) % 2 == 0:
             return np.array(found, np.int32).reshape(-1, blocks, lanes, INDEXED_SLOTS), np.array(bases, np.int32).reshape(-1, blocks)
-        fits = following < np.minimum(np.repeat(base, lanes) + INDEXED_WINDOW, k)[:, None]
+        fits = following < np.minimum(np.repeat(base, lanes) + STREAM_WINDOW, k)[:, None]
         found.append(np.where(fits, following, -1).reshape(blocks, lanes, INDEXED_SLOTS))
         bases.append(np.where(base == k, 0, base))
         at += fits.sum(axis=1)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects.codelet import Stream
-from qcc.dialects.stream_layout import StreamLayout, planes
+from qcc.dialects.stream_layout import QUAD, StreamLayout, planes
 
 Array = np.ndarray[Any, Any]
 
@@ -65,6 +65,8 @@ def _codes(layout: StreamLayout, codes: Array) -> Array:
         ordered = _bytes_in_order(layout, padded, steps).any(axis=-1)
         return np.packbits(ordered, axis=1, bitorder="little").reshape(blocks, groups, -1)
     padded = padded.reshape(blocks, vectors, lanes, groups, steps, layout.depth)
+    if layout.codelet.decoder == "quads":
+        return _quads(layout, padded)
     if layout.codelet.decoder in ("bytes", "half"):
         return np.ascontiguousarray(padded.transpose(0, 3, 4, 1, 5, 2)).reshape(blocks, groups, -1)
     if layout.codelet.decoder == "sums":
@@ -77,6 +79,32 @@ def _codes(layout: StreamLayout, codes: Array) -> Array:
         low += p
     joined = np.concatenate(words, axis=-1)  # [blocks, vectors, lanes, groups, steps, words] u32
     return np.ascontiguousarray(joined.transpose(0, 3, 4, 1, 5, 2)).view(np.uint8).reshape(blocks, groups, -1)
+
+
+def _quads(layout: StreamLayout, values: Array) -> Array:
+    """Signed values, u8 [blocks, vectors, lanes, groups, steps, 64], as bytes [blocks, groups, steps * vectors * step bytes]."""
+    blocks, vectors, lanes, groups, steps, _ = values.shape
+    kept, bits = layout.codelet.kept, layout.codelet.bits
+    quads = values.reshape(-1, QUAD)
+    masks = np.packbits(quads != 0, axis=1, bitorder="little")[:, 0]
+    columns = _FIRST_SET[masks][:, :kept]  # [quads, kept]
+    chosen = np.take_along_axis(quads, columns.astype(np.int64), axis=1)
+    lead = (blocks, vectors, lanes, groups, steps)
+
+    def words(fields: Array, width: int) -> Array:
+        """[..., fields of a step] as words: fields of 4 slots, one in each byte, sub-step by sub-step, lowest bits first."""
+        by_byte = fields.reshape(*lead, -1, 8 // width, 4)  # [..., words, sub-steps in a word, slots]
+        made = by_byte[..., 0, :].copy()
+        for i in range(1, 8 // width):
+            made |= by_byte[..., i, :] << (width * i)
+        return np.ascontiguousarray(made).view(np.uint32)[..., 0]  # [..., words]
+
+    joined = np.concatenate([words(columns, 2), words(chosen if bits == 8 else chosen & 15, bits)], axis=-1)
+    return np.ascontiguousarray(joined.transpose(0, 3, 4, 1, 5, 2)).view(np.uint8).reshape(blocks, groups, -1)
+
+
+_FIRST_SET = np.array([sorted(range(4), key=lambda i, mask=mask: (not mask >> i & 1, i)) for mask in range(16)], np.uint8)
+"""[16, 4]: the places of the ones of a mask of 4 bits, then of its zeros."""
 
 
 def _bits(plane: Array) -> Array:

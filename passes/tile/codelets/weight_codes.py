@@ -42,8 +42,9 @@ class Codes:
 
 def codes_of(stored: Array, kind: ir.RankedTensorType) -> Codes | None:
     """The codes of weights `stored` [n, k] of type `kind`; None where scales vary along single k, or levels along the tensor."""
-    if len(kind.shape) != 2 or 0 in kind.shape or kind.encoding is not None:
+    if len(kind.shape) != 2 or 0 in kind.shape:
         return None
+    kind = ir.RankedTensorType.get(list(kind.shape), kind.element_type, loc=ir.Location.unknown(kind.context))  # zeros are found anew
     if (a := element_types.affine(kind)) is not None:
         scales, zeros = (_blocks(a.scales, a, kind.shape), _blocks(a.zero_points, a, kind.shape))
         return None if scales is None or zeros is None else _from_integers(stored, scales, zeros)
