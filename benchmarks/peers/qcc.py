@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import PRUNED, Runner, Task, peer
+from . import PRUNED, ROOT, Runner, Task, peer
 
 NEEDS = ("qcc", "torch")
 
@@ -102,14 +104,21 @@ def stream(task: Task, kind: str) -> Runner:
 
 
 def kept(task: Task, kind: str, model: Callable[[], Any]) -> Runner:
-    """The compiled chain, which stays for the other thread count of the same revision: compiling reads 271 million weights."""
+    """The compiled chain, which stays for the other thread count of the same compiler: compiling reads 271 million weights."""
     import qcc
-    from benchmarks.run import revision
 
     def make(path: Path) -> None:
         qcc.compile(model(), target=qcc.CpuTarget(task.cpu), threads=1).save(path)
 
-    return loaded(qcc.load(task.made(f"{kind}.{task.cpu}.{revision()}.so", make), threads=task.threads))
+    return loaded(qcc.load(task.made(f"{kind}.{task.cpu}.{compiled_by()}.so", make), threads=task.threads))
+
+
+def compiled_by() -> str:
+    """A hash of the sources that decide what an artefact is."""
+    rooms = ("compiler", "dialects", "passes", "runtime")
+    commands = (["git", "rev-parse", *(f"HEAD:{room}" for room in rooms)], ["git", "diff", "HEAD", "--", *rooms])
+    found = b"".join(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout for command in commands)
+    return hashlib.sha256(found).hexdigest()[:12]
 
 
 def compiled(task: Task, file: Path, **options: Any) -> Runner:
@@ -136,6 +145,6 @@ def loaded(executable: Any) -> Runner:
         "cpu": executable.info["cpu"],
         "cpu features": executable.info["cpu_features"],
     }
-    if linear := [row for row in executable.report["layers"] if row["facts"].get("stored_bytes")]:
-        about |= {"weight bytes": sum(row["facts"]["stored_bytes"] for row in linear), "stored": linear[0]["facts"]["stored_format"]}
+    if linear := [row for row in executable.report["layers"] if row["op"] == "linear" and "stored_format" in row["facts"]]:
+        about |= {"weight bytes": sum(row["weight_bytes"] for row in linear), "stored": linear[0]["facts"]["stored_format"]}
     return Runner(executable, about, layers=layers)
