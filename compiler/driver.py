@@ -6,6 +6,7 @@ pass and the command that runs it) and raises InternalError, which names it.
 
 from __future__ import annotations
 
+import functools
 import shlex
 import tempfile
 import time
@@ -107,13 +108,26 @@ class Compilation:
 
 
 def start(
-    model: Any, options: CompileOptions, *, example_inputs: Sequence[Any] | None = None, observer: Observer | None = None
+    model: Any,
+    options: CompileOptions,
+    *,
+    example_inputs: Sequence[Any] | None = None,
+    observer: Observer | None = None,
+    calibration: Any = None,
 ) -> Compilation:
     """Import `model` (nn.Module, ExportedProgram, ir.Module or the path of a .mlir, .onnx or .pt2 file).
 
+    `calibration` data (`compiler/calibration.py` says in which form) are run through the model first: it is compiled twice.
     Raises QccError for a file that cannot be read or a model that cannot be imported.
     """
     observer = observer or Observer()
+    if calibration is not None:
+        from qcc.compiler import calibration as measuring
+
+        observer.progress("calibration", 0.0)
+        options = measuring.options_with(
+            calibration, options, lambda given: start(model, given, example_inputs=example_inputs), functools.partial(finish, threads=1)
+        )
     observer.progress("import", 0.0)
     begin = time.perf_counter()
 
@@ -127,10 +141,16 @@ def start(
 
 
 def compile_model(
-    model: Any, options: CompileOptions, *, example_inputs: Sequence[Any] | None = None, observer: Observer | None = None, **run: Any
+    model: Any,
+    options: CompileOptions,
+    *,
+    example_inputs: Sequence[Any] | None = None,
+    observer: Observer | None = None,
+    calibration: Any = None,
+    **run: Any,
 ) -> Any:
     """Compile `model` to an executable of the chosen target. `run` goes to the executable (threads)."""
-    compilation = start(model, options, example_inputs=example_inputs, observer=observer)
+    compilation = start(model, options, example_inputs=example_inputs, observer=observer, calibration=calibration)
     return finish(compilation, **run)
 
 

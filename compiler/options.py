@@ -30,6 +30,7 @@ class CompileOptions:
     `float_precision` f32 or bf16: what the products of float layers multiply (sums are f32).
     `machine` is a file of qcc-bench or the name of a shipped description, which times are predicted with ("": this machine's own where it
     was measured, else a shipped one for `cpu`).
+    `zeros` states the share of each layer's input that is 0 (NAME=SHARE;...), as `calibration` data given to the compiler say.
     `autotune` measures register tiles on this machine, `tiles` states what it found (NAME=ROWSxCOLUMNS;...).
     """
 
@@ -47,6 +48,7 @@ class CompileOptions:
     machine: str = ""
     autotune: bool = False
     tiles: str = ""
+    zeros: str = ""
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:

@@ -62,6 +62,7 @@ INTEGER: tuple[Stage, ...] = (
     ),
     Stage("propagate-bitwidth", reason="accumulators get the width that the actual weights and activation ranges prove"),
     Stage("select-sparse-format", "optimize={optimize}", "zeros are counted before layouts hide them; no target has sparse code yet"),
+    Stage("record-activation-zeros", "zeros={zeros}", "what calibration data say of inputs stands where layers choose codelets"),
     Stage("keep-layer-outputs", "enabled={keep_layers}", "qcc-run --compare looks at every layer's output; off unless asked for"),
 )
 

@@ -28,6 +28,7 @@ def layer_rows(
         row["predicted_us"], row["predicted_all_threads_us"] = left.pop(layer.name, (0.0, 0.0))
         row |= energy.row_entries(energy.count(layer), table)
         row["facts"] = facts.get(layer.name, {})
+        row["activation_zeros"] = row["facts"].get("activation_zeros") if layer.macs else None
         row["weight_bytes"] = row["facts"].get("stored_bytes", row["weight_bytes"])  # as packed, with scales and padding
         rows.append(row)
     return rows

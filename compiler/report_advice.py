@@ -22,6 +22,8 @@ def reasons(row: Row) -> list[str]:
         found.append("only the weights are quantized: products in float")
     if "products" in facts:
         found.append(f"products: {facts['products']}")
+    if "skipping" in facts:
+        found.append(facts["skipping"])
     if "accumulator_range" in facts:
         low, high = facts["accumulator_range"]
         found.append(f"accumulator: {facts.get('accumulator_bits')} bits hold the proven range [{low}, {high}]")

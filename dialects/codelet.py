@@ -15,6 +15,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from qcc.dialects.column_codelet import Columns
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.sign_codelet import PackSigns, Signs
 from qcc.dialects.stream_codelet import Stream
@@ -463,6 +464,7 @@ _KINDS = (
     Pack,
     PackPairs,
     PackSigns,
+    Columns,
     Stream,
 )
 KINDS: dict[str, Any] = {cls.kind: cls for cls in _KINDS}
@@ -537,6 +539,8 @@ def tasks(codelet: Any) -> int:
         return -(-codelet.sizes[0] * -(-codelet.sizes[1] // codelet.rows) // codelet.chunk)
     if isinstance(codelet, DynamicRange | DynamicQuantize):
         return -(-codelet.size // codelet.chunk)
+    if isinstance(codelet, Columns):
+        return -(-codelet.sizes[0] // codelet.width)
     if isinstance(codelet, Stream):
         return -(-codelet.sizes[1] // (codelet.vectors * ISAS[codelet.isa].lanes * codelet.chunk))
     if isinstance(codelet, Depthwise | Window | Pack | PackSigns):

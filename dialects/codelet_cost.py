@@ -16,6 +16,7 @@ from typing import Any
 
 from qcc.dialects import codelet as codelets
 from qcc.dialects.codelet import ELEMENT_BYTES, Contraction, Depthwise, DepthwiseQuads, Map, Operand, Rows, Step, Window, Winograd
+from qcc.dialects.column_codelet import COLUMNS, Columns
 from qcc.dialects.instruction_sets import ISAS, IsaFacts
 from qcc.dialects.machine import Machine
 from qcc.dialects.sign_codelet import PackSigns, Signs
@@ -280,6 +281,21 @@ def _stream(c: Any, machine: Machine) -> Work:
     return Work(cycles, vectors * 16 * k * c.bits // 8 + headers, rows * (channels + k) * 4, exposed=None)
 
 
+COLUMN_CYCLES = {"dot4_u8s8": 12.0, "dot2_s16": 7.0}  # of interleaving and multiplying a unit of one group of columns
+LISTED_CYCLES = 3.0  # of looking at one element of x
+
+
+def _columns(c: Columns, machine: Machine) -> Work:
+    """Only the columns that something multiplies are read; the list of them is made by every thread."""
+    channels, k = c.sizes
+    group, lanes = COLUMNS[c.compute], ISAS[c.isa].lanes
+    units, groups = math.ceil(channels / (group * lanes)), math.ceil(k * c.density / group)
+    blocks = math.ceil(channels / c.width)
+    cycles = groups * (units * COLUMN_CYCLES[c.compute] + 10.0 * blocks) + k * LISTED_CYCLES
+    finish = units * group * (steps_cycles(c.steps) + STORED_VECTOR_CYCLES)
+    return Work(cycles + finish, int(blocks * c.width * k * c.density), k + channels * ELEMENT_BYTES[c.y.element], exposed=None)
+
+
 WINOGRAD_POINTS = 36  # of F(4x4, 3x3)
 INPUT_CYCLES, SUM_CYCLES = 150, 130  # of transforming a tile of x per vector, and of sums per vector with what is behind them
 
@@ -315,6 +331,7 @@ _MODELS: dict[str, Any] = {  # by kind of codelet
     "contraction": _contraction,
     "tile_contraction": _tile_contraction,
     "stream": _stream,
+    "columns": _columns,
     "depthwise": _depthwise,
     "depthwise_quads": _depthwise_quads,
     "window": _window,

@@ -54,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
         "--float-precision", choices=FLOAT_PRECISIONS, default="f32", help="what float layers multiply; sums are f32 (default: f32)"
     )
     p.add_argument(
+        "--calibration", metavar="X.npz", help="samples of the inputs, by name: zeros in activations are measured, shown, and skipped"
+    )
+    p.add_argument(
         "--machine", default="", metavar="FILE", help="predict times with this description (default: qcc-bench machine's, if any)"
     )
     p.add_argument("--autotune", action="store_true", help="measure the best register tiles on this machine; answers are kept")
@@ -93,7 +96,7 @@ def _compile(args: argparse.Namespace) -> int:
     with Progress(quiet=args.quiet) as progress:
         observer = driver.Observer(progress=progress.update)
         _watch(observer, args)
-        compilation = driver.start(args.model, options, example_inputs=inputs, observer=observer)
+        compilation = driver.start(args.model, options, example_inputs=inputs, observer=observer, calibration=args.calibration)
         if args.emit:
             emit.write_form(compilation, args.emit, args.output)
             executable = None

@@ -23,10 +23,13 @@ def compile(
     example_inputs: Sequence[Any] | None = None,
     target: Any = "cpu",
     threads: int | None = None,
+    calibration: Any = None,
     **options: Any,
 ) -> Any:
     """Compile `model` and return its executable.
 
+    `calibration` is the path of a .npz file, or arrays by input name or in order, of samples: zeros in activations are measured, reported
+    per layer, and skipped where that is predicted to pay.
     `target` is "cpu", "fpga", a CpuTarget or an FpgaTarget; `options` are the fields of `qcc.compiler.options.CompileOptions`.
     Raises QccError for a model or option that qcc cannot accept.
     """
@@ -37,7 +40,9 @@ def compile(
         options = {**target.options(), **options}
         target = options.pop("target")
     run = {} if threads is None else {"threads": threads}
-    return driver.compile_model(model, CompileOptions(target=target, **options), example_inputs=example_inputs, **run)
+    return driver.compile_model(
+        model, CompileOptions(target=target, **options), example_inputs=example_inputs, calibration=calibration, **run
+    )
 
 
 def load(path: Any, *, threads: int | None = None) -> Any:

@@ -15,7 +15,7 @@ from qcc.dialects.errors import QccError
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import error_at, ir, op_attribute
 from qcc.dialects.sign_codelet import Signs
-from qcc.passes.tile.codelets import byte_pairs, elementwise, packing, sign_products, tile_products, windows, winograd
+from qcc.passes.tile.codelets import byte_pairs, columns, elementwise, packing, sign_products, tile_products, windows, winograd
 from qcc.passes.tile.codelets.border import read_border
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, stored_offset
@@ -136,6 +136,15 @@ def contract_rows(lowering: Lowering, op: Any, place: Place, bias: np.ndarray | 
     spread = [(a, 0, b, c, last) for a, b, c, last in others]
     image, values = sign_products.of_rows(place, sizes, strides[0]), weights.values.reshape(out, inside, 1, 1)
     if _by_signs(lowering, op, image, [0] * 4, values, (n, 1, h, rows, out), program, y, spread):
+        return
+    if (
+        n * h * rows == 1
+        and _accumulator_bits(op) <= 32
+        and (chosen := columns.plan(lowering, op, place, weights.values[0, :, 0])) is not None
+    ):
+        start = _folded_bias(op, weights.values, bias)
+        flat = None if start is None else _bias_container(start.reshape(-1), "lane_i32")
+        columns.lower(lowering, chosen, place, weights.values[0, :, 0], flat, program, y, [s[4] for s in spread])
         return
     _constant_weights(lowering, op, reading, weights, (n, 1, h, rows, out), program, y, spread)
 

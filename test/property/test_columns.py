@@ -1,0 +1,69 @@
+"""Linear layers that skip what is 0 in their input: bit for bit the reference, whatever the input really holds."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qcc.passes.tile.codelets import columns
+from test.property.test_codelets import EXAMPLES, _stored, _tensor
+from test.property.tiled_executor import Text, check, dense, quantized
+
+INSTRUCTION_SETS = ["avx512_vnni", "avx512", "avx_vnni", "avx2"]
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+@EXAMPLES
+@given(
+    seed=st.integers(0, 1 << 30),
+    inside=st.integers(1, 70),
+    out=st.sampled_from([1, 7, 16, 40, 64, 100, 130, 600, 1030]),
+    share=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+    signed=st.booleans(),
+    kind=st.sampled_from(["bytes", "floats", "accumulators"]),
+    bias=st.booleans(),
+    residual=st.booleans(),
+)
+def test_linear(isa: str, seed: int, inside: int, out: int, share: float, signed: bool, kind: str, bias: bool, residual: bool) -> None:
+    rng, t = np.random.default_rng(seed), Text()
+    zero = -128 if signed else 0
+    x_kind, y_kind = quantized(8, signed, 0.1, zero), quantized(8, True, 0.5, 3)
+    x = t.argument(_tensor([1, inside], x_kind))
+    other = t.argument(_tensor([1, out], y_kind)) if residual and kind == "bytes" else None
+    weight = t.constant(_stored(rng, (out, inside), 8, True), _tensor([out, inside], quantized(8, True, 0.1, 0)))
+    operands = [x, weight]
+    if bias:
+        operands.append(t.constant(rng.integers(-5000, 5000, out).astype(np.int32), _tensor([out], "i32")))
+    y = t.op("qcc.linear", operands, _tensor([1, out], "i32"), "qcc.zeros = 0.75 : f64")
+    spread = 5000.0 * inside**0.5
+    if kind == "bytes":
+        multiplier = (rng.uniform(20, 80, out) / spread).astype(np.float32)
+        y = t.op("qcc.requantize", [y], _tensor([1, out], y_kind), f'multiplier = {dense(multiplier, "f32")}, axis = 1 : i64, mode = "f32"')
+    elif kind == "floats":
+        y = t.op("qcc.dequantize", [y], _tensor([1, out], "f32"), "multiplier = dense<0.01> : tensor<1xf32>")
+    if other is not None:
+        y = t.op("qcc.add", [y, other], _tensor([1, out], y_kind), "multipliers = dense<[0.5, 0.75]> : tensor<2xf32>")
+    given_x = np.where(rng.random((1, inside)) < share, zero, _stored(rng, (1, inside), 8, signed))
+    inputs = [given_x.astype(np.int8 if signed else np.uint8)]
+    if other is not None:
+        inputs.append(_stored(rng, (1, out), 8, True))
+    with mock.patch.object(columns, "GAIN", np.inf):
+        assert 'kind = "columns"' in check(t.module(y), inputs, isa).text
+
+
+@pytest.mark.parametrize(
+    ("zeros", "zero", "rows", "skips"), [(0.9, 0, 1, True), (0.1, 0, 1, False), (0.9, 5, 1, False), (0.9, 0, 2, False)]
+)
+def test_only_where_it_pays(zeros: float, zero: int, rows: int, skips: bool) -> None:
+    """A large layer of one row, mostly zeros, whose zero point is 0."""
+    t = Text()
+    x = t.argument(_tensor([rows, 4096], quantized(8, False, 0.1, zero)))
+    values = np.random.default_rng(0).integers(-9, 9, (512, 4096)).astype(np.int8)
+    w = t.constant(values, _tensor([512, 4096], quantized(8, True, 0.1, 0)))
+    y = t.op("qcc.linear", [x, w], _tensor([rows, 512], "i32"), f"qcc.zeros = {zeros} : f64")
+    stored = np.random.default_rng(1).integers(0, 255, (rows, 4096)).astype(np.uint8)
+    assert ('kind = "columns"' in check(t.module(y), [stored], "avx512_vnni").text) == skips
