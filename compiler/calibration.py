@@ -7,7 +7,7 @@ counted. The shares, one per layer, enter `CompileOptions.zeros`, hence the fing
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -56,7 +56,7 @@ def options_with(
             counts[name] += array.size
     shares = {name: zeros[name] / counts[name] for name in sources if counts[name]}
     text = ";".join(f"{quote(name, safe='')}={share:.4f}" for name, share in shares.items())
-    return CompileOptions(**{**options.__dict__, "zeros": text})
+    return replace(options, zeros=text)
 
 
 def _sources(module: ir.Module) -> dict[str, _Source]:

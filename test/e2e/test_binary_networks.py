@@ -96,5 +96,5 @@ def test_bipolar_quant(tmp_path: Path) -> None:
     x = rng.normal(size=(1, 96, 7, 7)).astype(np.float32)
     found, products = _check(file, x, cpu="x86-64-v3")
     assert len(products) == 1 and products[0].startswith(POPCOUNT)
-    signs = [torch.from_numpy(np.where(v >= 0, 1.0, -1.0)) for v in (x, constants["w"])]
-    np.testing.assert_array_equal(found, nn.functional.conv2d(*signs, padding=1).numpy().astype(np.float32))
+    x_signs, w_signs = (torch.from_numpy(np.where(v >= 0, 1.0, -1.0)) for v in (x, constants["w"]))
+    np.testing.assert_array_equal(found, nn.functional.conv2d(x_signs, w_signs, padding=1).numpy().astype(np.float32))

@@ -6,7 +6,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcc.passes.tile.codelets import columns
@@ -17,7 +17,7 @@ INSTRUCTION_SETS = ["avx512_vnni", "avx512", "avx_vnni", "avx2"]
 
 
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)
-@EXAMPLES
+@settings(EXAMPLES, max_examples=8)
 @given(
     seed=st.integers(0, 1 << 30),
     inside=st.integers(1, 70),
@@ -61,9 +61,9 @@ def test_linear(isa: str, seed: int, inside: int, out: int, share: float, signed
 def test_only_where_it_pays(zeros: float, zero: int, rows: int, skips: bool) -> None:
     """A large layer of one row, mostly zeros, whose zero point is 0."""
     t = Text()
-    x = t.argument(_tensor([rows, 4096], quantized(8, False, 0.1, zero)))
-    values = np.random.default_rng(0).integers(-9, 9, (512, 4096)).astype(np.int8)
-    w = t.constant(values, _tensor([512, 4096], quantized(8, True, 0.1, 0)))
-    y = t.op("qcc.linear", [x, w], _tensor([rows, 512], "i32"), f"qcc.zeros = {zeros} : f64")
-    stored = np.random.default_rng(1).integers(0, 255, (rows, 4096)).astype(np.uint8)
+    x = t.argument(_tensor([rows, 1024], quantized(8, False, 0.1, zero)))
+    values = np.random.default_rng(0).integers(-9, 9, (256, 1024)).astype(np.int8)
+    w = t.constant(values, _tensor([256, 1024], quantized(8, True, 0.1, 0)))
+    y = t.op("qcc.linear", [x, w], _tensor([rows, 256], "i32"), f"qcc.zeros = {zeros} : f64")
+    stored = np.random.default_rng(1).integers(0, 255, (rows, 1024)).astype(np.uint8)
     assert ('kind = "columns"' in check(t.module(y), [stored], "avx512_vnni").text) == skips

@@ -120,7 +120,8 @@ class _Nest:
         """Operands of dot products: for each lane the elements of all columns."""
         b = self.b
         if self.group == 2:
-            return self._unpack(*(b.cast("sext", column, "i16") for column in columns), 8)
+            first, second = (b.cast("sext", column, "i16") for column in columns)
+            return self._unpack(first, second, 8)
         pairs = [self._unpack(x, y, 16) for x, y in (columns[:2], columns[2:])]
         words = [[b.op("llvm.bitcast", [half], f"{self.unit // 2}xi16") for half in pair] for pair in pairs]
         quads = [v for half in (0, 1) for v in self._unpack(words[0][half], words[1][half], 8)]
