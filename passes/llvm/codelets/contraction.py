@@ -16,6 +16,10 @@ from qcc.passes.llvm.codelets.prefetch import Ahead
 from qcc.passes.llvm.codelets.results import Results
 from qcc.passes.llvm.codelets.sign_products import edge
 
+UNROLLED = {"dot4_u8s8": (4, 3, 2), "lane_f32": (4, 3, 2)}
+"""Steps of the reduction per turn of the loop: where a hyper-thread shares the front end, instructions beside the products cost time.
+Not dot2_s16: of several in a row on one accumulator LLVM makes vpmaddwd and vpaddd, which are two instructions instead of vpdpwssd."""
+
 
 def emit(b: Builder, codelet: Contraction, buffers: Sequence[Value], task: Value, instructions: Any, scratch: Value) -> None:
     """Append the code of one task."""
@@ -147,18 +151,15 @@ class Nest:
         weights = b.at(self.buffers[c.w.buffer], bytes_of(c.w, (n, g, h, w, block), b))
         step_bytes = vectors * self.lanes * tile.w_bytes
         steps = -(-c.run // tile.depth)
-        ahead = Ahead(b, c, weights, (n, h, w), len(pixels), math.prod(c.taps) * steps)
+        unrolled = next((u for u in UNROLLED.get(c.compute, ()) if steps % u == 0), 1)
+        ahead = Ahead(b, c, weights, (n, h, w), len(pixels), math.prod(c.taps) * steps // unrolled)
         summed = c.zero is not None
         if summed:
             start = [*start, *[b.constant(0, f"{self.lanes}xi32") for _ in pixels]]
 
-        def multiply(k: Index, x_tap: Address, tap: Index, *acc: Value) -> list[Value]:
-            here = b.at(x_tap, b.mul(k, tile.x_bytes))
-            step = b.add(b.mul(tap, steps), k)
-            stored = b.at(weights, b.mul(step, step_bytes))
-            ahead.prefetch(step)
+        def multiply(here: Address, stored: Address, sums: Address, acc: Sequence[Value]) -> list[Value]:
             ws = [tile.load_w(stored + v * self.lanes * tile.w_bytes) for v in range(vectors)]
-            ones = tile.load_x(b.at(self.buffers[c.sums], b.mul(k, 4))) if summed else None
+            ones = tile.load_x(sums) if summed else None
             made = list(acc)
             for p, (r, q) in enumerate(pixels):
                 xs = tile.load_x(here + (r * c.x.strides[2] + q * c.x.strides[3]) * size)
@@ -171,8 +172,20 @@ class Nest:
         def outer(t0: Index, *acc: Value) -> list[Value]:
             def inner(t1: Index, *acc: Value) -> list[Value]:
                 x_tap = b.at(x, b.mul(b.dot((t0, t1), c.tap_strides), size))
-                tap = b.add(b.mul(t0, c.taps[1]), t1)
-                return b.loop(0, steps, 1, lambda k, *acc: multiply(k, x_tap, tap, *acc), acc)
+                turns = steps // unrolled
+                before = b.mul(b.add(b.mul(t0, c.taps[1]), t1), turns)
+
+                def turn(k: Index, *acc: Value) -> list[Value]:
+                    ahead.prefetch(b.add(before, k))
+                    here = b.at(x_tap, b.mul(k, unrolled * tile.x_bytes))
+                    stored = b.at(weights, b.mul(b.add(before, k), unrolled * step_bytes))
+                    sums = b.at(self.buffers[c.sums], b.mul(k, 4 * unrolled)) if summed else here
+                    made = list(acc)
+                    for i in range(unrolled):
+                        made = multiply(here + i * tile.x_bytes, stored + i * step_bytes, sums + 4 * i, made)
+                    return made
+
+                return b.loop(0, turns, 1, turn, acc)
 
             return b.loop(0, c.taps[1], 1, inner, acc)
 
