@@ -36,7 +36,7 @@ DEPTHS = {"dot4_u8s8": 4, "pairs_u8s8": 4, "dot2_s16": 2}
 
 TILE_CYCLES = 5.0  # to begin and end a register tile
 REDUCTION_CYCLES = 1.0  # one step of a reduction beyond its products: the loop
-LOAD_CYCLES = 0.15  # of each load of a step, although products hide most: a tile of few vectors loads x more often
+LOAD_CYCLES = 0.3  # of each load of a step, although products hide most: a tile of few vectors loads x more often
 LOADED_VECTOR_CYCLES = 1.0  # an operand of the step program, converted to 32 bits
 STORED_VECTOR_CYCLES = 2.0  # narrowed and stored
 ROW_CYCLES = 30.0  # to begin and end an innermost loop

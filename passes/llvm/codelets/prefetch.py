@@ -31,7 +31,8 @@ class Ahead:
         per_pixel = math.ceil(used_bytes / (height * width * (1 if own else images)))
         self.step_bytes = math.ceil(per_pixel * pixels / steps) if c.ahead else 0
         pixel = b.dot((0 if own else place[0], *place[1:]), (height * width, width, 1))
-        self.start = b.at(weights, b.mul(pixel, per_pixel)) + max(used_bytes, LEAST_BYTES)
+        again = height * width * (1 if own else images) > pixels  # a block that is read once only passes through the cache
+        self.start = b.at(weights, b.mul(pixel, per_pixel)) + max(used_bytes if again else 0, LEAST_BYTES)
 
     def prefetch(self, step: Index) -> None:
         """The lines that step `step` of the reduction fetches."""
