@@ -64,6 +64,12 @@ class Builder:
             op_bundle_sizes=ir.DenseI32ArrayAttr.get([]),
         )
 
+    def assembly(self, text: str, constraints: str, operands: Sequence[Value], result: str) -> Value:
+        """One instruction without side effects, in AT&T syntax; `constraints` as LLVM's inline assembly has them."""
+        return self.op(
+            "llvm.inline_asm", operands, result, asm_string=ir.StringAttr.get(text), constraints=ir.StringAttr.get(constraints)
+        )
+
     # --- constants and index arithmetic ---------------------------------------------------------------------------------------------
 
     def index(self, value: Index) -> Value:

@@ -16,9 +16,8 @@ from qcc.passes.llvm.codelets.prefetch import Ahead
 from qcc.passes.llvm.codelets.results import Results
 from qcc.passes.llvm.codelets.sign_products import edge
 
-UNROLLED = {"dot4_u8s8": (4, 3, 2), "lane_f32": (4, 3, 2)}
-"""Steps of the reduction per turn of the loop: where a hyper-thread shares the front end, instructions beside the products cost time.
-Not dot2_s16: of several in a row on one accumulator LLVM makes vpmaddwd and vpaddd, which are two instructions instead of vpdpwssd."""
+UNROLLED = (4, 3, 2, 1)
+"""Steps of the reduction per turn of the loop: where a hyper-thread shares the front end, instructions beside the products cost time."""
 
 
 def emit(b: Builder, codelet: Contraction, buffers: Sequence[Value], task: Value, instructions: Any, scratch: Value) -> None:
@@ -151,7 +150,7 @@ class Nest:
         weights = b.at(self.buffers[c.w.buffer], bytes_of(c.w, (n, g, h, w, block), b))
         step_bytes = vectors * self.lanes * tile.w_bytes
         steps = -(-c.run // tile.depth)
-        unrolled = next((u for u in UNROLLED.get(c.compute, ()) if steps % u == 0), 1)
+        unrolled = next(u for u in UNROLLED if steps % u == 0)
         ahead = Ahead(b, c, weights, (n, h, w), len(pixels), math.prod(c.taps) * steps // unrolled)
         summed = c.zero is not None
         if summed:

@@ -26,8 +26,11 @@ def dot4_u8s8(b: Builder, acc: Value, x: Value, w: Value) -> Value:
 
 
 def dot2_s16(b: Builder, acc: Value, x: Value, w: Value) -> Value:
-    """acc[i] + x[2i] * w[2i] + x[2i+1] * w[2i+1]; acc 16xi32, x and w 32xi16. Wraps."""
-    return b.call("llvm.x86.avx512.vpdpwssd.512", [acc, x, w], "16xi32")
+    """acc[i] + x[2i] * w[2i] + x[2i+1] * w[2i+1]; acc 16xi32, x and w 32xi16. Wraps.
+
+    Written out: where several follow on one accumulator LLVM would make vpmaddwd and vpaddd of the intrinsic, one instruction more.
+    """
+    return b.assembly("vpdpwssd $3, $2, $0", "=v,0,v,v", [acc, x, w], "16xi32")
 
 
 def scale_by_power(b: Builder, p: Value, n: Value) -> Value:
