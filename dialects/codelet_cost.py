@@ -17,7 +17,7 @@ from typing import Any
 from qcc.dialects import codelet as codelets
 from qcc.dialects.codelet import ELEMENT_BYTES, Contraction, Depthwise, DepthwiseQuads, Map, Operand, Rows, Step, Window, Winograd
 from qcc.dialects.column_codelet import COLUMNS, Columns
-from qcc.dialects.instruction_sets import ISAS, IsaFacts
+from qcc.dialects.instruction_sets import ISAS, IsaFacts, weights_in_memory
 from qcc.dialects.machine import Machine
 from qcc.dialects.sign_codelet import PackSigns, Signs
 
@@ -33,7 +33,7 @@ POPCOUNT_CYCLES = {"popcount_words": {16: 1.5}, "popcount_bytes": {16: 4.0, 8: 2
 PORTABLE_POPCOUNT_CYCLES = 9.0  # by shifts and masks in registers of 128 bits
 DEPTHS = {"dot4_u8s8": 4, "pairs_u8s8": 4, "dot2_s16": 2}
 """Elements of the reduction that one step of a contraction takes, where not 1."""
-
+JOINED_LOAD = 0.3  # of a load that is part of a product's instruction, beside one of its own
 TILE_CYCLES = 5.0  # to begin and end a register tile
 REDUCTION_CYCLES = 1.0  # one step of a reduction beyond its products: the loop
 LOAD_CYCLES = 0.3  # of each load of a step, although products hide most: a tile of few vectors loads x more often
@@ -99,9 +99,12 @@ def sign_cycles(isa: str, compute: str, signs: Signs) -> float:
     return one * (1 + (masks == 2)) + 0.5 * (masks if lanes < 16 else masks - 1 if masks else 0)
 
 
-def tile_cycles(compute: str, pixels: int, vectors: int, steps: int, rate: float, finish: float) -> float:
-    """Cycles of one register tile of pixels x vectors: a reduction of `steps` steps, then `finish` cycles per result vector."""
-    loads = pixels + vectors
+def tile_cycles(compute: str, pixels: int, vectors: int, steps: int, rate: float, finish: float, in_memory: int = 0) -> float:
+    """Cycles of one register tile of pixels x vectors: a reduction of `steps` steps, then `finish` cycles per result vector.
+
+    `in_memory` of the vectors of weights are operands of the products (see `weights_in_memory`).
+    """
+    loads = pixels + vectors + in_memory * (JOINED_LOAD * pixels - 1)
     products = max(pixels * vectors * rate, loads / 2, LATENCY_CYCLES.get(compute, 5.0))
     reduction = steps * (products + LOAD_CYCLES * loads + REDUCTION_CYCLES)
     return reduction + finish * pixels * vectors + TILE_CYCLES
@@ -167,7 +170,8 @@ def _contraction(c: Contraction, machine: Machine) -> Work:
                 block = steps * deep * lanes * w_bytes
                 nearest = "l1" if block <= machine.cache_bytes["l1"] * 0.6 else machine.level_of(block)
                 streamed = block / machine.read_bytes_per_cycle(nearest)
-                one = tile_cycles(c.compute, pixels, deep, steps, rate, finish)
+                in_memory = weights_in_memory(c.isa, c.compute, c.w.element, pixels, deep)
+                one = tile_cycles(c.compute, pixels, deep, steps, rate, finish, in_memory)
                 cycles += down * across * count * (one + EXPOSED_BLOCK * streamed * (nearest != "l1"))
     elements = n * g * height * width * channels
     weights = (n if c.w.strides[0] else 1) * g * steps * vectors * lanes * w_bytes

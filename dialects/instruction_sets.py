@@ -19,14 +19,27 @@ class IsaFacts:
     byte_tables: bool = False  # looks up 256 bytes in registers
     byte_lanes: bool = False  # looks up 256 bytes for 64 bytes at once
     tiles: bool = False  # has a matrix unit
+    from_memory: frozenset[str] = frozenset()  # products that can take weights where they lie: `compute` of a contraction
 
+
+_WEIGHTS_IN_MEMORY = frozenset({"dot4_u8s8", "lane_f32"})
 
 ISAS: dict[str, IsaFacts] = {
-    "amx": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True, byte_lanes=True, tiles=True),
-    "avx512_vbmi": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True, byte_lanes=True),
-    "avx512_vnni": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True),
+    "amx": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True, byte_lanes=True, tiles=True, from_memory=_WEIGHTS_IN_MEMORY),
+    "avx512_vbmi": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True, byte_lanes=True, from_memory=_WEIGHTS_IN_MEMORY),
+    "avx512_vnni": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True, from_memory=_WEIGHTS_IN_MEMORY),
     "avx512": IsaFacts(16, 32, dot2=True, pairs=True),
     "avx_vnni": IsaFacts(8, 16, dot4=True),
     "avx2": IsaFacts(8, 16, dot2=True, pairs=True),
     "generic": IsaFacts(8, 16),
 }
+
+
+def weights_in_memory(isa: str, compute: str, element: str, pixels: int, vectors: int) -> int:
+    """How many of a step's `vectors` of weights a register tile reads where they lie, for each pixel anew; 0 if all have a register.
+
+    Two in a tile of 7 x 4, which leaves one register free: it divides the usual widths of images and has few instructions beside products.
+    """
+    facts = ISAS[isa]
+    fits = pixels * vectors + vectors + 1 == facts.registers + 1
+    return 2 if fits and vectors > 2 and element in ("s8", "f32") and compute in facts.from_memory else 0

@@ -66,9 +66,7 @@ class Builder:
 
     def assembly(self, text: str, constraints: str, operands: Sequence[Value], result: str) -> Value:
         """One instruction without side effects, in AT&T syntax; `constraints` as LLVM's inline assembly has them."""
-        return self.op(
-            "llvm.inline_asm", operands, result, asm_string=ir.StringAttr.get(text), constraints=ir.StringAttr.get(constraints)
-        )
+        return self.op("llvm.inline_asm", operands, result, asm_string=ir.StringAttr.get(text), constraints=ir.StringAttr.get(constraints))
 
     # --- constants and index arithmetic ---------------------------------------------------------------------------------------------
 

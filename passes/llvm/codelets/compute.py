@@ -36,6 +36,9 @@ class Dot4:
     def multiply_add(self, acc: Value, x: Value, w: Value) -> Value:
         return self.instructions.dot4_u8s8(self.b, acc, x, w)
 
+    def multiply_add_at(self, acc: Value, x: Value, w: Address) -> Value:
+        return self.instructions.dot4_u8s8_at(self.b, acc, x, w)
+
 
 class Dot2:
     """s16 x s16 in pairs: weights [lane][2] of s16 (or of s8, widened here), i32 accumulators."""
@@ -69,7 +72,7 @@ class Lane:
     depth = 1
 
     def __init__(self, b: Builder, codelet: Contraction, instructions: Any) -> None:
-        self.b, self.codelet = b, codelet
+        self.b, self.codelet, self.instructions = b, codelet, instructions
         self.lanes = ISAS[codelet.isa].lanes
         self.accumulator = codelet.compute.removeprefix("lane_")
         self.x_bytes, self.w_bytes = ELEMENT_BYTES[codelet.x.element], ELEMENT_BYTES[codelet.w.element]
@@ -88,6 +91,9 @@ class Lane:
         if self.accumulator == "f32":
             return b.op("llvm.intr.fma", [x, w, acc], f"{self.lanes}xf32")
         return b.binary("add", acc, b.binary("mul", x, w))
+
+    def multiply_add_at(self, acc: Value, x: Value, w: Address) -> Value:
+        return self.instructions.fma_at(self.b, acc, x, w)
 
 
 def compute_tile(b: Builder, codelet: Contraction, instructions: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qcc.dialects.codelet import ELEMENT_BYTES, Contraction, blocks
-from qcc.dialects.instruction_sets import ISAS
+from qcc.dialects.instruction_sets import ISAS, weights_in_memory
 from qcc.passes.llvm.codelets import halo, listed
 from qcc.passes.llvm.codelets.access import bytes_of, load, pieces
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
@@ -150,6 +150,7 @@ class Nest:
         weights = b.at(self.buffers[c.w.buffer], bytes_of(c.w, (n, g, h, w, block), b))
         step_bytes = vectors * self.lanes * tile.w_bytes
         steps = -(-c.run // tile.depth)
+        in_memory = weights_in_memory(c.isa, c.compute, c.w.element, len(pixels), vectors)
         unrolled = next(u for u in UNROLLED if steps % u == 0)
         ahead = Ahead(b, c, weights, (n, h, w), len(pixels), math.prod(c.taps) * steps // unrolled)
         summed = c.zero is not None
@@ -157,13 +158,15 @@ class Nest:
             start = [*start, *[b.constant(0, f"{self.lanes}xi32") for _ in pixels]]
 
         def multiply(here: Address, stored: Address, sums: Address, acc: Sequence[Value]) -> list[Value]:
-            ws = [tile.load_w(stored + v * self.lanes * tile.w_bytes) for v in range(vectors)]
+            places = [stored + v * self.lanes * tile.w_bytes for v in range(vectors)]
+            ws = [tile.load_w(place) for place in places[: vectors - in_memory]]
             ones = tile.load_x(sums) if summed else None
             made = list(acc)
             for p, (r, q) in enumerate(pixels):
                 xs = tile.load_x(here + (r * c.x.strides[2] + q * c.x.strides[3]) * size)
                 for v in range(vectors):
-                    made[p * vectors + v] = tile.multiply_add(made[p * vectors + v], xs, ws[v])
+                    i, held = p * vectors + v, v < len(ws)
+                    made[i] = tile.multiply_add(made[i], xs, ws[v]) if held else tile.multiply_add_at(made[i], xs, places[v])
                 if summed:
                     made[len(pixels) * vectors + p] = tile.multiply_add(made[len(pixels) * vectors + p], xs, ones)
             return made

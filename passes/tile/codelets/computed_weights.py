@@ -36,7 +36,7 @@ def conv2d(lowering: Lowering, op: Any) -> set[Any]:
     reading = products.reading_of(op, image)
     (n, _, height, width), per = shape_of(result), out // groups
     taps = math.prod(reading.taps) * reading.run
-    tile = choose_tile(lowering.isa, compute, height, width, per, taps, one_row=False, summed=False)
+    tile = choose_tile(lowering.isa, compute, element, height, width, per, taps, one_row=False, summed=False)
     packed, group = _pack(lowering, multiplicand(lowering, op, w), groups, tile[2])
     block = taps * tile[2] * ISAS[lowering.isa].lanes
     contracting = products.Contracting(compute, (n, groups, height, width, per), reading, packed, (0, group, 0, 0, block), None, None, tile)

@@ -77,7 +77,7 @@ def multiply(lowering: Lowering, a: Place, b: Place, program: Program, y: Place,
     """y [..., m, n] = steps(a [..., m, k] times b [..., k, n]); batch dimensions broadcast."""
     (m, n), k = y.shape[-2:], a.shape[-1]
     a, b = mergeable(lowering, a, b, program, y)
-    tile = choose_tile(lowering.isa, compute, 1, m, n, k, one_row=True, summed=False)
+    tile = choose_tile(lowering.isa, compute, b.element, 1, m, n, k, one_row=True, summed=False)
     place, strides = _pack(lowering, b, tile[2], ISAS[lowering.isa].lanes)
     block = k * tile[2] * ISAS[lowering.isa].lanes
     _contract(lowering, a, Packed(place, b.shape[:-2], tuple(strides), block, tile), program, y, compute)
@@ -146,7 +146,9 @@ def _pack_bytes(lowering: Lowering, b: Place, m: int, za: int, zb: int, shape: t
     lanes, zero = ISAS[lowering.isa].lanes, zb - 128 if depth == 4 else 0
     steps, tile = -(-k // depth), (1, 1, 1)
     if shape is None:
-        tile = choose_tile(lowering.isa, "dot4_u8s8" if depth == 4 else "dot2_s16", 1, m, n, steps, one_row=True, summed=zero != 0)
+        tile = choose_tile(
+            lowering.isa, *(("dot4_u8s8", "s8") if depth == 4 else ("dot2_s16", "s16")), 1, m, n, steps, one_row=True, summed=zero != 0
+        )
     width = tile[2] * lanes
     padded = -(-n // width) * width
     size = steps * depth * -(-n // lanes) * lanes

@@ -281,7 +281,7 @@ def _constant_weights(
             compute, element, steps = "pairs_u8s8", "s8", math.ceil(taps * -(-run // 4) * table.instructions / 3)
         else:
             reading = replace(reading, place=elementwise.widened(lowering, reading.place))
-    tile = choose_tile(lowering.isa, compute, sizes[2], sizes[3], channels, steps, one_row=False, summed=zero is not None)
+    tile = choose_tile(lowering.isa, compute, element, sizes[2], sizes[3], channels, steps, one_row=False, summed=zero is not None)
     block = packing.block_stride(taps=taps, run=run, lanes=facts.lanes, depth=depth, vectors=tile[2])
     if table is not None:
         flat, group_stride = table.weights, 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from qcc.dialects.codelet_cost import parts, product_cycles, sign_cycles, tile_cycles
-from qcc.dialects.instruction_sets import ISAS
+from qcc.dialects.instruction_sets import ISAS, weights_in_memory
 from qcc.dialects.machine import DEFAULTS
 from qcc.dialects.sign_codelet import Signs
 
@@ -21,13 +21,14 @@ TEMPORARIES = {"dot2_s16": 1, "pairs_u8s8": 3, "popcount_words": 2, "popcount_by
 
 
 def choose_tile(
-    isa: str, compute: str, height: int, width: int, channels: int, steps: int, *, one_row: bool, summed: bool, signs: Signs | None = None
-) -> tuple[int, int, int]:
+    isa: str, compute: str, element: str, height: int, width: int, channels: int, steps: int, *,
+    one_row: bool, summed: bool, signs: Signs | None = None,
+) -> tuple[int, int, int]:  # fmt: skip
     """(rows, columns, vectors) with the fewest predicted cycles for height x width pixels, `channels` and a reduction of `steps` steps.
 
-    The cycles are those of `dialects/codelet_cost.py`. All accumulators, a vector of weights each and one broadcast of x stay in registers.
-    `one_row`: weights differ between rows, so a tile may not span them. `summed`: one more accumulator per pixel. The steps of pairs_u8s8
-    are those of one vector of channels. `signs`: of a product of bits.
+    The cycles are those of `dialects/codelet_cost.py`. All accumulators, a vector of weights each (but for `weights_in_memory` of weights
+    stored as `element`) and one broadcast of x stay in registers. `one_row`: weights differ between rows, so a tile may not span them.
+    `summed`: one more accumulator per pixel. The steps of pairs_u8s8 are those of one vector of channels. `signs`: of a product of bits.
     """
     facts = ISAS[isa]
     wide = 2 if compute == "lane_i64" or (signs and signs.x_planes == signs.w_planes == 2) else 1
@@ -37,12 +38,13 @@ def choose_tile(
     for vectors in range(1, (1 if compute == "pairs_u8s8" else min(4, needed)) + 1):
         for rows in range(1, (1 if one_row else min(4, height)) + 1):
             for columns in range(1, min(width, 28) + 1):
+                in_memory = 0 if summed else weights_in_memory(isa, compute, element, rows * columns, vectors)
                 registers = (rows * columns * (vectors + summed) + vectors + 1) * wide + TEMPORARIES.get(compute, 0)
                 registers += vectors if signs and signs.w_planes == 2 and wide == 1 else 0
-                if registers > facts.registers or (rows > 1 and columns < width):
+                if registers - (in_memory > 0) > facts.registers or (rows > 1 and columns < width):
                     continue
                 cycles = sum(
-                    across * down * count * tile_cycles(compute, r * q, deep, steps, rate, FINISH_CYCLES)
+                    across * down * count * tile_cycles(compute, r * q, deep, steps, rate, FINISH_CYCLES, in_memory)
                     for r, down in parts(height, rows)
                     for q, across in parts(width, columns)
                     for deep, count in parts(needed, vectors)

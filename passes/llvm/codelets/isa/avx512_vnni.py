@@ -10,6 +10,8 @@ __all__ = [
     "FLOAT_TABLE_BITS",
     "dot2_s16",
     "dot4_u8s8",
+    "dot4_u8s8_at",
+    "fma_at",
     "look_up_bytes",
     "look_up_floats",
     "multiply_add_u8",
@@ -23,6 +25,16 @@ __all__ = [
 def dot4_u8s8(b: Builder, acc: Value, x: Value, w: Value) -> Value:
     """acc[i] + sum of the four products x[4i+j] * w[4i+j]; acc 16xi32, x 64 unsigned and w 64 signed bytes. Wraps, does not saturate."""
     return b.call("llvm.x86.avx512.vpdpbusd.512", [acc, x, w], "16xi32")
+
+
+def dot4_u8s8_at(b: Builder, acc: Value, x: Value, w: Address) -> Value:
+    """As dot4_u8s8, w in memory that nothing writes: written out, because LLVM would give it a register that the tile does not have."""
+    return b.assembly(f"vpdpbusd {w.bytes}($3), $2, $0", "=v,0,v,r", [acc, x, w.base], "16xi32")
+
+
+def fma_at(b: Builder, acc: Value, x: Value, w: Address) -> Value:
+    """acc + x * w in f32 lanes, rounded once; w as that of dot4_u8s8_at."""
+    return b.assembly(f"vfmadd231ps {w.bytes}($3), $2, $0", "=v,0,v,r", [acc, x, w.base], "16xf32")
 
 
 def dot2_s16(b: Builder, acc: Value, x: Value, w: Value) -> Value:
