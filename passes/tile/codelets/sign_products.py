@@ -143,7 +143,7 @@ def _cut(lowering: Lowering, signs: Signs, sizes: Sizes, channels: int, window: 
         parts = math.ceil(words / BYTE_STEPS)
         run = math.ceil(words / parts)
         taps, words, segment = (kh, kw * parts), run * parts, run
-    tile = choose_tile(lowering.isa, compute, sizes[2], sizes[3], sizes[4], math.prod(taps) * run, one_row=False, summed=False, signs=signs)
+    tile = choose_tile(lowering.isa, compute, "i32", *sizes[2:], math.prod(taps) * run, one_row=False, summed=False, signs=signs)
     return Plan(compute, signs, taps, run, words, segment, tile)
 
 
@@ -168,7 +168,7 @@ def _bytes_microseconds(lowering: Lowering, sizes: Sizes, values: np.ndarray) ->
     elif facts.pairs:
         compute, run = "pairs_u8s8", math.ceil(run * PAIRS_SHARE)
     steps = kh * math.ceil(run / codelet_cost.DEPTHS.get(compute, 1))
-    tile = choose_tile(isa, compute, sizes[2], sizes[3], sizes[4], steps, one_row=False, summed=False)
+    tile = choose_tile(isa, compute, "s8", *sizes[2:], steps, one_row=False, summed=False)
     found = _predicted(isa, compute, sizes, (kh, 1), run, "s8", tile, None)
     if facts.tiles:
         macs, bandwidth = math.prod(sizes) * values[0].size, machine.read_gbytes[machine.level_of(values.size)][0]

@@ -27,7 +27,9 @@ CHANNELS = 32  # x comes in whole vectors of 16 bits, results in whole blocks of
 LARGEST_WEIGHT = 32767 // 12**2  # whose transform fits 16 bits
 RESULT_BITS = 26  # what is left of 32 after the factor 576 is taken off
 
-SCRATCH_BYTES = 800_000  # at most, of a task, so that it stays in the second-level cache
+SCRATCH_BYTES = 800_000  # of a task, that stay in the second-level cache
+MOST_SCRATCH_BYTES = 2_300_000  # what is beyond that is worth it where large weights are then read only once
+FURTHER_BYTES_PER_CYCLE = 48  # of transformed x that comes from the third level, less what products hide of it
 RESIDENT_BYTES = 1_000_000  # of weights that stay there from strip to strip
 BYTES_PER_CYCLE = 4.5  # of weights that do not
 GAIN = 0.9  # worth it below this part of the direct loop's time
@@ -83,7 +85,11 @@ def _predict(facts: IsaFacts, compute: str, tiles: int, channels: int, out: int,
     weight_bytes = POINTS * channels * out * size
     times = tiles // strip if weight_bytes > RESIDENT_BYTES else 1
     cycles = max(arithmetic, times * weight_bytes / BYTES_PER_CYCLE)
-    if POINTS * strip * (channels * size + CHANNELS * 4) > SCRATCH_BYTES:
+    scratch = POINTS * strip * (channels * size + VECTORS * facts.lanes * 4)
+    if scratch > SCRATCH_BYTES:
+        blocks = out // (VECTORS * facts.lanes)
+        cycles += tiles // strip * blocks * POINTS * strip * channels * size / FURTHER_BYTES_PER_CYCLE
+    if scratch > MOST_SCRATCH_BYTES:
         cycles = math.inf
     return Plan(compute, strip, cycles)
 
