@@ -47,13 +47,13 @@ INTEGER: tuple[Stage, ...] = (
     Stage("fold-quantized-softmax", reason="attention between integer products stays in bytes"),
     Stage("fold-dynamic-qdq", reason="products of activations that are quantized while running; before fold-qdq looks at dequantize"),
     Stage("fold-qdq", reason="products between dequantized operands become exact integer products; the rest of quantize is rescaling"),
-    Stage("decode-weights", reason="float convolutions have no decoder, and a run should not unpack their weights"),
     Stage("cse", reason="integer biases and weights that layers share"),
     Stage(
         "drop-zero-taps", "shift={codelets}", "shift layers and kernels pruned in rows multiply less; the accelerator skips zeros anyway"
     ),
     Stage("sink-movement", reason="reshapes of linear layers and split heads stand between products and what could be fused behind them"),
     Stage("lower-requantize-to-fixed", "enabled={fixed_point}", "the accelerator's post unit has no floats; the CPU keeps the f32 mode"),
+    Stage("merge-constant-channels", reason="pruned channels that are constants in front of padding become a few; once rescaling is known"),
     Stage("remove-zero-channels", "granule=4", "pruned channels leave smaller layers; constants are known only once rescaling is"),
     Stage(
         "round-products-to-bf16",

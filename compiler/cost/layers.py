@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects import element_types, weights
+from qcc.dialects import compressed_types, element_types, weights
 from qcc.dialects.mlir import ir, layer_name, python_value, walk
+from qcc.dialects.real_values import decode
 
 COMPUTE = ("qcc.conv2d", "qcc.linear", "qcc.matmul", "qcc.attention")
 MOVEMENT = ("qcc.constant", "qcc.reshape", "qcc.transpose", "qcc.slice", "qcc.broadcast", "arith.constant", "func.func", "func.return")
@@ -59,14 +60,7 @@ def count(module: ir.Module) -> list[LayerCount]:
 
 def element_bits(kind: ir.Type) -> int:
     """Bits of one stored element of a tensor type."""
-    if (a := element_types.affine(kind)) is not None:
-        return a.bits
-    element = ir.RankedTensorType(kind).element_type
-    if isinstance(element, ir.IntegerType | ir.FloatType):
-        return int(element.width)
-    if isinstance(element, ir.IndexType):
-        return 64
-    return element_types.storage_dtype(kind).itemsize * 8
+    return element_types.bits_of(kind)
 
 
 def _bytes(kind: ir.Type) -> int:
@@ -100,7 +94,7 @@ def _count(op: Any) -> LayerCount:
     if op.name in ("qcc.conv2d", "qcc.linear", "qcc.matmul") and (payload := _constant(op.operands[1])) is not None:
         kind = _weight_type(op.operands[1])
         stored, weight_bits, weight_bytes = payload.size, element_bits(kind), _bytes(kind)
-        density = float(np.count_nonzero(payload)) / max(payload.size, 1)
+        density = float(np.count_nonzero(_magnitudes(payload, kind))) / max(payload.size, 1)
         entropy, unit = _entropy_bits(payload), payload.dtype.kind == "i" and bool((np.abs(payload.astype(np.int32)) <= 1).all())
         inputs = inputs[:1]
     return LayerCount(
@@ -123,6 +117,13 @@ def _count(op: Any) -> LayerCount:
     )
 
 
+def _magnitudes(payload: np.ndarray, kind: ir.Type) -> np.ndarray:
+    """An array that is zero where the real values are."""
+    a, described = element_types.affine(kind), compressed_types.describe(kind)
+    plain = not a.zero_points.any() if a is not None else not isinstance(described, compressed_types.Codebook | compressed_types.Minifloat)
+    return payload if plain else decode(payload, ir.RankedTensorType(kind))
+
+
 def _arithmetic(kind: ir.Type) -> str:
     element = ir.RankedTensorType(kind).element_type
     if isinstance(element, ir.FloatType):
@@ -131,8 +132,8 @@ def _arithmetic(kind: ir.Type) -> str:
 
 
 def _entropy_bits(payload: np.ndarray) -> float:
-    """Order-0 entropy in bits per element, of integers of up to 16 bits; 0 for others, whose values hardly repeat."""
-    if payload.dtype.kind not in "iu" or payload.dtype.itemsize > 2:
+    """Order-0 entropy in bits per element, of up to 16 bits; 0 for wider ones, whose values hardly repeat."""
+    if payload.dtype.itemsize > 2:
         return 0.0
     counts = np.bincount(payload.reshape(-1).view(f"u{payload.dtype.itemsize}"))
     p = counts[counts > 0] / max(payload.size, 1)

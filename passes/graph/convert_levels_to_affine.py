@@ -13,8 +13,8 @@ up to 16 bits, codebook indices the integer levels they name.
 
 Requires: graph form; scales per tensor or per index of one axis.
 Guarantees: real values unchanged. Constants without integer values (asymmetric ternary, real codebooks, small floats, powers of two over
-more than 16 bits) stay where only linear layers read them, which decode such weights on the way; elsewhere they become float constants, and
-the context says so. Facts per layer: weight_format.
+more than 16 bits) stay where only linear layers and convolutions read them, which decode such weights on the way or before; elsewhere they
+become float constants, and the context says so. Facts per layer: weight_format.
 Why: one integer path for all of them; each level type gets a storage form and codelets of its own where that pays.
 """
 
@@ -52,7 +52,7 @@ def _convert(op: Any, kind: ir.RankedTensorType, name: str, context: PassContext
     layers = [layer_name(user.location) for dequantize in users(op.results[0]) for user in users(dequantize.results[0])]
     element, values = _affine(op, kind)
     if element is None or values is None:
-        if not _read_by_linear(op):
+        if not _read_as_weights(op):
             _make_float(op, kind)
             context.remarks.append(
                 f"{', '.join(layers) or 'constant'}: {name} weights are multiplied in float: they are no integers times a scale"
@@ -67,10 +67,10 @@ def _convert(op: Any, kind: ir.RankedTensorType, name: str, context: PassContext
         context.fact(layer, weight_format=name)
 
 
-def _read_by_linear(op: Any) -> bool:
-    """Whether the real values are nothing but weights of linear layers."""
+def _read_as_weights(op: Any) -> bool:
+    """Whether the real values are nothing but weights of linear layers and convolutions."""
     reals = [user.results[0] for user in users(op.results[0])]
-    return all(user.name == "qcc.linear" and user.operands[1] == real for real in reals for user in users(real))
+    return all(user.name in ("qcc.linear", "qcc.conv2d") and user.operands[1] == real for real in reals for user in users(real))
 
 
 def _make_float(op: Any, kind: ir.RankedTensorType) -> None:

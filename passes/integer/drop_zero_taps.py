@@ -29,11 +29,14 @@ import numpy as np
 
 from qcc.dialects import element_types, shapes
 from qcc.dialects.mlir import create, dense_f32, ir, layer_name, op_attribute, replace_op, to_attribute, walk
+from qcc.dialects.operation import Invalid
+from qcc.dialects.real_values import decode
 from qcc.passes.base import Pass, PassContext
 from qcc.passes.values import (
     affine_of,
     attributes_of,
     constant_array,
+    dequantized,
     element_of,
     erase_dead,
     make_constant,
@@ -80,12 +83,40 @@ class DropZeroTapsPass(Pass):
 
 def _filled(op: Any) -> Array | None:
     """Where the constant weights of `op` are not zero, [o, i, kh, kw]; None where they are computed or of another type."""
-    stored, kind = constant_array(op.operands[1]), affine_of(op.operands[1])
-    if stored is None or ir.RankedTensorType(op.operands[1].type).encoding is not None:
+    weight = _constant(op)
+    stored, kind = constant_array(weight), affine_of(weight)
+    if stored is None or ir.RankedTensorType(weight.type).encoding is not None:
         return None
+    if weight != op.operands[1]:
+        return decode(stored, ir.RankedTensorType(weight.type)) != 0 if _fits_any_kernel(weight) else None
     if kind is not None and kind.axis in (None, 0):
         return stored != kind.expand(kind.zero_points, stored.shape)
     return stored != 0 if stored.dtype == np.float32 else None
+
+
+def _fits_any_kernel(weight: Any) -> bool:
+    """Whether the element type of stored weights says nothing about single taps."""
+    try:
+        element_types.verify(retyped(weight, element_of(weight), [*shape_of(weight)[:2], 1, 1]))
+    except Invalid:
+        return False
+    return True
+
+
+def _constant(op: Any) -> Any:
+    """The weights of `op` as they are stored, also behind a dequantize."""
+    found = dequantized(op.operands[1])
+    return op.operands[1] if found is None else found
+
+
+def _replaced(op: Any, stored: Array) -> Any:
+    """New weights for `op` of the type, or behind the dequantize, of those that it has."""
+    old = _constant(op)
+    made = make_constant(np.ascontiguousarray(stored), element_of(old), op, name=layer_name(op.location))
+    if old == op.operands[1]:
+        return made
+    real = retyped(op.operands[1], element_of(op.operands[1]), stored.shape)
+    return rebuilt(op.operands[1].owner.operation, [made], real, before=op)
 
 
 def _cropped(op: Any, filled: Array) -> tuple[Any, Array]:
@@ -98,10 +129,10 @@ def _cropped(op: Any, filled: Array) -> tuple[Any, Array]:
     low = [padding[i] - first[i] * dilations[i] for i in (0, 1)]
     high = [padding[2 + i] - (filled.shape[2 + i] - last[i]) * dilations[i] for i in (0, 1)]
     x = _sliced(op, [max(-v, 0) for v in low], [max(-v, 0) for v in high])
-    stored = constant_array(op.operands[1])
+    stored = constant_array(_constant(op))
     assert stored is not None, "filled says so"
     window = (slice(None), slice(None), slice(first[0], last[0]), slice(first[1], last[1]))
-    w = make_constant(np.ascontiguousarray(stored[window]), element_of(op.operands[1]), op, name=layer_name(op.location))
+    w = _replaced(op, stored[window])
     inside = to_attribute([max(v, 0) for v in (*low, *high)])
     made = rebuilt(op, [x, w, *list(op.operands)[2:]], op.results[0].type, padding=inside)
     replace_op(op, [made])
@@ -129,7 +160,7 @@ def _splits(op: Any, filled: Array) -> bool:
 
 def _split(op: Any, filled: Array) -> None:
     """Replace `op` by a depthwise shift of x and a 1x1 product."""
-    x, w, at = op.operands[0], op.operands[1], ir.InsertionPoint(op)
+    x, at = op.operands[0], ir.InsertionPoint(op)
     taps = np.asarray(filled.any(axis=0))  # [i, kh, kw]
     shift = taps[:, None].astype(np.int8)
     name, channels, kernel = layer_name(op.location), filled.shape[1], filled.shape[2:]
@@ -145,13 +176,10 @@ def _split(op: Any, filled: Array) -> None:
         acc = create(op.name, [x, ones], [wide], attributes, loc=op.location, ip=at).results[0]
         same = {"multiplier": dense_f32([1.0]), "mode": "f32"}
         moved = create("qcc.requantize", [acc], [retyped(x, element_of(x), size)], same, loc=op.location, ip=at).results[0]
-    stored, kind = constant_array(w), affine_of(w)
+    stored = constant_array(_constant(op))
     assert stored is not None, "filled says so"
-    zero = 0 if kind is None else kind.expand(kind.zero_points, stored.shape)
-    wide_sum = (stored.astype(np.int64 if kind is not None else np.float32) - zero).sum(
-        axis=(2, 3), keepdims=True
-    )  # of one number and zeros
-    one_by_one = (wide_sum + (0 if kind is None else kind.expand(kind.zero_points, wide_sum.shape))).astype(stored.dtype)
-    weight = make_constant(one_by_one, element_of(w), op, name=name)
+    only = np.asarray(taps.reshape(channels, -1).argmax(axis=1))  # [i]; a channel without a tap has zeros everywhere
+    one_by_one = stored.reshape(*stored.shape[:2], -1)[:, np.arange(channels), only]
+    weight = _replaced(op, one_by_one[:, :, None, None])
     plain = {"strides": to_attribute([1, 1]), "padding": to_attribute([0] * 4), "dilations": to_attribute([1, 1])}
     replace_op(op, [rebuilt(op, [moved, weight, *list(op.operands)[2:]], op.results[0].type, **plain)])

@@ -11,7 +11,7 @@ After:
 
 The operands of qcc.conv2d, qcc.linear and qcc.matmul are rounded to the nearest bfloat16, half to even, where they are made (in front of
 reshapes, transposes and slices), and every other operation that reads such a value reads the rounded one, so that only one is stored.
-What @main returns stays unrounded. Attention stays in f32.
+What @main returns stays unrounded. Attention stays in f32, and so do weight-only linear layers, which stream their stored weights.
 
 Requires: integer form; option `enabled`, without which nothing changes.
 Guarantees: both operands of every f32 product hold bfloat16 values, in f32 containers: storing them in two bytes loses nothing, and a
@@ -30,9 +30,10 @@ import numpy as np
 
 from qcc.dialects import weights
 from qcc.dialects.mlir import create, ir, layer_name, op_attribute, walk
+from qcc.dialects.real_values import decode
 from qcc.dialects.unary_functions import unary
 from qcc.passes.base import Pass, PassContext
-from qcc.passes.values import constant_array, producer
+from qcc.passes.values import constant_array, dequantized, make_float_constant, producer
 
 PRODUCTS = ("qcc.conv2d", "qcc.linear", "qcc.matmul")
 VIEWS = ("qcc.reshape", "qcc.transpose", "qcc.slice")
@@ -56,13 +57,38 @@ class RoundProductsToBf16Pass(Pass):
             return
         rounded: dict[Any, Any] = {}
         for op in list(walk(module)):
-            if op.name in PRODUCTS and all(_is_f32(v) for v in list(op.operands)[:2]):
+            if op.name == "qcc.conv2d":
+                _decode_weights(op)
+            if op.name in PRODUCTS and not _streams(op) and all(_is_f32(v) for v in list(op.operands)[:2]):
                 for i in range(2):
                     value = _source(op.operands[i])
+                    if i == 1 and op.name == "qcc.conv2d" and _compressed(op) is not None:
+                        continue  # of bfloat16 values already
                     if constant_array(value) is not None:
                         op.operands[i] = _rounded_constant(op, op.operands[i])
                     elif value not in rounded and not _is_rounded(value):
                         rounded[value] = _round(value)
+
+
+def _streams(op: Any) -> bool:
+    """Whether `op` is a weight-only linear layer, whose stored weights are decoded on the way."""
+    return op.name == "qcc.linear" and _compressed(op) is not None
+
+
+def _compressed(op: Any) -> Any:
+    """The constant whose real values are the weights of `op`, or None."""
+    stored = dequantized(op.operands[1])
+    return None if stored is None or constant_array(stored) is None else stored
+
+
+def _decode_weights(op: Any) -> None:
+    """Float weights for convolution `op` where the real values of its compressed ones are no bfloat16."""
+    if (stored := _compressed(op)) is not None and _is_f32(op.operands[0]):
+        array = constant_array(stored)
+        assert array is not None
+        real = decode(array, ir.RankedTensorType(stored.type))
+        if (real.view(np.uint32) & 0xFFFF).any():
+            op.operands[1] = make_float_constant(real, op, name=layer_name(op.location))
 
 
 def _is_f32(value: Any) -> bool:

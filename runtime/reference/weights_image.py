@@ -3,15 +3,17 @@
 The image, little endian, is read by `runtime/cpu/src/weights_image.c`:
 
     header   64 bytes: magic "QCCCODE2", image bytes u64, decoded bytes u64, number of entries, tables, tiles and recipes u32, zeros
-    entries  32 bytes each: decoded offset u64, decoded bytes u64, place u64, mode u8 (0 raw, 1 huffman, 2 rans), bits of a symbol u8,
-             table u16, number of tiles u32; `place` is the byte offset of a raw entry in the image, or the first tile
+    entries  32 bytes each: decoded offset u64, decoded bytes u64, place u64, mode u8 (0 raw, 1 huffman, 2 rans), bits of a symbol in the
+             lower half of a u8 and log2 of a tile's symbols - 16 in the upper, table u16, number of tiles u32; `place` is the byte
+             offset of a raw entry in the image, or the first tile
     recipes  64 bytes each, by ascending entry: see `weights_recipes.py`; what such an entry decodes to is the source of a recipe
     tables   8 bytes each: byte offset u32, mode u8, bits of a symbol u8, zeros
     tiles    u64 each and one more: byte offset of the tile, which ends where the next begins
     then the tables, the raw entries (aligned to 64 bytes, so that they are used where they lie) and the levels and scales of recipes,
     the tiles, 64 zeros
 
-A symbol is a byte, a nibble or two bits of the decoded bytes, least significant first; a tile has 2^16 symbols, an entry's last one fewer.
+A symbol is a byte, a nibble or two bits of the decoded bytes, least significant first; a tile has 2^16 symbols, or 2^18 bytes where those
+take few bits, so that what a tile costs stays small; an entry's last one has fewer.
 An entry has a table of its own, or shares one made for all entries of its coder where its own would not pay for its bytes.
 """
 
@@ -40,6 +42,8 @@ _TABLE = struct.Struct("<IBBxx")
 _LEAST_CODED_BYTES = 256
 _TILE_OVERHEAD_BYTES = 96 + 8  # first states beyond what they tell, the last words' padding, and the place in the directory
 _BATCH_TILES = 128
+_LONG_TILE = 2
+_LONG_BELOW_BITS = 1.5
 
 
 @dataclass
@@ -51,6 +55,7 @@ class Entry:
     size_bytes: int
     mode: int = RAW
     bits: int = 8
+    tile_shift: int = 0
     table: int = 0
     stored_bytes: int = 0
     entropy_bytes: float = 0.0
@@ -128,6 +133,7 @@ def _choose(entries: Sequence[Entry], histograms: Sequence[Array], modes: Sequen
                 if cost < best:
                     best, chosen = cost, table
         if chosen is not None:
+            entry.tile_shift = _LONG_TILE if chosen.bits == 8 and best < _LONG_BELOW_BITS / 8 * entry.size_bytes else 0
             entry.mode, entry.bits, entry.own_table = chosen.mode, chosen.bits, all(chosen is not t for t in tables)
             if entry.own_table:
                 tables.append(chosen)
@@ -142,8 +148,12 @@ def narrow(histogram: Array, bits: int) -> Array:
     return sum(np.bincount(part, histogram, 1 << bits) for part in parts).astype(np.int64)  # type: ignore[union-attr]
 
 
-def _tile_count(size_bytes: int, bits: int) -> int:
-    return -(-size_bytes * 8 // bits // TILE_SYMBOLS)
+def _tile_count(size_bytes: int, bits: int, tile_shift: int = 0) -> int:
+    return -(-size_bytes * 8 // bits // (TILE_SYMBOLS << tile_shift))
+
+
+def _tiles_of(entry: Entry) -> int:
+    return _tile_count(entry.size_bytes, entry.bits, entry.tile_shift)
 
 
 def _encode_tiles(payloads: Sequence[Array], entries: Sequence[Entry], tables: Sequence[_Table]) -> list[list[bytes]]:
@@ -153,7 +163,7 @@ def _encode_tiles(payloads: Sequence[Array], entries: Sequence[Entry], tables: S
         mode, bits = way
         chosen = [i for i, t in enumerate(tables) if (t.mode, t.bits) == way]
         values = np.stack([tables[i].values for i in chosen])
-        jobs = [(i, t) for i, e in enumerate(entries) if (e.mode, e.bits) == way for t in range(_tile_count(e.size_bytes, bits))]
+        jobs = [(i, t) for i, e in enumerate(entries) if (e.mode, e.bits) == way for t in range(_tiles_of(e))]
         jobs.sort(key=lambda job: -_tile(entries[job[0]], job[1])[1])  # like sizes side by side; an entry's tiles stay in order
         for first in range(0, len(jobs), _BATCH_TILES):
             batch = jobs[first : first + _BATCH_TILES]
@@ -170,7 +180,7 @@ def _encode_tiles(payloads: Sequence[Array], entries: Sequence[Entry], tables: S
 
 def _tile(entry: Entry, tile: int) -> tuple[int, int]:
     """Offset in the payload and bytes of one tile of an entry."""
-    tile_bytes = TILE_SYMBOLS * entry.bits // 8
+    tile_bytes = (TILE_SYMBOLS << entry.tile_shift) * entry.bits // 8
     return tile * tile_bytes, min(tile_bytes, entry.size_bytes - tile * tile_bytes)
 
 
@@ -217,7 +227,9 @@ def _assemble(
     first_tile = 0
     for i, (entry, own) in enumerate(zip(entries, tiles, strict=True)):
         place = raw_places[i] if entry.mode == RAW else first_tile
-        head.append(_ENTRY.pack(entry.offset_bytes, entry.size_bytes, place, entry.mode, entry.bits, entry.table, len(own)))
+        head.append(
+            _ENTRY.pack(entry.offset_bytes, entry.size_bytes, place, entry.mode, entry.bits | entry.tile_shift << 4, entry.table, len(own))
+        )
         first_tile += len(own)
         payload = entry.size_bytes if entry.mode == RAW else sum(map(len, own)) + 8 * len(own)
         own_table = len(table_data[entry.table]) + _TABLE.size if entry.own_table and entry.mode != RAW else 0
@@ -252,18 +264,19 @@ def decode(data: bytes) -> Array:
     except struct.error as problem:
         raise ValueError(f"image is too short: {problem}") from None
     block = np.zeros(decoded, np.uint8)
-    for number, (offset, size, place, mode, bits, table, tiles) in enumerate(rows):
+    for number, (offset, size, place, mode, width, table, tiles) in enumerate(rows):
+        bits, shift = width & 15, width >> 4
         payload = np.empty(size, np.uint8)
         if mode == RAW:
             payload[:] = np.frombuffer(data[place : place + size], np.uint8)
         else:
             start, table_mode, table_bits = heads[table]
-            if (mode, bits) != (table_mode, table_bits) or tiles != _tile_count(size, bits):
+            if (mode, bits) != (table_mode, table_bits) or tiles != _tile_count(size, bits, shift):
                 raise ValueError(f"entry at {offset} has mode {mode}, {bits} bits and {tiles} tiles, which its table and size contradict")
             end = start + (1 << bits) // 8 + (12 << bits) // 8 + 1
             values = _read_table(data[start:end], mode, bits)
             for t in range(tiles):
-                first, count = _tile(Entry(0, size, bits=bits), t)
+                first, count = _tile(Entry(0, size, bits=bits, tile_shift=shift), t)
                 tile = data[places[place + t] : places[place + t + 1]]
                 payload[first : first + count] = join(CODERS[mode].decode_tile(tile, values, count * 8 // bits), bits)
         if number in recipes:

@@ -1,8 +1,9 @@
 """Every weight format x {linear, 3x3 convolution, depthwise} x {dense, unstructured zeros, 2:4, block}, stated in the weights' types.
 
-Formats whose real values are integers times a scale per tensor or channel multiply quantized activations exactly: the compiled layers equal
-the reference bit for bit. They are also read by float layers, as all other formats are (weight-only linear layers and float convolutions):
-within `FLOAT_BOUND` of max |x| * sum |w|. Every model is given as a module from Python and as an .mlir file.
+Formats whose real values are integers times a scale per tensor or channel multiply quantized activations exactly: the compiled layers
+equal the reference bit for bit. They are also read by float layers, as all other formats are (weight-only linear layers and float
+convolutions): within `FLOAT_BOUND` of max |x| * sum |w|. Every model is given as a module from Python and as an .mlir file. Its artefact
+with coded weights gives the same bits and holds the bytes of the format.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import qcc
 from qcc.compiler import driver
 from qcc.compiler.options import CompileOptions
 from qcc.dialects import compressed_types as types
@@ -29,7 +31,7 @@ Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 FLOAT_BOUND = 2.0**-20
 CHANNELS = 128
-KINDS: dict[str, Shape] = {"linear": (24, CHANNELS), "conv 3x3": (8, CHANNELS, 3, 3), "depthwise": (CHANNELS, 1, 3, 3)}
+KINDS: dict[str, Shape] = {"linear": (32, CHANNELS), "conv 3x3": (16, CHANNELS, 3, 3), "depthwise": (CHANNELS, 1, 3, 3)}
 
 
 @dataclass(frozen=True)
@@ -294,11 +296,47 @@ def bound(layer: Layer, x: Array) -> float:
     return FLOAT_BOUND * float(np.abs(x).max()) * float(np.abs(real).reshape(len(real), -1).sum(axis=1).max())
 
 
+WITHOUT_CODES = {
+    ("TTQ in groups of 64", "conv 3x3"): "levels differ within a channel",
+    ("codebook of 16 in groups of 32", "linear"): "levels differ within a channel",
+    ("codebook of 16 in groups of 32", "conv 3x3"): "levels differ within a channel",
+    ("codebook of 16 in groups of 32", "depthwise"): "as many levels as weights",
+    ("minifloat E5M6, 12 bits, per channel", "linear"): "more than 256 levels",
+    ("minifloat E5M6, 12 bits, per channel", "conv 3x3"): "more than 256 levels",
+    ("int8 with zero points per channel", "conv 3x3"): "more than 256 levels",
+    ("int16 per tensor", "conv 3x3"): "multiplied as 32-bit words",
+    ("int16 per channel", "conv 3x3"): "multiplied as 32-bit words",
+    **{(f"MX{name}", "depthwise"): "as many scales as weights" for name in (*SMALL_FLOATS, "INT8")},
+}
+"""(format, layer): why a coded artefact needs more bytes than the format."""
+
+
+def check_storage(name: str, layers: list[Layer], rows: list[dict[str, Any]]) -> None:
+    """A coded artefact holds no more than what the format says: codes, scales and levels."""
+    found = {row["name"]: row for row in rows if row["op"] in ("linear", "conv2d")}
+    larger: set[str] = set()
+    for layer in layers:
+        row, shape, element = found[layer.name], layer.weight.stored.shape, layer.weight.element
+        bits, count = element_types.bits_of(element), layer.weight.stored.size
+        assert row["weights"] == count and row["entropy_bits"] <= bits, layer.name
+        spread = 2.6 if layer.kind == "depthwise" else 1.15  # products of depth 4 repeat taps
+        if row["stored_bits"] * count > 8 * (spread * bits * count / 8 + parameter_bytes(element, shape) + 1000):
+            larger.add(layer.kind)
+    assert larger == {kind for format_, kind in WITHOUT_CODES if format_ == name}
+
+
+def parameter_bytes(element: Any, shape: Shape) -> int:
+    """Scales, zero points and levels as f32, one per channel where they are fewer."""
+    described = element_types.affine(element) or types.describe(element)
+    return sum(4 * max(v.size, shape[0]) for v in vars(described).values() if isinstance(v, np.ndarray))
+
+
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in FORMATS])
 def test_format(name: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(len(name))
     x = [rng.normal(size=(2, CHANNELS)).astype(np.float32), rng.normal(size=(1, CHANNELS, 4, 4)).astype(np.float32)]
-    options = CompileOptions(activations="float")  # quantized activations of weight-only layers have a bound of their own (test_streams.py)
+    # quantized activations of weight-only layers have a bound of their own (test_streams.py)
+    options = CompileOptions(activations="float", coding="rans")
     with create_context(), ir.Location.unknown():
         layers = list(layers_of(FORMATS[name], seed=len(name)))
         module = module_of(layers)
@@ -314,6 +352,8 @@ def test_format(name: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(y, real, atol=limit, rtol=0, err_msg=layer.name)
         if layer.quantized_input:
             np.testing.assert_array_equal(y, want, err_msg=layer.name)
-    rows = {row["name"]: row for row in executable.report["layers"]}
-    for layer in layers:
-        assert layer.name in rows, layer.name
+    executable.save(tmp_path / "model.so")
+    loaded = qcc.load(tmp_path / "model.so", threads=2)
+    for layer, y, same in zip(layers, executable(*x), loaded(*x), strict=True):
+        np.testing.assert_array_equal(same, y, err_msg=layer.name)
+    check_storage(name, layers, loaded.report["layers"])

@@ -21,7 +21,10 @@ from torch import Tensor, nn
 from qcc.compiler import driver
 from qcc.compiler.options import CompileOptions
 from qcc.dialects import element_types
+from qcc.dialects.compressed_types import Minifloat
 from qcc.dialects.encodings import Encoding, make_encoding
+from qcc.dialects.minifloat import decode as decode_minifloat
+from qcc.dialects.minifloat import encode as encode_minifloat
 from qcc.dialects.mlir import create_context, ir
 from qcc.runtime.reference import interpreter, storage
 
@@ -53,8 +56,11 @@ def ttq(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return np.array([-0.31, 0.0, 0.17], np.float32)[rng.integers(0, 3, shape)]
 
 
-def lognet(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    return (signs(rng, shape) * 2.0 ** rng.integers(-6, 1, shape)).astype(np.float32)
+def lognet(least: int) -> Format:
+    def make(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return (signs(rng, shape) * 2.0 ** rng.integers(least, 1, shape)).astype(np.float32)
+
+    return make
 
 
 def codebook(levels: int) -> Format:
@@ -72,6 +78,16 @@ def cast(dtype: torch.dtype) -> Format:
     return make
 
 
+def minifloat(exponent: int, mantissa: int) -> Format:
+    """Rounded to a float format of the user's own, without infinity and NaN; sums are binary32."""
+    kind = Minifloat(exponent, mantissa, (1 << (exponent - 1)) - 1, "none", np.ones(1, np.float32))
+
+    def make(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return decode_minifloat(encode_minifloat(rng.standard_normal(shape).astype(np.float32), kind), kind)
+
+    return make
+
+
 # row -> (weights, bits of the activations or None for float, whether every layer computes on integers, what is recognised)
 FORMATS: dict[str, tuple[Format, int | None, bool, str]] = {
     "dynamic fixed point, no fine-tuning (8 / 10 bits)": (integers(-127, 127, scale=2.0**-7), 10, True, "8-bit integers"),
@@ -82,14 +98,16 @@ FORMATS: dict[str, tuple[Format, int | None, bool, str]] = {
     "binary weight network (BWN)": (lambda r, s: signs(r, s) * per_filter(r, s), None, False, "binary"),
     "binarized network (BNN)": (signs, 1, True, "binary"),
     "XNOR-Net": (lambda r, s: signs(r, s) * per_filter(r, s), 1, True, "binary"),
-    "LogNet (4-bit weights, 4-bit activations)": (lognet, 4, True, "powers of two"),
+    "LogNet, fc (4-bit weights, 4-bit activations)": (lognet(-6), 4, True, "powers of two"),
+    "LogNet, conv (5-bit weights, 4-bit activations)": (lognet(-12), 4, True, "powers of two"),
     "weight sharing, 16 levels": (codebook(16), None, False, "codebook of 16 levels"),
     "weight sharing, 256 levels": (codebook(64), 16, False, "codebook of 64 levels"),
-    "adaptive bit-width, 4 / 4": (integers(-7, 7), 4, True, "4-bit integers"),
-    "adaptive bit-width, 3 / 3": (integers(-3, 3), 3, True, "3-bit integers"),
-    "adaptive bit-width, 2 / 2": (integers(-1, 1), 2, True, "ternary"),
+    "post-training, quantization-aware and adaptive bit-width, 4 / 4": (integers(-7, 7), 4, True, "4-bit integers"),
+    "post-training, quantization-aware and adaptive bit-width, 3 / 3": (integers(-3, 3), 3, True, "3-bit integers"),
+    "post-training, quantization-aware and adaptive bit-width, 2 / 2": (integers(-1, 1), 2, True, "ternary"),
     "FP8 E4M3": (cast(torch.float8_e4m3fn), None, False, "codebook"),
     "FP8 E5M2": (cast(torch.float8_e5m2), None, False, "codebook"),
+    "custom minifloat (E3M2)": (minifloat(3, 2), None, False, "codebook"),
 }
 
 
@@ -100,6 +118,34 @@ def no_zeros(weight: np.ndarray) -> np.ndarray:
 def unstructured(weight: np.ndarray) -> np.ndarray:
     kept = np.random.default_rng(1).random(weight.shape) < 0.3
     return weight * kept
+
+
+def by_magnitude(amount: float) -> Callable[[np.ndarray], np.ndarray]:
+    """That part of the weights, the least ones, becomes 0."""
+
+    def prune(weight: np.ndarray) -> np.ndarray:
+        return weight * (np.abs(weight) > np.quantile(np.abs(weight), amount))
+
+    return prune
+
+
+def energy_aware(weight: np.ndarray) -> np.ndarray:
+    """Yang 2017: the layers that spend most, here those with most weights, lose most."""
+    return by_magnitude(0.9 if weight.size > 1000 else 0.5)(weight)
+
+
+def optimal_brain_damage(weight: np.ndarray) -> np.ndarray:
+    """LeCun 1989: least saliency w^2 h / 2 goes, h being the diagonal of the second derivatives."""
+    saliency = weight**2 * np.random.default_rng(4).random(weight.shape)
+    return weight * (saliency > np.quantile(saliency, 0.8))
+
+
+def gradually(weight: np.ndarray) -> np.ndarray:
+    """Pruned in steps while it is trained."""
+    rng = np.random.default_rng(5)
+    for amount in (0.3, 0.6, 0.8):
+        weight = by_magnitude(amount)(weight * rng.uniform(0.9, 1.1, weight.shape))
+    return weight.astype(np.float32)
 
 
 def two_of_four(weight: np.ndarray) -> np.ndarray:
@@ -135,7 +181,12 @@ def one_tap(weight: np.ndarray) -> np.ndarray:
 
 
 SPARSITY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "magnitude pruning, unstructured": unstructured,
+    "magnitude pruning (Han 2015), 9x": by_magnitude(0.89),
+    "element-wise magnitude pruning, 90 %": by_magnitude(0.9),
+    "energy-aware pruning": energy_aware,
+    "optimal brain damage": optimal_brain_damage,
+    "gradual pruning": gradually,
+    "unstructured": unstructured,
     "N:M": two_of_four,
     "structured, block": blocks,
     "structured, channel (filter)": channels,
@@ -247,20 +298,22 @@ def test_sparsity(bits: int | None, tmp_path: Path) -> None:
     executable = check(Layers(make, list(SPARSITY.values()), bits, seed=5), "module", tmp_path, bits is not None)
     facts = {r["name"]: r["facts"] for r in executable.report["layers"]}
     names = {row: f"conv.{i}" for i, row in enumerate(SPARSITY)}
+    layers = {r["name"]: r for r in executable.report["layers"]}
     for row, name in names.items():
         assert facts[name]["density"] < 0.7, row
+        assert layers[name]["nonzero_macs"] == round(layers[name]["macs"] * layers[name]["density"]), row
     expected = {"N:M": "2:4", "structured, channel (filter)": "channel 0", "structured, hardware-aware patterns per kernel": "pattern"}
     for row, form in expected.items():
         assert form in facts[names[row]]["storage_bytes"], row
 
 
 CODINGS = {
-    "run-length coding of activations (Eyeriss)": Encoding("run-length", {"run_bits": 5}),
+    "run-length coding (Eyeriss)": Encoding("run-length", {"run_bits": 5}),
     "zero-flag coding": Encoding("bitmap"),
-    "Huffman coding": Encoding("dense", {}, "huffman"),
-    "arithmetic coding (rANS)": Encoding("dense", {}, "rans"),
+    "entropy coding, Huffman": Encoding("dense", {}, "huffman"),
+    "entropy coding, arithmetic (rANS)": Encoding("dense", {}, "rans"),
     "EIE: column-wise, 4-bit relative index": Encoding("csc", {"index_bits": 4, "relative": True}),
-    "CSC": Encoding("csc", {"index_bits": 8, "relative": False}),
+    "CSC (Dorrance 2014)": Encoding("csc", {"index_bits": 8, "relative": False}),
     "CSR": Encoding("csr", {"index_bits": 8, "relative": False}),
 }
 

@@ -128,6 +128,8 @@ FORMATS: dict[str, Any] = {
     "binary": described(lambda rng, scales, group: types.Binary(scales)),
     "ternary": described(lambda rng, scales, group: types.Ternary(scales, scales)),
     "ternary_asymmetric": described(lambda rng, scales, group: types.Ternary(np.full(1, 0.7, np.float32), np.full(1, 0.4, np.float32))),
+    "ttq": described(lambda rng, scales, group: types.Ternary(scales * np.float32(1.6), scales)),
+    "ttq_per_channel": described(lambda rng, scales, group: types.Ternary(*rng.uniform(0.3, 1, (2, len(scales), 1)).astype("f4"))),
     "log2": described(lambda rng, scales, group: types.Log2(4, True, -5, scales)),
     **{f"codebook{count}": _codebook(count) for count in (2, 4, 7, 16, 32, 64, 256)},
     "codebook16_integers": _codebook(16, integers=True),

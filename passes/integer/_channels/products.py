@@ -38,9 +38,9 @@ def product(op: Any) -> Product | None:
     if stored is None or kind is None or kind.encoding is not None:
         return None
     a = element_types.affine(kind)
-    if a is not None and (a.block is not None or a.axis not in (None, 0)):
-        return None
     is_float = not isinstance(ir.RankedTensorType(op.results[0].type).element_type, ir.IntegerType)
+    if not is_float and a is not None and (a.block is not None or a.axis not in (None, 0)):
+        return None
     taps = tuple(range(2, stored.ndim))
     if a is not None and not is_float:
         zero = a.expand(a.zero_points, kind.shape)

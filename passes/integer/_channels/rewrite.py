@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects import element_types
+from qcc.dialects import compressed_types, element_types
 from qcc.dialects.mlir import create, dense_f32, ir, layer_name, op_attribute, to_attribute
+from qcc.dialects.real_values import decode
 from qcc.passes.integer._channels.axes import aligned, is_constant
 from qcc.passes.integer._channels.demand import Demand
 from qcc.passes.integer._channels.products import NAMES, Product, channels_enter
@@ -24,6 +25,17 @@ from qcc.passes.values import (
 )
 
 Array = np.ndarray[Any, Any]
+
+
+def _has_one_scale_per_channel(kind: ir.Type) -> bool:
+    """Whether a type goes on to fit when channels go: affine with scales of axis 0, or one scale (and set of levels) for all."""
+    a = element_types.affine(kind)
+    if a is not None:
+        return a.block is None and a.axis in (None, 0)
+    described = compressed_types.describe(kind)
+    if described is None or isinstance(described, compressed_types.Blockscaled):
+        return False
+    return all(v.size == 1 or v.ndim == 1 for v in vars(described).values() if isinstance(v, np.ndarray))
 
 
 class Rewrite:
@@ -89,6 +101,9 @@ class Rewrite:
         cut = np.ascontiguousarray(array[outputs][:, inputs])
         element = element_of(stored)
         a = element_types.affine(stored.type)
+        if source is not None and not _has_one_scale_per_channel(stored.type):
+            real = decode(array, ir.RankedTensorType(stored.type))[outputs][:, inputs]
+            return make_float_constant(real, op, loc=stored.owner.location, name=layer_name(stored.owner.location))
         if a is not None and a.axis == 0:
             common: dict[str, Any] = {"bits": a.bits, "signed": a.signed, "qmin": a.qmin, "qmax": a.qmax}
             element = element_types.affine_type(a.scales[outputs], a.zero_points[outputs], axis=0, **common)

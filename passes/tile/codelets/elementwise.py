@@ -44,6 +44,7 @@ def _folded(lowering: Lowering, op: Any) -> bool:
     if array is None or "multiplier" in op.attributes:
         return False
     lowering.folded[op.results[0]] = np.ascontiguousarray(real_values.decode(array, kind), np.float32)
+    lowering.stored[op.results[0]] = (array, kind)
     return True
 
 

@@ -53,6 +53,7 @@ class Lowering:
         self.module, self.isa, self.activations, self.byte_expand, self.popcount = module, isa, activations, byte_expand, popcount
         self.places: dict[Any, Place] = {}
         self.folded: dict[Any, np.ndarray] = {}  # results computed here: the real values of constants
+        self.stored: dict[Any, tuple[np.ndarray, Any]] = {}  # the stored elements of those, and their type
         self.dynamic: dict[Any, Any] = {}  # values quantized while running: see `codelets/dynamic.py`
         self.compressed: dict[Any, Any] = {}  # real values of constants that stay codes: `weight_codes.Codes`
         self.facts: list[tuple[str, dict[str, Any]]] = []  # of layers, for the report

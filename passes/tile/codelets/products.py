@@ -13,10 +13,11 @@ from qcc.dialects import integer_values
 from qcc.dialects.codelet import ELEMENT_BYTES, Contraction, Listed, Operand
 from qcc.dialects.errors import QccError
 from qcc.dialects.instruction_sets import ISAS
-from qcc.dialects.mlir import error_at, ir, op_attribute
+from qcc.dialects.mlir import error_at, ir, layer_name, op_attribute
 from qcc.dialects.sign_codelet import Signs
 from qcc.passes.tile.codelets import byte_pairs, columns, elementwise, packing, sign_products, tile_products, windows, winograd
 from qcc.passes.tile.codelets.border import read_border
+from qcc.passes.tile.codelets.level_codes import LevelCodes, level_codes
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, stored_offset
 from qcc.passes.tile.codelets.program import Program
@@ -30,6 +31,7 @@ class Weights:
 
     values: np.ndarray
     bias: np.ndarray | None
+    codes: LevelCodes | None = None  # where the values are real, and few levels
 
 
 @dataclass
@@ -64,11 +66,13 @@ def conv2d(lowering: Lowering, op: Any) -> set[Any]:
     if chosen is not None:
         bias = _folded_bias(op, values.reshape(1, out, 1, -1), _bias(lowering, op, 1))
         flat = None if bias is None else _bias_container(bias.reshape(-1), chosen.compute)
-        winograd.lower(lowering, chosen, place, op_attribute(op, "padding")[:2], values, flat, program, y, word)
+        codes = _level_codes(lowering, op)
+        winograd.lower(lowering, chosen, place, op_attribute(op, "padding")[:2], values, flat, program, y, word, codes)
         return {op, *absorbed}
     reading = reading_of(op, place)
     values = values.reshape(groups, out // groups, per_group, kh, kw).transpose(0, 1, 3, 4, 2)
-    weights = Weights(values.reshape(groups, out // groups, math.prod(reading.taps), reading.run), _bias(lowering, op, groups))
+    flat = values.reshape(groups, out // groups, math.prod(reading.taps), reading.run)
+    weights = Weights(flat, _bias(lowering, op, groups), _level_codes(lowering, op))
     spread = over_groups([*program.operands, y], out // groups)
     _constant_weights(lowering, op, reading, weights, sizes, program, y, spread, word)
     return {op, *absorbed}
@@ -98,7 +102,8 @@ def over_groups(places: Sequence[Place], per: int) -> list[tuple[int, ...]]:
 def _depthwise(lowering: Lowering, op: Any, place: Place) -> set[Any]:
     values, bias = integers(lowering, op, op.operands[1]), _bias(lowering, op, 1)
     if values.dtype.kind == "f":
-        return windows.depthwise(lowering, op, place, values, None if bias is None else bias.reshape(-1), "lane_f32")
+        flat = None if bias is None else bias.reshape(-1)
+        return windows.depthwise(lowering, op, place, values, flat, "lane_f32", _level_codes(lowering, op))
     compute = "lane_i64" if _accumulator_bits(op) > 32 else "lane_i32"
     total = (0 if bias is None else bias.reshape(-1)) - _stored_zero(op.operands[0]) * values.astype(np.int64).sum(axis=(1, 2, 3))
     if compute == "lane_i32" and windows.takes_quads(lowering.isa, place, values):
@@ -132,7 +137,7 @@ def contract_rows(lowering: Lowering, op: Any, place: Place, bias: np.ndarray | 
     n, h, rows = sizes
     (sn, sh, sr, _), *others = strides
     reading = Reading(place, (sn, 0, sh, sr, 0), (1, 1), (0, 0), inside)
-    weights = Weights(integers(lowering, op, w).reshape(1, out, 1, inside), bias)
+    weights = Weights(integers(lowering, op, w).reshape(1, out, 1, inside), bias, _level_codes(lowering, op))
     spread = [(a, 0, b, c, last) for a, b, c, last in others]
     image, values = sign_products.of_rows(place, sizes, strides[0]), weights.values.reshape(out, inside, 1, 1)
     if _by_signs(lowering, op, image, [0] * 4, values, (n, 1, h, rows, out), program, y, spread):
@@ -224,6 +229,16 @@ def _bias(lowering: Lowering, op: Any, groups: int) -> np.ndarray | None:
     return (bias if bias.dtype == np.float32 else bias.astype(np.int64)).reshape(groups, -1)
 
 
+def _level_codes(lowering: Lowering, op: Any) -> LevelCodes | None:
+    """The codes behind the real weights of `op`, where they are dequantized; says so in the report."""
+    found = level_codes(*lowering.stored[op.operands[1]]) if op.operands[1] in lowering.stored else None
+    if found is not None:
+        count = found.levels.shape[1]
+        per = " per channel" if len(found.levels) > 1 else ""
+        lowering.fact(layer_name(op.location), stored_format=f"{count} levels{per}, floats from the loading of a coded artefact on")
+    return found
+
+
 def integers(lowering: Lowering, op: Any, w: Any) -> np.ndarray:
     """What a constant operand multiplies with: floats as they are, others as the integers behind the stored values (i64)."""
     array = lowering.constant_of(op, w, "weight")
@@ -293,7 +308,8 @@ def _constant_weights(
         None if bias is None else lowering.weights(packing.pad_channels(_bias_container(bias, compute), width), _bias_element(compute))
     )
     zero_place = None if zero is None else lowering.weights(packing.pad_channels(zero.astype(np.int32), width), "i32")
-    w_place = lowering.weights(packing.bf16_words(flat) if element == "bf16" else flat, element)
+    recipe = None if weights.codes is None else weights.codes.panels(packed.shape[0], element, facts.lanes, tile[2])
+    w_place = lowering.weights(packing.bf16_words(flat) if element == "bf16" else flat, element, recipe)
     contracting = Contracting(compute, sizes, reading, w_place, (0, group_stride, 0, 0, block), bias_place, zero_place, tile, listed=table)
     emit(lowering, contracting, program, y, halo_word, spread)
 

@@ -73,7 +73,8 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
         shape = shape_of(result)
         program.steps.append(Step("float", (program.operand(lowering.place(op.operands[2]).broadcast(shape)),), kind="add"))
     absorbed = elementwise.absorb(lowering, program, result)
-    x, y = rows_contiguous(lowering, lowering.place(op.operands[0])), lowering.result(last_of(op, absorbed))
+    x, y = _repeated(lowering, lowering.place(op.operands[0]), codes.repeats), lowering.result(last_of(op, absorbed))
+    x = rows_contiguous(lowering, x)
     sizes, strides = row_space(lowering, [x, *program.operands, y], 1)
     if strides is None:
         x, program.operands[:] = _copied(lowering, x), [_copied(lowering, p) for p in program.operands]
@@ -141,6 +142,17 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
         activations="float" if variant.compute == "f32" else f"{variant.compute}, quantized in the call",
     )
     return {op, *absorbed}
+
+
+def _repeated(lowering: Lowering, x: Place, times: int) -> Place:
+    """x [..., k] `times` side by side."""
+    if times == 1:
+        return x
+    size = x.shape[-1]
+    y = lowering.temporary(x.element, [*x.shape[:-1], times * size])
+    for i in range(times):
+        elementwise.copy(lowering, x, y.sliced([0] * (len(y.shape) - 1) + [i * size], [1] * len(y.shape), x.shape))
+    return y
 
 
 def _copied(lowering: Lowering, place: Place) -> Place:
@@ -354,6 +366,6 @@ def _words(c: Codes, variant: Variant) -> str:
         density = float(variant.codes.mean())
         what = f"bitmap and int{variant.bits} of {density:.0%}"
     else:
-        what = f"int{c.bits}" if c.levels is None else f"{c.levels.size} levels, {c.bits} bits"
-    per = f"groups of {c.group}" if groups > 1 else "one scale per channel"
+        what = "ternary, two scales" if c.repeats > 1 else f"int{c.bits}" if c.levels is None else f"{c.levels.size} levels, {c.bits} bits"
+    per = f"groups of {c.group}" if groups > c.repeats else "one scale per channel"
     return f"{what}, {per}"

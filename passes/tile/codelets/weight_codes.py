@@ -27,7 +27,8 @@ class Codes:
     """`codes` u8 [n, k] of `bits` bits; scales f32 and zeros i64 [n, groups] for `group` k each.
 
     `levels` f32 [2^bits] where codes name real levels; without, level(code) = `step` * code, an integer. `float_bits` (bits of exponent
-    and mantissa, bias) where the code is a small float whose value `levels` holds as well.
+    and mantissa, bias) where the code is a small float whose value `levels` holds as well. `repeats`: x stands that often side by side, so
+    that n and k are those of the codes.
     """
 
     codes: Array
@@ -38,6 +39,7 @@ class Codes:
     step: int = 1
     levels: Array | None = None
     small_float: tuple[int, int, int] | None = None
+    repeats: int = 1
 
 
 def codes_of(stored: Array, kind: ir.RankedTensorType) -> Codes | None:
@@ -55,7 +57,23 @@ def codes_of(stored: Array, kind: ir.RankedTensorType) -> Codes | None:
         unit = d.positive if isinstance(d, types.Ternary) else np.ldexp(d.scales, d.least) if isinstance(d, types.Log2) else d.scales
         scales = _spread(unit.astype(F32), kind.shape)
         return None if scales is None else _from_integers(integers(stored, kind), scales, np.zeros_like(scales, np.int64))
+    if isinstance(d, types.Ternary) and d.negative.size * d.positive.size > 1:
+        return _from_two_signs(stored, d)
     return _from_levels(stored, kind, d)
+
+
+def _from_two_signs(stored: Array, d: types.Ternary) -> Codes | None:
+    """Where positive weights stand, and beside that where negative ones do: a bit each, with scales of their own (TTQ)."""
+    positive, negative = (_spread(v.astype(F32), list(stored.shape)) for v in (d.positive, d.negative))
+    if positive is None or negative is None:
+        return None
+    groups = max(positive.shape[1], negative.shape[1])
+    if groups % positive.shape[1] or groups % negative.shape[1]:
+        return None
+    scales = [np.repeat(v, groups // v.shape[1], axis=1) for v in (positive, -negative)]
+    codes = np.concatenate([stored > 0, stored < 0], axis=1).astype(np.uint8)
+    zeros = np.zeros((len(stored), 2 * groups), np.int64)
+    return Codes(codes, 1, np.concatenate(scales, axis=1), zeros, stored.shape[1] // groups, repeats=2)
 
 
 def _blocks(values: Array, a: element_types.Affine, shape: list[int]) -> Array | None:

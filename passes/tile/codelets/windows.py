@@ -12,6 +12,7 @@ from qcc.dialects.codelet import Depthwise, DepthwiseQuads, Operand, Window, cha
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import error_at, op_attribute
 from qcc.passes.tile.codelets import elementwise, packing
+from qcc.passes.tile.codelets.level_codes import LevelCodes
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, stored_offset
 from qcc.passes.tile.codelets.program import Program
@@ -62,7 +63,9 @@ def pool(lowering: Lowering, op: Any) -> set[Any]:
     return {op, *absorbed}
 
 
-def depthwise(lowering: Lowering, op: Any, place: Place, values: np.ndarray, bias: np.ndarray | None, compute: str) -> set[Any]:
+def depthwise(
+    lowering: Lowering, op: Any, place: Place, values: np.ndarray, bias: np.ndarray | None, compute: str, codes: LevelCodes | None = None
+) -> set[Any]:
     """conv2d with one input and one output channel per group: x channels-last with its border, values [c, 1, kh, kw], bias [c]."""
     program = Program(lowering)
     absorbed = elementwise.absorb(lowering, program, op.results[0])
@@ -74,7 +77,8 @@ def depthwise(lowering: Lowering, op: Any, place: Place, values: np.ndarray, bia
     element = "f32" if compute == "lane_f32" else packing.narrowest(values)
     frame = _Frame(lowering, program, y, lowering.halo_word(last))
     sn, _, sh, sw = place.strides
-    first = [place, lowering.weights(packed, element)]
+    recipe = None if codes is None else codes.taps(ISAS[lowering.isa].lanes)
+    first = [place, lowering.weights(packed, element, recipe)]
     bias_operand = None
     if bias is not None:
         bias_operand = Operand(2, {"lane_f32": "f32", "lane_i64": "i64"}.get(compute, "i32"), (0, 0, 0, 1))

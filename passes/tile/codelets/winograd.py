@@ -16,6 +16,7 @@ from qcc.dialects.machine import DEFAULTS
 from qcc.dialects.mlir import op_attribute
 from qcc.dialects.weight_recipes import WINOGRAD_F32, WINOGRAD_S16, Recipe
 from qcc.passes.tile.codelets import packing
+from qcc.passes.tile.codelets.level_codes import LevelCodes
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place
 from qcc.passes.tile.codelets.program import Program
@@ -104,15 +105,17 @@ def lower(
     program: Program,
     y: Place,
     halo_word: int,
+    codes: LevelCodes | None = None,
 ) -> None:
-    """Call the codelet: x with rows and columns of `border` before its first element, weights [out, c, 3, 3], bias [out] i32 or f32."""
+    """Call the codelet: x with rows and columns of `border` before its first element, weights [out, c, 3, 3] (and the codes that they are
+    decoded from), bias [out] i32 or f32."""
     n, out, height, width = y.shape
     facts, channels, element = ISAS[lowering.isa], values.shape[1], "s16" if chosen.compute == "dot2_s16" else "f32"
     halo = None
     if any(y.halo):
         halo = y.fill(len(program.words))
         program.words.append(halo_word)
-    places = [x, _weights(lowering, values, facts.lanes, element)]
+    places = [x, _weights(lowering, values, codes, facts.lanes, element)]
     bias_operand = None
     if bias is not None:
         bias_operand = Operand(len(places), "f32" if element == "f32" else "i32", (0, 0, 0, 1))
@@ -145,13 +148,14 @@ def lower(
     lowering.call(codelet, [*places, y], scratch_bytes=POINTS * sum(winograd_pitches(codelet)))
 
 
-def _weights(lowering: Lowering, values: np.ndarray, lanes: int, element: str) -> Place:
+def _weights(lowering: Lowering, values: np.ndarray, codes: LevelCodes | None, lanes: int, element: str) -> Place:
     """G w G^T of [out, c, 3, 3], packed [block][36][step][vector][lane][depth]."""
     layout = WINOGRAD_S16 if element == "s16" else WINOGRAD_F32
     narrow = packing.narrowest(values) == "s8" if element == "s16" else True
     source = values.reshape(1, len(values), -1).astype(np.float32 if element == "f32" else np.int8 if narrow else np.int16)
     recipe = Recipe(layout, lanes, VECTORS, source)
-    return lowering.weights(recipe.apply(), element, recipe if narrow else None)
+    shorter = None if codes is None else codes.winograd(lanes, VECTORS)
+    return lowering.weights(recipe.apply(), element, shorter or (recipe if narrow else None))
 
 
 def _pixels(place: Place, number: int) -> Operand:

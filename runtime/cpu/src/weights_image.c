@@ -29,7 +29,9 @@ static int damaged(const char *what, long long where) {
     return qcc_fail(QCC_BAD_WEIGHTS, "the coded weights are damaged: %s %lld; compile the model again, or copy the file again", what, where);
 }
 
-static int64_t symbols_of(const struct qcc_image_entry *entry) { return (int64_t)entry->size_bytes * 8 / entry->bits; }
+static int bits_of(const struct qcc_image_entry *entry) { return entry->width & 15; }
+static int64_t tile_symbols(const struct qcc_image_entry *entry) { return (int64_t)QCC_TILE_SYMBOLS << (entry->width >> 4); }
+static int64_t symbols_of(const struct qcc_image_entry *entry) { return (int64_t)entry->size_bytes * 8 / bits_of(entry); }
 
 static int entry_is_sound(const struct qcc_image *image, const struct qcc_image_entry *entry, int64_t table_count) {
     uint64_t decoded = (uint64_t)image->decoded_bytes, size = entry->size_bytes;
@@ -37,9 +39,9 @@ static int entry_is_sound(const struct qcc_image *image, const struct qcc_image_
     if (entry->mode == QCC_CODING_RAW)
         return entry->place <= (uint64_t)image->bytes && size <= (uint64_t)image->bytes - entry->place && entry->place % QCC_ALIGNMENT == 0;
     if (entry->mode != QCC_CODING_HUFFMAN && entry->mode != QCC_CODING_RANS) return 0;
-    if (entry->bits != 8 && entry->bits != 4 && entry->bits != 2) return 0;
-    if (entry->table >= table_count || image->tables[entry->table].mode != entry->mode || image->tables[entry->table].bits != entry->bits) return 0;
-    if ((symbols_of(entry) + QCC_TILE_SYMBOLS - 1) / QCC_TILE_SYMBOLS != entry->tiles) return 0;
+    if (entry->width >> 4 ? bits_of(entry) != 8 : bits_of(entry) != 8 && bits_of(entry) != 4 && bits_of(entry) != 2) return 0;
+    if (entry->table >= table_count || image->tables[entry->table].mode != entry->mode || image->tables[entry->table].bits != bits_of(entry)) return 0;
+    if ((symbols_of(entry) + tile_symbols(entry) - 1) / tile_symbols(entry) != entry->tiles) return 0;
     return entry->place <= (uint64_t)image->tile_count && entry->tiles <= (uint64_t)image->tile_count - entry->place;
 }
 
@@ -116,8 +118,8 @@ static int start_tile(const struct qcc_image *image, const struct qcc_image_entr
     t->next = data + QCC_STATE_BYTES;
     t->end = data + bytes;
     t->out = out;
-    int64_t left = symbols_of(entry) - tile * QCC_TILE_SYMBOLS;
-    t->count = left < QCC_TILE_SYMBOLS ? left : QCC_TILE_SYMBOLS;
+    int64_t left = symbols_of(entry) - tile * tile_symbols(entry);
+    t->count = left < tile_symbols(entry) ? left : tile_symbols(entry);
     return 1;
 }
 
@@ -132,19 +134,19 @@ static void join(uint8_t *out, const uint8_t *symbols, int64_t count, int bits) 
 /* Tiles [first, last) of an entry, two at a time. */
 static int decode_tiles(const struct qcc_image *image, const struct qcc_image_entry *entry, int64_t first, int64_t last, uint8_t *target, struct qcc_decoder *decoder) {
     int (*decode)(const uint32_t *, struct qcc_tile *, struct qcc_tile *, int) = entry->mode == QCC_CODING_RANS ? qcc_rans_decode : qcc_huffman_decode;
-    int64_t tile_bytes = (int64_t)QCC_TILE_SYMBOLS * entry->bits / 8;
+    int64_t tile_bytes = tile_symbols(entry) * bits_of(entry) / 8;
     if (!use_table(image, entry, decoder)) return 0;
     for (int64_t tile = first; tile < last; tile += 2) {
         struct qcc_tile t[2];
         int64_t counts[2];
         int pair = last - tile > 1 ? 2 : 1;
         for (int i = 0; i < pair; i++) {
-            uint8_t *out = entry->bits == 8 ? target + (tile + i) * tile_bytes : decoder->symbols[i];
+            uint8_t *out = bits_of(entry) == 8 ? target + (tile + i) * tile_bytes : decoder->symbols[i];
             if (!start_tile(image, entry, tile + i, out, &t[i])) return 0;
             counts[i] = t[i].count;
         }
         if (!decode(decoder->slots, &t[0], pair == 2 ? &t[1] : NULL, decoder->isa)) return 0;
-        for (int i = 0; i < pair && entry->bits != 8; i++) join(target + (tile + i) * tile_bytes, decoder->symbols[i], counts[i], entry->bits);
+        for (int i = 0; i < pair && bits_of(entry) != 8; i++) join(target + (tile + i) * tile_bytes, decoder->symbols[i], counts[i], bits_of(entry));
     }
     return 1;
 }

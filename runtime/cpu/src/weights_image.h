@@ -11,7 +11,7 @@ struct qcc_image_entry {
     uint64_t size_bytes;
     uint64_t place; /* raw: byte offset in the image; else its first tile */
     uint8_t mode;   /* enum qcc_coding */
-    uint8_t bits;   /* of a symbol: 8, 4 or 2 */
+    uint8_t width;  /* lower half: bits of a symbol, 8, 4 or 2; upper: log2 of a tile's symbols beyond QCC_TILE_SYMBOLS, 0 where bits < 8 */
     uint16_t table;
     uint32_t tiles;
 };

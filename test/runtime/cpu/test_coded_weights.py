@@ -91,6 +91,7 @@ def test_every_symbol_width_decodes(codec: str, kind: str, bits: int, monkeypatc
     def only(entries: Any, histograms: Any, modes: Any) -> Any:
         made = real(entries, histograms, modes)
         entries[0].mode, entries[0].bits, entries[0].table, entries[0].own_table = modes[0], bits, tables[bits], False
+        entries[0].tile_shift = 0
         return made
 
     monkeypatch.setattr(weights_image, "_choose", only)
@@ -114,6 +115,22 @@ def test_coded_int8_and_int4_and_ternary_come_near_the_order_0_bound() -> None:
         block = values.astype(np.int8).view(np.uint8)
         image = weights_image.encode(block, [(0, block.size)], "rans")
         assert image.data.size <= bound * codecs.entropy_bits(block) * block.size / 8
+
+
+@pytest.mark.parametrize("codec", ["huffman", "rans"])
+def test_bytes_of_few_bits_have_long_tiles(codec: str) -> None:
+    """Pruned by magnitude: nine of ten are 0, the others far from it."""
+    rng = np.random.default_rng(2)
+    values = np.clip(np.rint(rng.standard_normal(1 << 20) * 32), -127, 127)
+    block = np.where(np.abs(values) > 53, values, 0).astype(np.int8)[:700032].view(np.uint8)
+    image = weights_image.encode(block, [(0, block.size)], codec)
+    assert image.entries[0].tile_shift == (2 if codec == "rans" else 0), "Huffman has at least one bit a symbol"
+    assert codec == "huffman" or image.data.size <= 1.025 * image.entries[0].entropy_bytes
+    assert np.array_equal(weights_image.decode(image.data.tobytes()), block)
+    for isa in range(3):
+        for threads in (1, 3):
+            status, found = decode_in_c(image.data, block.size, isa, threads)
+            assert status == BAD_CPU or (status == 0 and np.array_equal(found, block))
 
 
 def test_small_tensors_share_a_table() -> None:

@@ -33,6 +33,7 @@ def test_execute_takes_lines_times_planes():
 
 
 def test_zero_words_take_no_time():
+    """Zero skipping (Cnvlutin: Albericio et al., ISCA 2016)."""
     dense, _ = timed(**SHAPE)
     sparse, _ = timed(**SHAPE, density=0.02)
     assert sparse.busy["execute"] < dense.busy["execute"]
@@ -40,6 +41,7 @@ def test_zero_words_take_no_time():
 
 
 def test_halving_the_bits_halves_the_time():
+    """Bit-serial hardware (Stripes: Judd et al., MICRO 2016)."""
     wide, _ = timed(**{**SHAPE, "a_bits": 8, "w_bits": 4, "k": 320, "out": 4}, coding=0)
     narrow, _ = timed(**{**SHAPE, "a_bits": 4, "w_bits": 4, "k": 320, "out": 4}, coding=0)
     assert 1.8 < wide.busy["execute"] / narrow.busy["execute"] < 2.1
