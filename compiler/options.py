@@ -13,6 +13,7 @@ TARGETS = ("cpu", "fpga")
 OPTIMIZE = ("time", "size")
 CODINGS = ("none", "huffman", "rans", "auto")
 DECODES = ("load", "stream")
+STORAGE = ("auto", "dense", "bitmap", "csr")
 ACTIVATIONS = ("auto", "float", "int16", "int8")
 FLOAT_PRECISIONS = ("f32", "bf16")
 
@@ -24,6 +25,8 @@ class CompileOptions:
     `target` cpu or fpga; `cpu` native, an x86 level or a CPU name; `device` an accelerator preset; `batch` the size of a dynamic first
     axis; `optimize` time or size; `activations` how weight-only layers see their input (decision 0009): float, int16 or int8 quantized in
     the call, or auto, which is int16 where weights are integers and else float; `keep_layers` keeps every layer's output for comparison.
+    `storage` of weights with zeros: auto (the fastest form by predicted time, or the smallest), dense, or bitmap or csr wherever there is a
+    codelet for it.
     `coding` of stored weights: none, huffman, rans, or auto for the smallest per tensor; None is auto where `optimize` is size, else none.
     `decode` of coded weights: load (when the model is created) or stream (those of every step before it runs: less memory, more time).
     `energy_table` is a JSON file of picojoules that the report's energy is counted with (`compiler/cost/energy.py`).
@@ -41,6 +44,7 @@ class CompileOptions:
     optimize: str = "time"
     activations: str = "auto"
     keep_layers: bool = False
+    storage: str = "auto"
     coding: str | None = None
     decode: str = "load"
     energy_table: str | None = None
@@ -55,6 +59,8 @@ class CompileOptions:
             raise QccError(f"target is '{self.target}', expected one of {', '.join(TARGETS)}")
         if self.optimize not in OPTIMIZE:
             raise QccError(f"optimize is '{self.optimize}', expected one of {', '.join(OPTIMIZE)}")
+        if self.storage not in STORAGE:
+            raise QccError(f"storage is '{self.storage}', expected one of {', '.join(STORAGE)}")
         if self.coding is not None and self.coding not in CODINGS:
             raise QccError(f"coding is '{self.coding}', expected one of {', '.join(CODINGS)}")
         if self.decode not in DECODES:

@@ -61,7 +61,11 @@ INTEGER: tuple[Stage, ...] = (
         "what is float still multiplies bfloat16 where the user asks for it; behind fold-qdq, which takes the quantized products",
     ),
     Stage("propagate-bitwidth", reason="accumulators get the width that the actual weights and activation ranges prove"),
-    Stage("select-sparse-format", "optimize={optimize}", "zeros are counted before layouts hide them; no target has sparse code yet"),
+    Stage(
+        "select-sparse-format",
+        "isa={isa} activations={activations} byte-expand={byte_expand} optimize={optimize} storage={storage}",
+        "zeros are counted, and a storage form chosen by predicted time, before layouts hide them",
+    ),
     Stage("record-activation-zeros", "zeros={zeros}", "what calibration data say of inputs stands where layers choose codelets"),
     Stage("keep-layer-outputs", "enabled={keep_layers}", "qcc-run --compare looks at every layer's output; off unless asked for"),
 )
@@ -116,5 +120,6 @@ def forms(options: CompileOptions) -> list[tuple[str, list[Stage]]]:
     if options.target == "cpu":
         values |= CpuTarget(options.cpu).stage_options()
     else:
+        values |= {"isa": "", "byte_expand": "false"}  # no codelets
         values |= FpgaTarget(options.device).stage_options()
     return [(name, [replace(s, options=s.options.format(**values)) for s in stages]) for name, stages in target]

@@ -18,6 +18,7 @@ from typing import Any
 from qcc.dialects.column_codelet import Columns
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.sign_codelet import PackSigns, Signs
+from qcc.dialects.sparse_codelet import RowLanes, SparseGather, SparseLanes
 from qcc.dialects.stream_codelet import Stream
 
 NOTHING = 1 << 16  # an argument of a step that is the integer 0 and takes no instruction
@@ -466,6 +467,9 @@ _KINDS = (
     PackSigns,
     Columns,
     Stream,
+    SparseGather,
+    RowLanes,
+    SparseLanes,
 )
 KINDS: dict[str, Any] = {cls.kind: cls for cls in _KINDS}
 
@@ -543,6 +547,10 @@ def tasks(codelet: Any) -> int:
         return -(-codelet.sizes[0] // codelet.width)
     if isinstance(codelet, Stream):
         return -(-codelet.sizes[1] // (codelet.vectors * ISAS[codelet.isa].lanes * codelet.chunk))
+    if isinstance(codelet, SparseGather | RowLanes):
+        return -(-codelet.sizes[1] // (ISAS[codelet.isa].lanes * codelet.chunk))
+    if isinstance(codelet, SparseLanes):
+        return -(-codelet.sizes[1] // codelet.chunk)
     if isinstance(codelet, Depthwise | Window | Pack | PackSigns):
         return -(-codelet.sizes[0] * codelet.sizes[1] // codelet.chunk)
     return -(-codelet.sizes[0] // codelet.chunk)

@@ -15,7 +15,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from qcc.dialects import codelet as codelets
-from qcc.dialects.codelet import ELEMENT_BYTES, Contraction, Depthwise, DepthwiseQuads, Map, Operand, Rows, Step, Window, Winograd
+from qcc.dialects.codelet import (
+    ELEMENT_BYTES,
+    Contraction,
+    Depthwise,
+    DepthwiseQuads,
+    Map,
+    Operand,
+    RowLanes,
+    Rows,
+    SparseGather,
+    SparseLanes,
+    Step,
+    Window,
+    Winograd,
+)
 from qcc.dialects.column_codelet import COLUMNS, Columns
 from qcc.dialects.instruction_sets import ISAS, IsaFacts, weights_in_memory
 from qcc.dialects.machine import Machine
@@ -124,12 +138,15 @@ def steps_cycles(steps: Sequence[Step]) -> float:
     return cycles
 
 
-def cost(codelet: Any, machine: Machine, *, threads: int = 1, weights_bytes: int = 0, arena_bytes: int = 0) -> Cost | None:
+def cost(
+    codelet: Any, machine: Machine, *, threads: int = 1, weights_bytes: int = 0, arena_bytes: int = 0, stored_bytes: int = 0
+) -> Cost | None:
     """The predicted cost of a call, None for a kind that is not modelled. `weights_bytes` and `arena_bytes` are the whole model's: what
-    does not fit in a cache with the rest of the model comes from further away in every run."""
+    does not fit in a cache with the rest of the model comes from further away in every run. `stored_bytes` are those of the call's own
+    weight buffers, which the codelets that store no zeros do not know; 0: as if there were none."""
     if codelet is None or (model := _MODELS.get(codelet.kind)) is None:
         return None
-    work: Work = model(codelet, machine)
+    work: Work = model(codelet, machine, stored_bytes) if codelet.kind in _DATA_DEPENDENT else model(codelet, machine)
     count = codelets.tasks(codelet)
     share = math.ceil(count / threads) / count if count else 1.0  # of the busiest thread
     weights, activations = _memory_cycles(machine, work, weights_bytes, arena_bytes, threads)
@@ -275,14 +292,58 @@ def _tile_contraction(c: Any, machine: Machine) -> Work:
     return Work(n * g * rows * units * cycles, weights, x + elements * ELEMENT_BYTES[c.y.element] + _extra_bytes(c.operands, elements))
 
 
-def _stream(c: Any, machine: Machine) -> Work:
+def _stream(c: Any, machine: Machine, stored_bytes: int) -> Work:
     """Weight-only products: made to read their weights as fast as memory gives them."""
     rows, channels, k = c.sizes
     vectors = -(-channels // 16)
     headers = math.ceil(k / c.group) * vectors * 64 * (2 if c.zeros == "channel" else 1)
-    each = {"f32": 1.0, "int16": 0.6, "int8": 0.35}.get(c.compute, 1.0)  # decoding and multiplying one vector of one k
-    cycles = vectors * k * each * rows + vectors * rows * (steps_cycles(c.steps) + STORED_VECTOR_CYCLES)
-    return Work(cycles, vectors * 16 * k * c.bits // 8 + headers, rows * (channels + k) * 4, exposed=None)
+    each = (
+        0.65 if c.decoder == "bitmap_f32" else {"f32": 1.0, "int16": 0.6, "int8": 0.35}.get(c.compute, 1.0)
+    )  # decoding and multiplying one vector of one k
+    expanding = math.ceil(rows / 8) * EXPAND_CYCLES.get((c.decoder, c.bits), 0.0)
+    cycles = vectors * k * (each * rows + expanding) + vectors * rows * (steps_cycles(c.steps) + STORED_VECTOR_CYCLES)
+    weights = vectors * 16 * k * c.bits // 8 + headers
+    if c.decoder in ("bitmap", "bitmap_f32", "indexed", "quads"):
+        weights = stored_bytes or weights + vectors * 2 * k
+    return Work(cycles, weights, rows * (channels + k) * 4, exposed=None)
+
+
+def _sparse_gather(c: SparseGather, machine: Machine, stored_bytes: int) -> Work:
+    rows, channels, k = c.sizes
+    lanes = ISAS[c.isa].lanes
+    stored = stored_bytes or channels * math.ceil(k / lanes) * c.step_bytes
+    finish = math.ceil(channels / lanes) * rows * (steps_cycles(c.steps) + STORED_VECTOR_CYCLES)
+    cycles = stored / c.step_bytes * rows * GATHER_CYCLES[c.isa if c.isa == "generic" else lanes] + channels * CHANNEL_CYCLES + finish
+    return Work(cycles, stored, rows * (channels + k) * 4, exposed=None)
+
+
+def _sparse_lanes(c: SparseLanes, machine: Machine, stored_bytes: int) -> Work:
+    rows, channels, k = c.sizes
+    lanes = ISAS[c.isa].lanes
+    heads = 4 * channels * c.k_blocks
+    stored = stored_bytes or heads + channels * k * 6
+    vectors = math.ceil(rows / lanes)  # of rows, all blocks together
+    blocks = math.ceil(vectors / c.vectors)
+    cycles = (stored - heads) / 6 * (blocks * BROADCAST_CYCLES + vectors * BROADCAST_VECTOR_CYCLES)
+    cycles += channels * c.k_blocks * (blocks * HEAD_CYCLES + vectors * 2.0)
+    cycles += vectors * channels * (TURN_CYCLES + steps_cycles(c.steps) + STORED_VECTOR_CYCLES)
+    return Work(cycles, blocks * stored, rows * (channels + k) * 4, exposed=None)
+
+
+def _row_lanes(c: RowLanes, machine: Machine) -> Work:
+    lanes = ISAS[c.isa].lanes
+    vectors = math.ceil(c.sizes[0] / lanes) * c.padded_k
+    return Work(vectors * TURN_CYCLES, 0, 2 * vectors * lanes * 4)
+
+
+EXPAND_CYCLES = {("bitmap_f32", 32): 3.2, ("bitmap", 8): 0.4, ("bitmap", 4): 0.3}
+"""Of one vector of one k, by decoder and bits: expanding what is stored, once for up to 8 rows."""
+GATHER_CYCLES: dict[int | str, float] = {16: 13.5, 8: 8.0, "generic": 16.0}
+"""Of a vector of weights and what is gathered for it, by lanes."""
+CHANNEL_CYCLES = 6.0  # to begin and end a channel whose weights are gathered for
+BROADCAST_CYCLES, BROADCAST_VECTOR_CYCLES = 1.6, 1.25  # a weight, and each vector of rows that it meets
+HEAD_CYCLES = 12.0  # of a channel in a block of k
+TURN_CYCLES = 6.0  # of a vector in a square that is turned around, with load and store
 
 
 COLUMN_CYCLES = {"dot4_u8s8": 12.0, "dot2_s16": 3.0}  # of interleaving and multiplying a unit of one group of columns
@@ -340,6 +401,9 @@ _MODELS: dict[str, Any] = {  # by kind of codelet
     "tile_contraction": _tile_contraction,
     "stream": _stream,
     "columns": _columns,
+    "sparse_gather": _sparse_gather,
+    "sparse_lanes": _sparse_lanes,
+    "row_lanes": _row_lanes,
     "depthwise": _depthwise,
     "depthwise_quads": _depthwise_quads,
     "window": _window,
@@ -350,3 +414,4 @@ _MODELS: dict[str, Any] = {  # by kind of codelet
     "pack_signs": _pack_signs,
     "embedding": _embedding,
 }
+_DATA_DEPENDENT = ("stream", "sparse_gather", "sparse_lanes")  # kinds whose bytes depend on how many weights are zero

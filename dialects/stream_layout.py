@@ -80,13 +80,14 @@ class StreamLayout:
     @property
     def depth(self) -> int:
         """k of one step."""
-        fixed = {"bytes": 4, "half": 4, "bitmap": 4 * bytes_codes(self.codelet.bits), "sums": SUMS_DEPTH, "quads": STREAM_WINDOW}
+        fixed = {"bytes": 4, "half": 4, "bitmap_f32": 4, "sums": SUMS_DEPTH, "quads": STREAM_WINDOW}
+        fixed["bitmap"] = 4 * bytes_codes(self.codelet.bits)
         return fixed.get(self.codelet.decoder) or plane_depth(self.codelet.bits)
 
     @property
     def step_bytes(self) -> int:
         """Codes of one step of one vector."""
-        if self.codelet.decoder == "bitmap":
+        if self.codelet.decoder in ("bitmap", "bitmap_f32"):
             return 4 * self.lanes // 8
         if self.codelet.decoder == "quads":  # values and two bits for each
             return self.depth // QUAD * self.codelet.kept * (self.codelet.bits + 2) * self.lanes // 8

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from qcc.compiler.options import ACTIVATIONS, CODINGS, DECODES, FLOAT_PRECISIONS, FORMS, OPTIMIZE, TARGETS, CompileOptions
+from qcc.compiler.options import ACTIVATIONS, CODINGS, DECODES, FLOAT_PRECISIONS, FORMS, OPTIMIZE, STORAGE, TARGETS, CompileOptions
 from qcc.dialects.errors import QccError
 from qcc.tools.entry import guarded, read_array
 
@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
         "--input", action="append", default=[], metavar="X.npy", help="example input, one per model input, where shapes are open"
     )
     p.add_argument("--optimize", choices=OPTIMIZE, default="time", help="what layer formats are chosen by (default: time)")
+    p.add_argument("--storage", choices=STORAGE, default="auto", help="of weights with zeros, wherever there is a codelet (default: auto)")
     p.add_argument("--coding", choices=CODINGS, help="entropy coding of stored weights (default: none, or auto under --optimize size)")
     p.add_argument(
         "--decode", choices=DECODES, default="load", help="coded weights are decoded when loading, or step by step in every run (stream)"
@@ -81,6 +82,7 @@ def _compile(args: argparse.Namespace) -> int:
         batch=args.batch,
         optimize=args.optimize,
         keep_layers=args.keep_layers,
+        storage=args.storage,
         coding=args.coding,
         decode=args.decode,
         energy_table=args.energy_table,

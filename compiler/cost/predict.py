@@ -38,10 +38,9 @@ def steps(module: ir.Module, machine: Machine) -> list[StepPrediction]:
     found: list[StepPrediction] = []
     for call, _ in qtile.runs(list(walk(main, "func.call"))):
         callee, layer = op_attribute(call, "callee"), op_attribute(call, "qtile.layer", "")
-        one, every = (
-            codelet_cost.cost(configurations.get(callee), machine, threads=threads, weights_bytes=weights, arena_bytes=arena)
-            for threads in (1, machine.threads)
-        )
+        stored = sum(op_attribute(v.owner, "size_bytes", 0) for v in call.operands if op_attribute(v.owner, "space") == "weights")
+        known = {"weights_bytes": weights, "arena_bytes": arena, "stored_bytes": stored}
+        one, every = (codelet_cost.cost(configurations.get(callee), machine, threads=threads, **known) for threads in (1, machine.threads))
         if one is None or every is None:
             moved = sum(op_attribute(operand.owner, "size_bytes", 0) for operand in call.operands)
             us = (moved / GENERIC_BYTES_PER_NS + machine.step_ns[0]) / 1000

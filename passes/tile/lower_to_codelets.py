@@ -44,6 +44,7 @@ from qcc.passes.tile.codelets import (
     movement,
     rows,
     slices,
+    sparse,
     stream,
     windows,
 )
@@ -124,7 +125,9 @@ def _lower_block(lowering: Lowering, block: Any) -> None:
 
 
 def _linear(lowering: Lowering, op: Any) -> set[Any]:
-    """Weight-only layers stream their compressed weights; the others are contractions."""
+    """Weight-only layers stream their compressed weights, f32 weights may be stored without zeros; the others are contractions."""
+    if sparse.encoding(op) is not None:
+        return sparse.linear(lowering, op)
     return stream.linear(lowering, op) if op.operands[1] in lowering.compressed else computed_weights.linear(lowering, op)
 
 

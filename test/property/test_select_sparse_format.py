@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qcc.dialects import element_types, encodings, weights
-from qcc.dialects.mlir import create_context, ir, parse_module, walk
+from qcc.dialects.mlir import create, create_context, ir, walk
 from qcc.passes.base import PassContext, make_pass
-from qcc.passes.integer.select_sparse_format import candidates, nonzero
+from qcc.passes.integer._storage_bytes import candidates
+from qcc.passes.integer.select_sparse_format import nonzero
 from qcc.runtime.reference import storage
 
 CONTEXT = create_context()
@@ -41,26 +45,76 @@ def test_bytes_are_those_of_the_reference(data: st.DataObject) -> None:
             assert np.array_equal(storage.unpack(streams, coded), stored), encoding
 
 
-def test_an_empty_channel_stays_exact() -> None:
-    """The chosen form of a weight with a zero channel and a large random one hold the same integers as before."""
+def test_the_chosen_form_stays_exact() -> None:
+    """Weights that are encoded hold what they held before, and the facts say why they are."""
     rng = np.random.default_rng(0)
-    stored = rng.integers(-8, 8, (16, 32)).astype(np.int8)
-    stored[[3, 7]] = 0
-    w, x = "tensor<16x32x!quant.uniform<i4:f32, 1.0>>", "tensor<1x32x!quant.uniform<u8:f32, 1.0>>"
-    module = parse_module(
-        f"""func.func @main(%x: {x}) -> tensor<1x16xi32> {{
-          %w = "qcc.constant"() {{value = dense<{stored.tolist()}> : tensor<16x32xi8>}} : () -> {w}
-          %a = "qcc.linear"(%x, %w) : ({x}, {w}) -> tensor<1x16xi32> loc("layer")
-          return %a : tensor<1x16xi32> }}""",
-        CONTEXT,
-    )
-    context = PassContext()
+    w = rng.standard_normal((16, 512)).astype(np.float32) * (rng.random((16, 512)) < 0.05)
     with CONTEXT, ir.Location.unknown():
-        make_pass("select-sparse-format", "formats=channel").run(module, context)
-        constant = next(walk(module, "qcc.constant"))
-        kind = ir.RankedTensorType(constant.results[0].type)
-        assert encodings.encoding_of(kind).kind == "channel"
-        assert context.facts["layer"]["storage"] == "channel 0"
-        assert context.facts["layer"]["nonzeros"] == int(np.count_nonzero(stored))
-        packed = storage.pack(weights.array_of(constant.attributes["value"]), kind)
-        assert np.array_equal(storage.unpack(packed, kind), stored)
+        module = ir.Module.create()
+        tensor, f32 = ir.RankedTensorType.get, ir.F32Type.get()
+        kind = ir.FunctionType.get([tensor([1, 512], f32)], [tensor([1, 16], f32)])
+        attributes = {"sym_name": ir.StringAttr.get("main"), "function_type": ir.TypeAttr.get(kind)}
+        with ir.InsertionPoint(module.body):
+            function = ir.Operation.create("func.func", attributes=attributes, regions=1)
+        block = function.regions[0].blocks.append(*kind.inputs)
+        with ir.InsertionPoint(block):
+            constant = create("qcc.constant", [], [tensor([16, 512], f32)], {"value": weights.constant_attribute(w, "w")})
+            y = create("qcc.linear", [block.arguments[0], constant.results[0]], [kind.results[0]], loc=ir.Location.name("layer"))
+            ir.Operation.create("func.return", operands=[y.results[0]])
+        context = PassContext()
+        make_pass("select-sparse-format", "isa=avx512_vnni").run(module, context)
+        chosen = next(walk(module, "qcc.constant"))
+        encoded = ir.RankedTensorType(chosen.results[0].type)
+        facts = context.facts["layer"]
+        assert encodings.encoding_of(encoded).kind == facts["storage"] != "dense"
+        assert facts["nonzeros"] == int(np.count_nonzero(w))
+        assert facts["storage_times_us"][facts["storage"]] == min(facts["storage_times_us"].values())
+        packed = storage.pack(weights.array_of(chosen.attributes["value"]), encoded)
+        assert np.array_equal(storage.unpack(packed, encoded), w)
+
+
+def _layer(density: float, rows: int, isa: str, options: str = "") -> dict[str, Any]:
+    """Facts of a linear layer of 1024 x 1024, f32."""
+    rng = np.random.default_rng(1)
+    w = rng.standard_normal((1024, 1024)).astype(np.float32) * (rng.random((1024, 1024)) < density)
+    with CONTEXT, ir.Location.unknown():
+        tensor, f32 = ir.RankedTensorType.get, ir.F32Type.get()
+        x = tensor([rows, 1024], f32)
+        module = ir.Module.create()
+        attributes = {"sym_name": ir.StringAttr.get("main"), "function_type": ir.TypeAttr.get(ir.FunctionType.get([x], [x]))}
+        with ir.InsertionPoint(module.body):
+            function = ir.Operation.create("func.func", attributes=attributes, regions=1)
+        block = function.regions[0].blocks.append(x)
+        with ir.InsertionPoint(block):
+            constant = create("qcc.constant", [], [tensor([1024, 1024], f32)], {"value": weights.constant_attribute(w, "w")})
+            y = create("qcc.linear", [block.arguments[0], constant.results[0]], [x], loc=ir.Location.name("layer"))
+            ir.Operation.create("func.return", operands=[y.results[0]])
+        context = PassContext()
+        make_pass("select-sparse-format", f"isa={isa} {options}").run(module, context)
+    return context.facts["layer"]
+
+
+@pytest.mark.parametrize(
+    ("density", "rows", "isa", "storage"),
+    [
+        (0.1, 1, "avx512_vnni", "csr"),
+        (0.5, 1, "avx512_vnni", "bitmap"),
+        (0.1, 64, "avx512_vnni", "csr"),
+        (0.9, 64, "avx512_vnni", "dense"),
+        (0.1, 1, "avx2", "csr"),
+        (0.1, 64, "avx2", "csr"),
+        (0.9, 64, "avx2", "dense"),
+    ],
+)
+def test_density_rows_and_instructions_decide(density: float, rows: int, isa: str, storage: str) -> None:
+    facts = _layer(density, rows, isa)
+    assert facts["storage"] == storage
+    assert ("bitmap" in facts["storage_times_us"]) == (isa != "avx2")
+    for kind, even in facts["storage_break_even"].items():  # a form is faster exactly beyond its break-even
+        faster = facts["storage_times_us"][kind] < facts["storage_times_us"]["dense"]
+        assert even is None or abs(1 - density - even) < 0.02 or faster == (1 - density > even)
+
+
+def test_bytes_decide_where_asked_for() -> None:
+    assert _layer(0.8, 64, "avx512_vnni")["storage"] == "dense"
+    assert _layer(0.8, 64, "avx512_vnni", "optimize=size")["storage"] == "bitmap"

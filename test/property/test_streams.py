@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qcc.dialects import compressed_types as types
-from qcc.dialects import element_types, weights
+from qcc.dialects import element_types, encodings, weights
 from qcc.dialects.mlir import create, create_context, ir
 from qcc.dialects.real_values import decode
 from qcc.runtime.reference import formats, interpreter
@@ -37,7 +37,7 @@ def shapes(draw: Any) -> dict[str, Any]:
     }
 
 
-def module_of(case: dict[str, Any], stored: np.ndarray, element: Any, rng: np.random.Generator) -> ir.Module:
+def module_of(case: dict[str, Any], stored: np.ndarray, element: Any, rng: np.random.Generator, *, bitmap: bool = False) -> ir.Module:
     """The current context's module: dequantized weights, linear, and what the case fuses behind it."""
     rows, (n, k) = case["rows"], stored.shape
     f32, tensor = ir.F32Type.get(), ir.RankedTensorType.get
@@ -49,7 +49,10 @@ def module_of(case: dict[str, Any], stored: np.ndarray, element: Any, rng: np.ra
         function = ir.Operation.create("func.func", attributes=attributes, regions=1)
     block = function.regions[0].blocks.append(*kind.inputs)
     with ir.InsertionPoint(block):
-        constant = create("qcc.constant", [], [tensor([n, k], element)], {"value": weights.constant_attribute(stored, "w")}).results[0]
+        encoding = encodings.make_encoding(encodings.Encoding("bitmap")) if bitmap else None
+        constant = create(
+            "qcc.constant", [], [tensor([n, k], element, encoding)], {"value": weights.constant_attribute(stored, "w")}
+        ).results[0]
         operands = [block.arguments[0], create("qcc.dequantize", [constant], [tensor([n, k], f32)]).results[0]]
         if case["bias"]:
             bias = rng.normal(size=n).astype(np.float32)
@@ -69,7 +72,7 @@ def check(case: dict[str, Any], make: Any, isa: str, activations: str, *, byte_e
     context = create_context()
     with context, ir.Location.unknown():
         stored, element = make(rng, case)
-        module = module_of(case, stored, element, rng)
+        module = module_of(case, stored, element, rng, bitmap=byte_expand)
         real = decode(stored, ir.RankedTensorType.get(list(stored.shape), element))
         x = (rng.normal(size=(case["rows"], case["k"])) * rng.uniform(0.1, 10)).astype(np.float32)
         want = interpreter.run(module, [x])[0]

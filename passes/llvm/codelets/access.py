@@ -31,6 +31,18 @@ def load(b: Builder, element: str, address: Address, stride: int, lanes: int, *,
     return _widen(b, element, vector)
 
 
+def load_first(b: Builder, address: Address, count: int, lanes: int) -> Value:
+    """`count` f32 and no byte behind them, followed by zeros up to `lanes`."""
+    if count == lanes:
+        return b.load(f"{lanes}xf32", address)
+    vector = b.constant(0.0, f"{lanes}xf32")
+    for first, size in pieces(count, lanes):
+        part = b.load(f"{size}xf32", address + 4 * first)
+        wide = b.shuffle(part, part, [min(i, size - 1) for i in range(lanes)])
+        vector = b.shuffle(vector, wide, [lanes + i - first if first <= i < first + size else i for i in range(lanes)])
+    return vector
+
+
 def store(b: Builder, element: str, address: Address, stride: int, value: Value) -> None:
     """Store i32, i64 or f32 lanes as `element`s `stride` apart; integers are cut to their low bits, f32 is rounded to bf16."""
     if element in _WIDEN:

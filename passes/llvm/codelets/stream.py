@@ -15,6 +15,7 @@ from qcc.dialects.stream_layout import StreamLayout
 from qcc.passes.llvm.codelets import (
     stream_activations,
     stream_bitmap,
+    stream_bitmap_float,
     stream_digits,
     stream_float,
     stream_indexed,
@@ -30,6 +31,7 @@ from qcc.passes.llvm.codelets.steps import Steps
 MOST_ROWS = 8  # of x that share decoded weights
 REDUCTIONS: dict[str, Any] = {
     "bitmap": stream_bitmap,
+    "bitmap_f32": stream_bitmap_float,
     "indexed": stream_indexed,
     "quads": stream_quads,
     "shuffle": stream_shuffle,
@@ -53,7 +55,8 @@ class _Nest:
         self.layout = StreamLayout(codelet)
         self.lanes = self.layout.lanes
         self.steps = Steps(b, instructions)
-        reduction = stream_float if codelet.compute == "f32" else REDUCTIONS.get(codelet.decoder, stream_digits)
+        plain = stream_float if codelet.compute == "f32" else stream_digits
+        reduction = REDUCTIONS.get(codelet.decoder, plain)
         self.reduction = reduction.Reduction(b, codelet, buffers, instructions, scratch)
 
     def task(self, task: Value) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from qcc.dialects.codelet import Stream
 from qcc.dialects.stream_layout import SUMS_BYTES, StreamLayout
 from qcc.passes.llvm.codelets import stream_sum_tables
-from qcc.passes.llvm.codelets.access import bytes_of, pieces
+from qcc.passes.llvm.codelets.access import bytes_of, load_first
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value, kind_of, lanes_of
 
 GREATEST = {1: 127.0, 2: 32639.0}
@@ -79,17 +79,8 @@ class _Group:
         carried = b.loop(0, whole, self.lanes, step, carried)
         if whole < count:
             at = b.add(start, whole)
-            carried = body(at, self._rest(b.at(self.source, b.mul(at, 4)), count - whole), *carried)
+            carried = body(at, load_first(b, b.at(self.source, b.mul(at, 4)), count - whole, self.lanes), *carried)
         return carried
-
-    def _rest(self, address: Address, count: int) -> Value:
-        b = self.b
-        vector = b.constant(0.0, f"{self.lanes}xf32")
-        for first, size in pieces(count, self.lanes):
-            part = b.load(f"{size}xf32", address + 4 * first)
-            wide = b.shuffle(part, part, [min(i, size - 1) for i in range(self.lanes)])
-            vector = b.shuffle(vector, wide, [self.lanes + i - first if first <= i < first + size else i for i in range(self.lanes)])
-        return vector
 
     def _magnitude(self, x: Value) -> Value:
         """The bits of |x|, whose order as integers is that of the numbers, NaN above all."""

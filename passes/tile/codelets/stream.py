@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects.codelet import Operand, Step, Stream
+from qcc.dialects.encodings import encoding_of
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import ir, layer_name
 from qcc.dialects.stream_layout import (
@@ -80,30 +81,11 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
         x, program.operands[:] = _copied(lowering, x), [_copied(lowering, p) for p in program.operands]
         sizes, strides = row_space(lowering, [x, *program.operands, y], 1)
         assert strides is not None, "row-major copies collapse"
-    variant = choose(lowering.isa, lowering.activations, codes, sizes[0], byte_expand=lowering.byte_expand)
+    compressed = _is_encoded(op.operands[1])
+    variant = choose(lowering.isa, lowering.activations, codes, sizes[0], byte_expand=lowering.byte_expand, zeros=not compressed)
     places: list[Place] = [x, x]
-    codelet = Stream(
-        isa=lowering.isa,
-        compute=variant.compute,
-        decoder=variant.decoder,
-        bits=variant.bits or codes.bits,
-        sizes=(sizes[0], n, k),
-        group=codes.group,
-        vectors=variant.vectors,
-        chunk=1,
-        x=Operand(0, "f32", (strides[0][0], 1), x.offset),
-        w=Operand(1, "u8", (1,)),
-        operands=(),
-        steps=tuple(program.steps),
-        y=Operand(0, y.element, ()),
-        zeros=variant.zeros_kind,
-        zero=variant.zero,
-        fill=variant.fill,
-        kept=variant.kept,
-        level_digits=variant.table.shape[0] if variant.table is not None and variant.decoder == "shuffle" else 0,
-        step=codes.step if variant.decoder in ("planes", "sums") else 1,
-        mantissa=codes.small_float[1] if codes.small_float is not None and variant.decoder == "half" else 0,
-    )
+    given = {"x": Operand(0, "f32", (strides[0][0], 1), x.offset), "y": Operand(0, y.element, ()), "steps": tuple(program.steps)}
+    codelet = replace(configuration(lowering.isa, codes, variant, sizes[0]), **given)
     blocks = -(-n // (variant.vectors * ISAS[lowering.isa].lanes))
     wanted = max(1, min(MOST_TASKS, sizes[0] * n * k // TASK_MACS, blocks))
     values = starts = None
@@ -155,6 +137,38 @@ def _repeated(lowering: Lowering, x: Place, times: int) -> Place:
     return y
 
 
+def configuration(isa: str, codes: Codes, variant: Variant, rows: int) -> Stream:
+    """The codelet of `variant` for `rows` rows of x, one block a task, its operands left open."""
+    return Stream(
+        isa=isa,
+        compute=variant.compute,
+        decoder=variant.decoder,
+        bits=variant.bits or codes.bits,
+        sizes=(rows, codes.codes.shape[0], codes.codes.shape[1]),
+        group=codes.group,
+        vectors=variant.vectors,
+        chunk=1,
+        x=Operand(0, "f32", (0, 1)),
+        w=Operand(1, "u8", (1,)),
+        operands=(),
+        steps=(),
+        y=Operand(0, "f32", ()),
+        zeros=variant.zeros_kind,
+        zero=variant.zero,
+        fill=variant.fill,
+        kept=variant.kept,
+        level_digits=variant.table.shape[0] if variant.table is not None and variant.decoder == "shuffle" else 0,
+        step=codes.step if variant.decoder in ("planes", "sums") else 1,
+        mantissa=codes.small_float[1] if codes.small_float is not None and variant.decoder == "half" else 0,
+    )
+
+
+def _is_encoded(value: Any) -> bool:
+    """Whether select-sparse-format chose a form without zeros for the constant behind the dequantize that gives `value`."""
+    stored = producer(value, "qcc.dequantize").operands[0]
+    return encoding_of(ir.RankedTensorType(stored.type)).kind != "dense"
+
+
 def _copied(lowering: Lowering, place: Place) -> Place:
     y = lowering.temporary(place.element, place.shape)
     elementwise.copy(lowering, place, y)
@@ -179,8 +193,8 @@ class Variant:
     kept: int = 0
 
 
-def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool = False) -> Variant:
-    """The way to compute `c` for `rows` rows of x.
+def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool = False, zeros: bool = True) -> Variant:
+    """The way to compute `c` for `rows` rows of x; without storing zeros, where a codelet can and it takes fewer bytes, unless `zeros`.
 
     "auto" quantizes x to int16 wherever the codes are integers: 3 operations per 64 weights instead of 3 per 16, and f32 lanes do not
     reach the speed of memory even for 8 bits.
@@ -200,11 +214,11 @@ def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool
     vectors = in_place[0] if in_place else next(v for v in (4, 2, 1) if digits * tile * v <= MOST_SUMS)
     if compute == "int16" and rows == 1 and facts.byte_lanes and _sums_fit(c):
         return _variant(compute, "sums", min(needed, 8), c.codes, c, c.zeros.astype(np.int32))
-    if compute == "int16" and facts.byte_lanes and (quads := _quads_variant(c, compute, tile, needed)) is not None:
+    if not zeros and compute == "int16" and facts.byte_lanes and (quads := _quads_variant(c, compute, tile, needed)) is not None:
         return quads
-    if byte_expand and facts.byte_lanes and (indexed := _indexed_variant(c, compute)) is not None:
+    if not zeros and byte_expand and facts.byte_lanes and (indexed := _indexed_variant(c, compute)) is not None:
         return indexed
-    if byte_expand and (sparse := _bitmap_variant(c, compute, tile, needed)) is not None:
+    if not zeros and byte_expand and (sparse := _bitmap_variant(c, compute, tile, needed)) is not None:
         return sparse
     return _variant(compute, "planes", min(needed, vectors), c.codes, c, c.zeros.astype(np.int32))
 

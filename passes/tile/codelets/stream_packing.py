@@ -65,6 +65,8 @@ def _codes(layout: StreamLayout, codes: Array) -> Array:
         ordered = _bytes_in_order(layout, padded, steps).any(axis=-1)
         return np.packbits(ordered, axis=1, bitorder="little").reshape(blocks, groups, -1)
     padded = padded.reshape(blocks, vectors, lanes, groups, steps, layout.depth)
+    if layout.codelet.decoder == "bitmap_f32":
+        return np.packbits(padded.transpose(0, 3, 4, 1, 5, 2).reshape(-1, 4 * lanes), axis=1, bitorder="little").reshape(blocks, groups, -1)
     if layout.codelet.decoder == "quads":
         return _quads(layout, padded)
     if layout.codelet.decoder in ("bytes", "half"):

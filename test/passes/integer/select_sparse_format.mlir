@@ -1,42 +1,57 @@
-// RUN: qcc-opt %s --pass-pipeline='builtin.module(select-sparse-format{formats=n:m+block+bitmap+channel})' | filecheck %s
-// RUN: qcc-opt %s --pass-pipeline='builtin.module(select-sparse-format)' --print-remarks 2>&1 | filecheck %s --check-prefix=FACTS
+// RUN: qcc-opt %s --pass-pipeline='builtin.module(select-sparse-format{isa=avx512_vnni})' | filecheck %s
+// RUN: qcc-opt %s --pass-pipeline='builtin.module(select-sparse-format{isa=avx512_vnni})' --print-remarks 2>&1 | filecheck %s --check-prefix=FACTS
 // RUN: qcc-opt %s --pass-pipeline='builtin.module(select-sparse-format)' | filecheck %s --check-prefix=NONE
-// RUN: qcc-opt %s --pass-pipeline='builtin.module(select-sparse-format{formats=bitmap density=0.1})' | filecheck %s --check-prefix=NONE
-// RUN: qcc-opt %s --pass-pipeline='builtin.module(select-sparse-format{formats=bitmap density=0.1 optimize=size})' | filecheck %s --check-prefix=SIZE
+// RUN: qcc-opt %s --pass-pipeline='builtin.module(select-sparse-format{isa=avx512_vnni storage=bitmap})' | filecheck %s --check-prefix=ASKED
+// RUN: qcc-opt %s --pass-pipeline='builtin.module(select-sparse-format{isa=avx512_vnni optimize=size})' | filecheck %s --check-prefix=SIZE
 
-// A target without code for a format keeps the dense form, and so does one for which the density is above the break-even.
+// Without an instruction set there are no codelets, and everything stays dense.
 // NONE-NOT: qcc.sparse
 
 !x = !quant.uniform<u8:f32, 1.000000e+00>
 !w = !quant.uniform<i8:f32, 1.000000e+00>
 !z = !quant.uniform<i8:f32, 1.000000e+00:3>
 
-// Two of four neighbours: 4 bytes of index and 16 of values instead of 32.
-// CHECK-LABEL: @two_of_four
-// CHECK: #qcc.sparse<"n:m", {axis = 1 : i64, m = 4 : i64, n = 2 : i64}, "raw">
-// SIZE-LABEL: @two_of_four
-// SIZE: #qcc.sparse<"bitmap", {}, "raw">
-func.func @two_of_four(%x: tensor<1x8x!x>) -> tensor<1x4xi32> {
-  %w = "qcc.constant"() {value = dense<[[1, 0, 2, 0, 0, 3, 0, 4], [0, 0, 1, 1, 1, 0, 0, 1], [1, 1, 0, 0, 0, 1, 0, 1], [0, 1, 1, 0, 1, 0, 1, 0]]> : tensor<4x8xi8>} : () -> tensor<4x8x!w>
-  %a = "qcc.linear"(%x, %w) : (tensor<1x8x!x>, tensor<4x8x!w>) -> tensor<1x4xi32>
-  return %a : tensor<1x4xi32>
+// Nothing is left of a large layer: compressed rows are predicted faster than reading zeros.
+// CHECK-LABEL: @empty
+// CHECK: #qcc.sparse<"csr", {index_bits = 16 : i64, relative = false}, "raw">
+// FACTS: empty: {{.*}}100% zeros: compressed rows {{.*}}x as fast as dense (pays from {{.*}}% zeros); bitmap + expand
+func.func @empty(%x: tensor<1x2048xf32>) -> tensor<1x2048xf32> {
+  %w = "qcc.constant"() {value = dense<0.0> : tensor<2048x2048xf32>} : () -> tensor<2048x2048xf32>
+  %y = "qcc.linear"(%x, %w) : (tensor<1x2048xf32>, tensor<2048x2048xf32>) -> tensor<1x2048xf32> loc("empty")
+  return %y : tensor<1x2048xf32>
 }
 
-// Zero is the zero point: a channel of 3 is empty, the others have no 3.
-// CHECK-LABEL: @empty_channel
-// CHECK: #qcc.sparse<"channel", {axis = 0 : i64}, "raw">
-func.func @empty_channel(%x: tensor<1x8x!x>) -> tensor<1x2xi32> {
-  %w = "qcc.constant"() {value = dense<[[3, 3, 3, 3, 3, 3, 3, 3], [0, 1, 2, 1, 0, 5, 6, 7]]> : tensor<2x8xi8>} : () -> tensor<2x8x!z>
-  %a = "qcc.linear"(%x, %w) : (tensor<1x8x!x>, tensor<2x8x!z>) -> tensor<1x2xi32>
-  return %a : tensor<1x2xi32>
-}
-
-// Without zeros nothing is to be saved.
-// CHECK-LABEL: @full
+// With many rows of x a bitmap is expanded once per eight, and pays for few zeros only in bytes.
+// CHECK-LABEL: @many_rows
 // CHECK-NOT: qcc.sparse
-// FACTS: full: {{.*}}storage{{.*}}dense{{.*}}no sparse form saves 10%: dense takes 8 of 8 bytes
-func.func @full(%x: tensor<1x8x!x>) -> tensor<1x1xi32> {
-  %w = "qcc.constant"() {value = dense<5> : tensor<1x8xi8>} : () -> tensor<1x8x!w>
-  %a = "qcc.linear"(%x, %w) : (tensor<1x8x!x>, tensor<1x8x!w>) -> tensor<1x1xi32> loc("full")
-  return %a : tensor<1x1xi32>
+// FACTS: many_rows: {{.*}}unstructured 25% zeros: {{.*}}; kept dense, which is fastest
+// ASKED-LABEL: @many_rows
+// ASKED: #qcc.sparse<"bitmap", {}, "raw">
+// SIZE-LABEL: @many_rows
+// SIZE: qcc.sparse
+func.func @many_rows(%x: tensor<64x8xf32>) -> tensor<64x2xf32> {
+  %w = "qcc.constant"() {value = dense<[[1.1, 0.0, 1.0, 2.1, 0.0, 5.0, 3.1, 0.0], [2.0, 3.0, 1.1, 1.2, 4.1, 0.0, 1.3, 1.2]]> : tensor<2x8xf32>} : () -> tensor<2x8xf32>
+  %y = "qcc.linear"(%x, %w) : (tensor<64x8xf32>, tensor<2x8xf32>) -> tensor<64x2xf32> loc("many_rows")
+  return %y : tensor<64x2xf32>
+}
+
+// A weight that something else reads as well keeps its type.
+// CHECK-LABEL: @shared
+// CHECK-NOT: qcc.sparse
+// ASKED-LABEL: @shared
+// ASKED-NOT: qcc.sparse
+func.func @shared(%x: tensor<1x2xf32>) -> (tensor<1x2xf32>, tensor<2x2xf32>) {
+  %w = "qcc.constant"() {value = dense<[[1.1, 0.0], [0.0, 0.0]]> : tensor<2x2xf32>} : () -> tensor<2x2xf32>
+  %y = "qcc.linear"(%x, %w) : (tensor<1x2xf32>, tensor<2x2xf32>) -> tensor<1x2xf32>
+  return %y, %w : tensor<1x2xf32>, tensor<2x2xf32>
+}
+
+// Integer products have no codelet that leaves zeros out: what would be stored is said. Zero is the zero point.
+// CHECK-LABEL: @integers
+// CHECK-NOT: qcc.sparse
+// FACTS: integers: {{.*}}channel 0 would take 9 of 16 bytes, but the target has no code for it
+func.func @integers(%x: tensor<1x8x!x>) -> tensor<1x2xi32> {
+  %w = "qcc.constant"() {value = dense<[[3, 3, 3, 3, 3, 3, 3, 3], [0, 1, 2, 1, 0, 5, 6, 7]]> : tensor<2x8xi8>} : () -> tensor<2x8x!z>
+  %a = "qcc.linear"(%x, %w) : (tensor<1x8x!x>, tensor<2x8x!z>) -> tensor<1x2xi32> loc("integers")
+  return %a : tensor<1x2xi32>
 }

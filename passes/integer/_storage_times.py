@@ -1,0 +1,183 @@
+"""Predicted time of every storage form that the target has a codelet for, and where each begins to pay.
+
+Times are those of one call on one thread of a shipped machine description: where a model is compiled must not change its code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qcc.dialects import codelet_cost
+from qcc.dialects.codelet import Contraction, Operand, SparseLanes, Stream
+from qcc.dialects.encodings import Encoding
+from qcc.dialects.instruction_sets import ISAS
+from qcc.dialects.machine import DEFAULTS, Machine
+from qcc.dialects.mlir import ir
+from qcc.dialects.stream_layout import QUAD, bytes_codes
+from qcc.passes.tile.codelets import sparse, stream
+from qcc.passes.tile.codelets.register_tile import choose_chunks, choose_tile
+from qcc.passes.tile.codelets.weight_codes import codes_of
+from qcc.passes.values import constant_array, producer, shape_of
+
+CSR = Encoding("csr", {"index_bits": 16, "relative": False})
+BITMAP = Encoding("bitmap")
+WORDS = {"dense": "dense", "bitmap": "bitmap + expand", "csr": "compressed rows", "n:m": "n:m"}
+
+
+@dataclass(frozen=True)
+class Form:
+    """A storage form of one layer: what a codelet reads of it, and the time of its codelets, both by density."""
+
+    encoding: Encoding
+    stored_bytes: Callable[[float], int]
+    microseconds: Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What decides which codelets there are: see `lower-to-codelets`."""
+
+    isa: str
+    activations: str
+    byte_expand: bool
+    weights_bytes: int  # of the model
+
+    @property
+    def machine(self) -> Machine:
+        """The shipped description nearest to the instruction set."""
+        facts = ISAS[self.isa]
+        return DEFAULTS["emerald-rapids-amx" if facts.tiles else "emerald-rapids-vnni" if facts.lanes == 16 else "x86-64-v3"]
+
+    def time(self, codelet: Any, stored_bytes: int) -> float:
+        found = codelet_cost.cost(codelet, self.machine, weights_bytes=self.weights_bytes, stored_bytes=stored_bytes)
+        assert found is not None, f"no model of {codelet.kind}"
+        return found.microseconds
+
+
+def forms(op: Any, target: Target) -> list[Form]:
+    """Dense first, then the forms of product `op` without zeros that the target computes; empty where only dense has a codelet."""
+    if op.name != "qcc.linear":
+        return []
+    dequantize = producer(op.operands[1], "qcc.dequantize")
+    if dequantize is not None:
+        return _weight_only(op, dequantize, target)
+    kinds = [ir.RankedTensorType(v.type) for v in (op.operands[1], op.results[0])]
+    if not all(isinstance(kind.element_type, ir.F32Type) for kind in kinds):
+        return []
+    return _real(op, target)
+
+
+def _rows(op: Any) -> int:
+    return math.prod(shape_of(op.operands[0])[:-1])
+
+
+def _real(op: Any, target: Target) -> list[Form]:
+    """f32 weights."""
+    w, rows = constant_array(op.operands[1]), _rows(op)
+    assert w is not None
+    channels, k = w.shape
+    half = not (np.ascontiguousarray(w).view(np.uint32) & 0xFFFF).any()  # the dense codelet keeps bfloat16, the others do not
+    if half and ISAS[target.isa].tiles:
+        return []  # a matrix unit computes them
+    dense, dense_bytes = _contraction(target.isa, rows, channels, k, "bf16" if half else "f32"), (2 if half else 4) * channels * k
+    found = [Form(Encoding(), lambda _: dense_bytes, lambda _: target.time(dense, dense_bytes))]
+    for encoding in (BITMAP, CSR):
+        if sparse.configuration(encoding.kind, target.isa, rows, channels, k, 0.5) is not None:
+            found.append(_real_form(encoding, target, rows, channels, k))
+    return found
+
+
+def _real_form(encoding: Encoding, target: Target, rows: int, channels: int, k: int) -> Form:
+    def size(density: float) -> int:
+        codelet = sparse.configuration(encoding.kind, target.isa, rows, channels, k, density)
+        assert codelet is not None
+        return sparse.expected_bytes(codelet, density)
+
+    def time(density: float) -> float:
+        codelet = sparse.configuration(encoding.kind, target.isa, rows, channels, k, density)
+        assert codelet is not None
+        turned = target.time(sparse.row_lanes(codelet), 0) if isinstance(codelet, SparseLanes) else 0.0
+        return turned + target.time(codelet, size(density))
+
+    return Form(encoding, size, time)
+
+
+def _contraction(isa: str, rows: int, channels: int, k: int, element: str) -> Contraction:
+    """The dense codelet as `products` makes it, of x and y that are row-major."""
+    tile = choose_tile(isa, "lane_f32", 1, rows, channels, k, one_row=False, summed=False)
+    width = tile[2] * ISAS[isa].lanes
+    size = {"f32": 4, "bf16": 2}[element] * channels * k
+    return Contraction(
+        isa=isa,
+        compute="lane_f32",
+        sizes=(1, 1, 1, rows, channels),
+        x=Operand(0, "f32", (0, 0, 0, k, 0)),
+        w=Operand(1, element, (0, 0, 0, 0, width * k)),
+        taps=(1, 1),
+        tap_strides=(0, 0),
+        run=k,
+        tile=tile,
+        chunks=choose_chunks(tile, 1, -(-channels // width), 1, rows * channels * k, size),
+        operands=(),
+        steps=(),
+        y=Operand(2, "f32", (0, 0, 0, channels, 1)),
+    )
+
+
+def _weight_only(op: Any, dequantize: Any, target: Target) -> list[Form]:
+    """Quantized weights that a streamed codelet decodes."""
+    stored, kind = constant_array(dequantize.operands[0]), ir.RankedTensorType(dequantize.operands[0].type)
+    codes = None if stored is None or "multiplier" in dequantize.attributes else codes_of(stored, kind)
+    if codes is None or codes.repeats > 1:
+        return []
+    rows, (n, k) = _rows(op), codes.codes.shape
+    dense, other = (
+        stream.choose(target.isa, target.activations, codes, rows, byte_expand=target.byte_expand, zeros=zeros) for zeros in (True, False)
+    )
+    if other.decoder == dense.decoder:
+        return []
+    dense_codelet, codelet = (stream.configuration(target.isa, codes, variant, rows) for variant in (dense, other))
+    headers = 4 * codes.scales.size * (2 if other.zeros_kind == "channel" else 1)
+    encoding, weight_bits = _stream_bits(codelet)
+
+    def size(density: float) -> int:
+        return headers + int(n * k * weight_bits(density) / 8)
+
+    return [
+        Form(Encoding(), lambda _: headers + n * k * codes.bits // 8, lambda _: target.time(dense_codelet, 0)),
+        Form(encoding, size, lambda density: target.time(codelet, size(density))),
+    ]
+
+
+def _stream_bits(codelet: Stream) -> tuple[Encoding, Callable[[float], float]]:
+    """How a streamed codelet stores zeros, and bits per weight by density."""
+    if codelet.decoder == "indexed":
+        return CSR, lambda density: density * (codelet.bits + 8) / stream.INDEXED_FILLED
+    if codelet.decoder == "quads":
+        bits = codelet.kept * (codelet.bits + 2) / QUAD
+        return Encoding("n:m", {"n": codelet.kept, "m": QUAD, "axis": 1}), lambda _: bits
+    in_byte = bytes_codes(codelet.bits)
+    return BITMAP, lambda density: (1 + 8 * (1 - (1 - density) ** in_byte)) / in_byte
+
+
+def break_even(form: Form, dense: Form) -> float | None:
+    """The least share of zeros, in whole per cent, from which on `form` is faster; None where it never is."""
+    percent = 100
+    while percent and form.microseconds(1 - (percent - 1) / 100) < dense.microseconds(1.0):
+        percent -= 1
+    return percent / 100 if percent < 100 else None
+
+
+def sentence(zeros: float, pattern: str, times: Mapping[str, float], even: Mapping[str, float | None]) -> str:
+    """`unstructured 71% zeros: bitmap + expand 1.31x faster than dense (pays from 12%); compressed rows 0.80x (from 80%)`."""
+    parts: list[str] = []
+    for kind in sorted((kind for kind in times if kind != "dense"), key=times.__getitem__):
+        ratio, least = times["dense"] / times[kind], even[kind]
+        pays = "never pays for this shape" if least is None else f"pays from {least:.0%} zeros"
+        parts.append(f"{WORDS[kind]} {ratio:.2f}x as fast as dense ({pays})")
+    return f"{pattern} {zeros:.0%} zeros: " + "; ".join(parts)

@@ -1,0 +1,107 @@
+"""Linear layers whose f32 weights are stored without their zeros: every form and instruction set against the reference."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qcc.dialects import weights
+from qcc.dialects.instruction_sets import ISAS
+from qcc.dialects.mlir import create, create_context, ir
+from qcc.passes.tile.codelets import sparse
+from qcc.runtime.reference import interpreter
+from test.property.tiled_executor import Tiled
+
+EXAMPLES = settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+CSR = '#qcc.sparse<"csr", {index_bits = 16 : i64, relative = false}, "raw">'
+BITMAP = '#qcc.sparse<"bitmap", {}, "raw">'
+
+
+@st.composite
+def cases(draw: Any) -> dict[str, Any]:
+    return {
+        "seed": draw(st.integers(0, 1 << 30)),
+        "shape": draw(st.sampled_from([[1], [2], [3], [7], [8], [17], [33], [64], [70], [2, 5], [3, 1, 9]])),
+        "n": draw(st.sampled_from([1, 5, 16, 31, 64, 70, 130])),
+        "k": draw(st.sampled_from([1, 3, 16, 61, 150, 600])),
+        "density": draw(st.sampled_from([0.0, 0.02, 0.1, 0.4, 1.0])),
+        "bias": draw(st.booleans()),
+        "relu": draw(st.booleans()),
+        "residual": draw(st.booleans()),
+    }
+
+
+def module_of(case: dict[str, Any], w: np.ndarray, encoding: str, rng: np.random.Generator) -> ir.Module:
+    """The current context's module: linear with encoded weights, and what the case fuses behind it."""
+    (n, k), lead = w.shape, case["shape"]
+    f32, tensor = ir.F32Type.get(), ir.RankedTensorType.get
+    y_kind = tensor([*lead, n], f32)
+    module = ir.Module.create()
+    kind = ir.FunctionType.get([tensor([*lead, k], f32), y_kind], [y_kind])
+    with ir.InsertionPoint(module.body):
+        attributes = {"sym_name": ir.StringAttr.get("main"), "function_type": ir.TypeAttr.get(kind)}
+        function = ir.Operation.create("func.func", attributes=attributes, regions=1)
+    block = function.regions[0].blocks.append(*kind.inputs)
+    with ir.InsertionPoint(block):
+        stored = tensor([n, k], f32, ir.Attribute.parse(encoding))
+        operands = [
+            block.arguments[0],
+            create("qcc.constant", [], [stored], {"value": weights.constant_attribute(w, "w")}).results[0],
+        ]
+        if case["bias"]:
+            bias = rng.normal(size=n).astype(np.float32)
+            operands.append(create("qcc.constant", [], [tensor([n], f32)], {"value": weights.constant_attribute(bias, "b")}).results[0])
+        y = create("qcc.linear", operands, [y_kind]).results[0]
+        if case["residual"]:
+            y = create("qcc.add", [y, block.arguments[1]], [y_kind]).results[0]
+        if case["relu"]:
+            y = create("qcc.clamp", [y], [y_kind], {"min": 0.0, "max": float("inf")}).results[0]
+        ir.Operation.create("func.return", operands=[y])
+    return module
+
+
+def check(case: dict[str, Any], encoding: str, isa: str) -> str:
+    """Compare with the reference; the tiled form."""
+    rng = np.random.default_rng(case["seed"])
+    with create_context(), ir.Location.unknown():
+        w = (rng.normal(size=(case["n"], case["k"])) * (rng.random((case["n"], case["k"])) < case["density"])).astype(np.float32)
+        x = rng.normal(size=(*case["shape"], case["k"])).astype(np.float32)
+        other = rng.normal(size=(*case["shape"], case["n"])).astype(np.float32)
+        module = module_of(case, w, encoding, rng)
+        want = interpreter.run(module, [x, other])[0]
+        tiled = Tiled(module, isa)
+    got = tiled(x, other)[0].view(want.dtype).reshape(want.shape)
+    bound = 2.0**-20 * (np.abs(x) @ np.abs(w).T) + 1e-6
+    assert (np.abs(got.astype(np.float64) - want) <= bound).all()
+    return tiled.text
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@settings(EXAMPLES)
+@given(case=cases())
+def test_compressed_rows(isa: str, case: dict[str, Any]) -> None:
+    text = check(case, CSR, isa)
+    few = np.prod(case["shape"]) <= sparse.MOST_GATHERED_ROWS
+    assert ('kind = "sparse_gather"' in text) == few and ('kind = "sparse_lanes"' in text) != few
+
+
+@pytest.mark.parametrize("isa", [isa for isa, facts in ISAS.items() if facts.lanes == 16])
+@settings(EXAMPLES)
+@given(case=cases())
+def test_bitmaps(isa: str, case: dict[str, Any]) -> None:
+    assert 'decoder = "bitmap_f32"' in check(case, BITMAP, isa)
+
+
+@pytest.mark.parametrize("encoding", [CSR, BITMAP])
+@pytest.mark.parametrize("rows", [1, 2, 100])
+def test_large_layers_of_many_tasks(encoding: str, rows: int) -> None:
+    """Several tasks, the last one partial; several blocks of k."""
+    case = {"seed": 1, "shape": [rows], "n": 1003, "k": 2100, "density": 0.3, "bias": True, "relu": False, "residual": True}
+    text = check(case, encoding, "avx512_vnni")
+    calls = re.findall(r"call @(?:sparse|stream)\w+\(.*qtile.tasks = (\d+)", text)
+    assert len(calls) == 1 and int(calls[0]) > 1
