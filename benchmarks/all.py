@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import run, table
-from .peers import PRUNED, STREAMS
+from .peers import PRUNED, PRUNED_LAYERS, STREAMS
 
 NETWORKS = ("resnet50", "vgg16", "mobilenetv2", "resnet18", "encoder", "encoder_base")
 QUICK = {"rounds": 7, "seconds": 0.3}
@@ -44,6 +44,7 @@ COMPARISONS = (
     *(Comparison(model, precision) for precision in ("w8", "w4") for model in ("gemv4096", "fc4096")),
     *(Comparison("gemv11008", precision) for precision in STREAMS if precision != "sparse"),
     *(Comparison(model, "sparse") for model in PRUNED),
+    *(Comparison(model, "sparse_fp32", batch=batch) for batch in (1, 64) for model in PRUNED_LAYERS),
 )
 
 

@@ -33,7 +33,7 @@ from test.e2e import models
 
 from . import files
 from .bandwidth import Bandwidth
-from .peers import CPUS, PRECISIONS, ROOT, Peer, Task, all_peers, python_with, reason_to_skip
+from .peers import CPUS, PRECISIONS, ROOT, STREAMS, Peer, Task, all_peers, python_with, reason_to_skip
 
 RESULTS = ROOT / "benchmarks" / "results"
 FOLDER = ROOT / "build" / "bench-files"  # what peers make of the model files
@@ -144,7 +144,8 @@ def measure(
             words = state.get("skipped") or state.get("error") or f"ready after {state['prepare_seconds']:.0f} s"
             print(f"  {peer.name}: {words}", file=sys.stderr, flush=True)
         with Exclusive(exclusive):
-            probe = Bandwidth() if result["model"] in models.CHAINS else None
+            streams = result["model"] in models.CHAINS and result["precision"] in STREAMS
+            probe = Bandwidth() if streams else None
             blocks, rates = interleave(workers, threads, rounds, seconds, probe)
             profiles = [{n: worker.ask(do="layers", runs=5) for n, worker in workers.items()} for _ in range(LAYER_ROUNDS * layers)]
     finally:

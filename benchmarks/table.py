@@ -31,6 +31,7 @@ NAMES = {
     "nf4": "NF4",
     "fp4": "FP4",
     "sparse": "pruned weights",
+    "sparse_fp32": "binary32 weights with zeros, one layer of 4096 x 4096",
 }
 TICKS = (0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 30, 100, 300)
 Result = dict[str, Any]

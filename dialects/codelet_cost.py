@@ -297,9 +297,9 @@ def _stream(c: Any, machine: Machine, stored_bytes: int) -> Work:
     rows, channels, k = c.sizes
     vectors = -(-channels // 16)
     headers = math.ceil(k / c.group) * vectors * 64 * (2 if c.zeros == "channel" else 1)
-    each = (
-        0.65 if c.decoder == "bitmap_f32" else {"f32": 1.0, "int16": 0.6, "int8": 0.35}.get(c.compute, 1.0)
-    )  # decoding and multiplying one vector of one k
+    each = {"f32": 1.0, "int16": 0.6, "int8": 0.35}.get(c.compute, 1.0)  # decoding and multiplying one vector of one k
+    if c.decoder == "bitmap_f32":
+        each = EXPANDED_CYCLES
     expanding = math.ceil(rows / 8) * EXPAND_CYCLES.get((c.decoder, c.bits), 0.0)
     cycles = vectors * k * (each * rows + expanding) + vectors * rows * (steps_cycles(c.steps) + STORED_VECTOR_CYCLES)
     weights = vectors * 16 * k * c.bits // 8 + headers
@@ -338,6 +338,7 @@ def _row_lanes(c: RowLanes, machine: Machine) -> Work:
 
 EXPAND_CYCLES = {("bitmap_f32", 32): 3.2, ("bitmap", 8): 0.4, ("bitmap", 4): 0.3}
 """Of one vector of one k, by decoder and bits: expanding what is stored, once for up to 8 rows."""
+EXPANDED_CYCLES = 0.65  # of multiplying it, where it is f32
 GATHER_CYCLES: dict[int | str, float] = {16: 13.5, 8: 8.0, "generic": 16.0}
 """Of a vector of weights and what is gathered for it, by lanes."""
 CHANNEL_CYCLES = 6.0  # to begin and end a channel whose weights are gathered for

@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[2]
 MODULES = ("qcc", "openvino", "onnxruntime", "pytorch", "litert", "iree", "llamacpp", "deepsparse", "csr")
 STREAMS = ("w8", "w4", "w3", "w2", "ternary", "binary", "codebook16", "nf4", "fp4", "sparse")
 """Float activations and compressed weights; wN: N bits."""
-PRECISIONS = ("int8", "fp32", "bf16", *STREAMS)
+PRECISIONS = ("int8", "fp32", "bf16", *STREAMS, "sparse_fp32")
+PRUNED_LAYERS = tuple(f"fc4096_{percent}zeros" for percent in (60, 70, 80, 90, 95))  # of sparse_fp32
 PRUNED = tuple(f"gemv11008_{percent}zeros" for percent in (50, 70, 90))
 ENVIRONMENTS = Path(os.environ.get("QCC_BENCH_ENVIRONMENTS", ROOT / "build" / "bench-environments"))
 CPUS = {  # --cpu -> the greatest instruction set for oneDNN (OpenVINO, PyTorch) and for ATen

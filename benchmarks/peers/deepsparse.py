@@ -6,15 +6,25 @@ from pathlib import Path
 
 import numpy as np
 
-from . import Runner, Task, peer
+from . import PRUNED_LAYERS, Runner, Task, peer
 
 
 @peer("int8", files=("onnx",), needs=("deepsparse", "onnx"))
 def deepsparse_int8(task: Task) -> Runner:
     """On the same QDQ file."""
+    return compiled(task, "onnx")
+
+
+@peer("sparse_fp32", files=("float.onnx",), needs=("deepsparse", "onnx"), only=PRUNED_LAYERS)
+def deepsparse_fp32(task: Task) -> Runner:
+    """On the float network, whose zeros it finds."""
+    return compiled(task, "float.onnx")
+
+
+def compiled(task: Task, kind: str) -> Runner:
     import deepsparse
 
-    file = task.made("deepsparse.onnx", lambda path: old_opsets(task.file("onnx"), path))
+    file = task.made(f"deepsparse.{kind}", lambda path: old_opsets(task.file(kind), path))
     engine = deepsparse.compile_model(str(file), batch_size=int(task.model.partition("@")[2] or 1), num_cores=task.threads)
     about = {
         "version": deepsparse.__version__,

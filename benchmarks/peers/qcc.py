@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import PRUNED, ROOT, Runner, Task, peer
+from . import PRUNED, PRUNED_LAYERS, ROOT, Runner, Task, peer
 
 NEEDS = ("qcc", "torch")
 
@@ -89,6 +89,18 @@ def qcc_sparse_w8(task: Task) -> Runner:
 @peer("sparse", files=("io.npz",), needs=NEEDS, limit="qcc", only=PRUNED)
 def qcc_sparse_w4(task: Task) -> Runner:
     return stream(task, "int4")
+
+
+@peer("sparse_fp32", files=("float.onnx",), needs=("qcc",), limit="qcc", only=PRUNED_LAYERS)
+def qcc_sparse_fp32(task: Task) -> Runner:
+    """The storage form that the compiler chooses."""
+    return compiled(task, task.file("float.onnx"))
+
+
+@peer("sparse_fp32", files=("float.onnx",), needs=("qcc",), limit="qcc", only=PRUNED_LAYERS)
+def qcc_dense_fp32(task: Task) -> Runner:
+    """The same with zeros stored and multiplied."""
+    return compiled(task, task.file("float.onnx"), storage="dense")
 
 
 def stream(task: Task, kind: str) -> Runner:

@@ -84,6 +84,12 @@ CHAINS = {  # linear layers whose weights do not fit in a cache
         )
         for percent in (50, 70, 90)
     },
+    **{
+        f"fc4096_{percent}zeros": Model(
+            lambda zeros=percent / 100: Chain(4096, 4096, zeros=zeros), lambda g: torch.randn(1, 4096, generator=g), 16.8e6
+        )
+        for percent in (60, 70, 80, 90, 95)
+    },
     "fc4096": Model(lambda: Chain(4096, 4096), lambda g: torch.randn(1, 4096, generator=g), 16.8e6),
 }
 _PROJECTED: dict[str, tuple[projections.Projection, int]] = {
