@@ -29,8 +29,7 @@ class Stream:
     `values`, and half of the number of its steps.
     "quads" stores for every 4 k `kept` signed values of 8 or 4 bits, [step of 64 k][vector] first two bits each for where they are and then
     the values; sums of a group's values are in its header in the place of zeros.
-    "bitmap_f32" stores a bit per weight, [step][vector] words of 64 bits for 4 k of 16 channels, and the set ones as f32 in `values`;
-    `bits` is 32.
+    "bitmap_f32" stores a bit per weight, [step][vector] words of 64 bits for 4 k of 16 channels, and the set ones in `values`.
     x has strides over (m, k), y and operands over (m, n).
     """
 

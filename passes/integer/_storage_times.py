@@ -109,7 +109,7 @@ def _real_form(encoding: Encoding, target: Target, rows: int, channels: int, k: 
 
 def _contraction(isa: str, rows: int, channels: int, k: int, element: str) -> Contraction:
     """The dense codelet as `products` makes it, of x and y that are row-major."""
-    tile = choose_tile(isa, "lane_f32", 1, rows, channels, k, one_row=False, summed=False)
+    tile = choose_tile(isa, "lane_f32", element, 1, rows, channels, k, one_row=False, summed=False)
     width = tile[2] * ISAS[isa].lanes
     size = {"f32": 4, "bf16": 2}[element] * channels * k
     return Contraction(
