@@ -48,6 +48,12 @@ PORTABLE_POPCOUNT_CYCLES = 9.0  # by shifts and masks in registers of 128 bits
 DEPTHS = {"dot4_u8s8": 4, "pairs_u8s8": 4, "dot2_s16": 2}
 """Elements of the reduction that one step of a contraction takes, where not 1."""
 JOINED_LOAD = 0.3  # of a load that is part of a product's instruction, beside one of its own
+
+ADD_SUBTRACT = {"amx": 0.4, "avx512_vbmi": 0.4, "avx512_vnni": 0.5, "avx512": 0.6, "avx_vnni": 0.3, "avx2": 0.4, "generic": 2.0}
+SHIFT = {"amx": 0.1, "avx512_vbmi": 0.1, "avx512_vnni": 0.1, "avx512": 0.1, "avx_vnni": 0.1, "avx2": 0.1, "generic": 0.4}
+"""Best rates of binary and ternary, and of log2 weights times bytes without a multiplier, over that of products of bytes
+(`python -m benchmarks.multiplier_free`, decision 0010): no codelet works that way."""
+
 TILE_CYCLES = 5.0  # to begin and end a register tile
 REDUCTION_CYCLES = 1.0  # one step of a reduction beyond its products: the loop
 LOAD_CYCLES = 0.3  # of each load of a step, although products hide most: a tile of few vectors loads x more often

@@ -92,8 +92,9 @@ def plan(
     kind = affine_of(op.operands[0])
     if values.dtype.kind == "f" or not values.size or place.element != "u8" or kind is None or kind.axis is not None or sizes[1] != 1:
         return None
-    zero = int(kind.zero_points[0])
-    if kind.qmin < zero - 1 or kind.qmax > zero + 1 or np.abs(values).max() > 1:
+    zero, signs_only = int(kind.zero_points[0]), bool(np.abs(values).max() <= 1)
+    if kind.qmin < zero - 1 or kind.qmax > zero + 1 or not signs_only:
+        _report_multiplier(lowering, op, values, signs_only)
         return None
     edges = (*window.edges(0, sizes[2]), *window.edges(1, sizes[3]))
     planes = 1 if _never_zero(op.operands[0]) else 2
@@ -105,6 +106,15 @@ def plan(
     ratio = f"population counts of bits predicted {theirs / ours:.1f}x as fast as products of bytes"
     lowering.fact(layer_name(op.location), products=ratio if ours < GAIN * theirs else ratio + ", not used")
     return found if ours < GAIN * theirs else None
+
+
+def _report_multiplier(lowering: Lowering, op: Any, values: np.ndarray, signs_only: bool) -> None:
+    """What weights that need no multiplier would gain without one: measured, and not used."""
+    sizes = np.abs(values)
+    way, rates = ("add and subtract", codelet_cost.ADD_SUBTRACT) if signs_only else ("shift", codelet_cost.SHIFT)
+    if signs_only or not (sizes & (sizes - 1)).any():
+        text = f"{way}: {rates[lowering.isa]:.1f}x the rate of products of bytes, not used"
+        lowering.fact(layer_name(op.location), products=text)
 
 
 def _never_zero(x: Any) -> bool:
