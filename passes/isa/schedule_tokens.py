@@ -33,6 +33,7 @@ import numpy as np
 
 from qcc.dialects.accelerator import Configuration
 from qcc.dialects.mlir import error_at, ir, op_attribute, python_value, walk
+from qcc.dialects.zero_flags import flag_words
 from qcc.passes.base import Pass, PassContext
 from qcc.runtime.fpga.isa import BY_NAME, UNITS
 
@@ -153,7 +154,7 @@ class _Accesses:
             reads = [
                 _dram(
                     f["address"] + top * at["row_words"] + left * at["pixel_words"],
-                    f["address"] + bottom * at["row_words"] + right * at["pixel_words"] + g["run_words"],
+                    f["address"] + bottom * at["row_words"] + right * at["pixel_words"] + _slot_words(g["run_words"], at["coding"]),
                 )
             ]
         return reads, [self._groups("activation", f["activation"], at["vector_words"], f["first"], f["count"], size)]
@@ -165,7 +166,7 @@ class _Accesses:
         return [], [("parameter", f["parameter"], f["parameter"] + f["count"])]
 
     def _load_residual(self, op: Any, f: dict[str, Any]) -> tuple[list[Span], list[Span]]:
-        reads = [_dram(f["address"], f["address"] + (f["count"] - 1) * f["pixel_words"] + f["run_words"])]
+        reads = [_dram(f["address"], f["address"] + (f["count"] - 1) * f["pixel_words"] + _slot_words(f["run_words"], f["coding"]))]
         return reads, [self._groups("residual", f["residual"], f["run_words"], f["first"], f["count"], f["run_words"])]
 
     def _execute(self, op: Any, f: dict[str, Any]) -> tuple[list[Span], list[Span]]:
@@ -182,10 +183,15 @@ class _Accesses:
 
     def _store(self, op: Any, f: dict[str, Any]) -> tuple[list[Span], list[Span]]:
         reads = [self._groups("output", f["output"], f["output_words"], 0, f["count"], f["run_words"])]
-        return reads, [_dram(f["address"], f["address"] + (f["count"] - 1) * f["pixel_words"] + f["run_words"])]
+        return reads, [_dram(f["address"], f["address"] + (f["count"] - 1) * f["pixel_words"] + _slot_words(f["run_words"], f["coding"]))]
 
     def _finish(self, op: Any, f: dict[str, Any]) -> tuple[list[Span], list[Span]]:
         return [], []
+
+
+def _slot_words(run_words: int, coding: Any) -> int:
+    """Words from the beginning of a pixel that an instruction may touch."""
+    return run_words + (flag_words(run_words) if coding in (1, "flags") else 0)
 
 
 def _dram(first: int, end: int) -> Span:

@@ -199,6 +199,7 @@ class _Nest:
                     "run_words": output_words,
                     "pixel_words": self.layout["target_pixel_words"],
                     "output_words": output_words,
+                    "coding": self.layout["target_coding"],
                 },
                 self.loc,
             )
@@ -288,7 +289,13 @@ class _Nest:
         )
         self.emit.state(
             "load_layout",
-            {"padding": self.padding + word * planes, "pixel_words": pixel, "row_words": w["width"] * pixel, "vector_words": vector},
+            {
+                "padding": self.padding + word * planes,
+                "pixel_words": pixel,
+                "row_words": w["width"] * pixel,
+                "vector_words": vector,
+                "coding": self.layout["source_coding"],
+            },
             self.loc,
         )
         done = 0
@@ -325,6 +332,7 @@ class _Nest:
                 "count": count,
                 "run_words": run,
                 "pixel_words": self.sum["pixel_words"],
+                "coding": self.sum["coding"],
             },
             self.loc,
         )

@@ -34,8 +34,9 @@ import numpy as np
 from qcc.dialects import bitplanes
 from qcc.dialects.accelerator import Configuration
 from qcc.dialects.mlir import create, ir, walk
+from qcc.dialects.zero_flags import code
 from qcc.passes.base import Pass, PassContext
-from qcc.passes.tile._accelerator import tiling
+from qcc.passes.tile._accelerator import tiling, zero_flags
 from qcc.passes.tile._accelerator.layer import Buffer, Layer, Placement
 from qcc.passes.tile._accelerator.lowering import Lowering
 
@@ -59,6 +60,9 @@ class TileForAcceleratorPass(Pass):
 
 def _tile(module: ir.Module, function: Any, c: Configuration, context: PassContext) -> None:
     lowered = Lowering(function, c.word_bits).run()
+    chunks = [tiling.cut(layer, c) for layer in lowered.layers]
+    if c.activation_codings > 1:
+        zero_flags.choose(lowered.layers, chunks, c, context)
     name = function.attributes["sym_name"].value
     tiles = ir.Operation.create(
         "func.func",
@@ -77,8 +81,8 @@ def _tile(module: ir.Module, function: Any, c: Configuration, context: PassConte
         _buffer_of(placed, c, at, function.location)
     for placed in lowered.outputs:
         _buffer_of(placed, c, at, function.location)
-    for layer in lowered.layers:
-        _emit(layer, c, at, context)
+    for layer, cut in zip(lowered.layers, chunks, strict=True):
+        _emit(layer, cut, c, at, context)
     ir.Operation.create("func.return", operands=[], loc=function.location, ip=at)
     declaration = ir.Operation.create(
         "func.func",
@@ -128,8 +132,7 @@ def _make_buffer(buffer: Buffer, size: int, value: np.ndarray | None, at: ir.Ins
     return create("qtile.buffer", [], [kind], attributes, loc=location, ip=at).results[0]
 
 
-def _emit(layer: Layer, c: Configuration, at: ir.InsertionPoint, context: PassContext) -> None:
-    chunks = tiling.cut(layer, c)
+def _emit(layer: Layer, chunks: list[tiling.Chunk], c: Configuration, at: ir.InsertionPoint, context: PassContext) -> None:
     image, described = b"", []
     for chunk in chunks:
         blocks: list[int] = []
@@ -174,6 +177,8 @@ def _emit(layer: Layer, c: Configuration, at: ir.InsertionPoint, context: PassCo
         "source_pixel_words": source.buffer.pixel_words,
         "target_offset": target.offset,
         "target_pixel_words": target.buffer.pixel_words,
+        "source_coding": int(source.buffer.coded),
+        "target_coding": int(target.buffer.coded),
     }
     number_format = {
         "planes": source.planes,
@@ -196,6 +201,7 @@ def _emit(layer: Layer, c: Configuration, at: ir.InsertionPoint, context: PassCo
             "signed": int(other.signed),
             "offset": other.offset,
             "pixel_words": other.buffer.pixel_words if other.buffer is not None else 0,  # 0: one pixel for all
+            "coding": int(other.buffer is not None and other.buffer.coded),
         }
         if other.constant is not None:
             total["constant_word"] = constant_word
@@ -247,4 +253,7 @@ def _padding(layer: Layer, c: Configuration) -> bytes:
     """The pixel that surrounds the image."""
     values = np.zeros(layer.source.words * c.word_bits, np.int64)
     values[layer.source.positions] = layer.pad_value
-    return bitplanes.pack(values, layer.source.planes, c.word_bits).tobytes()
+    packed = bitplanes.pack(values, layer.source.planes, c.word_bits)
+    if layer.source.buffer is not None and layer.source.buffer.coded:
+        return code(packed.reshape(1, -1, c.word_bytes))[0].tobytes()
+    return packed.tobytes()

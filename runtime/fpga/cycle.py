@@ -38,6 +38,7 @@ class Timing:
     read_bytes: int = 0
     write_bytes: int = 0
     instruction_bytes: int = 0
+    saved_bytes: int = 0  # that zero flags kept from moving
     bus_cycles: int = 0
     busy: dict[str, int] = field(default_factory=lambda: dict.fromkeys(UNITS, 0))
     start: list[int] = field(default_factory=list)
@@ -179,6 +180,7 @@ class _Simulation:
         cycles = max(-(-size // self.c.bus_bytes_per_cycle), 1)
         begin = self._reserve(start, cycles)
         self.timing.traffic[index] = size
+        self.timing.saved_bytes += (self.machine.raw_words(word) or 0) * self.c.word_bytes - size
         if unit == UNITS.index("store"):
             self.timing.write_bytes += size
         else:
@@ -261,7 +263,10 @@ class TimingMachine(Machine):
 
 
 def predict(configuration: Configuration, dram: np.ndarray, words: Sequence[Word]) -> Timing:
-    """The timing of a program without computing anything: cycles depend on weights only, never on inputs."""
+    """The timing of a program without computing anything: cycles depend on weights only, never on inputs.
+
+    Pixels with zero flags are the exception: they count as if all bytes were not 0, the most that they can take.
+    """
     return run(TimingMachine(configuration, dram), words)
 
 

@@ -29,6 +29,7 @@ class Moved:
     read_bytes: int = 0
     write_bytes: int = 0
     instruction_bytes: int = 0
+    saved_bytes: int = 0  # that zero flags kept from moving
 
 
 def run(machine: Machine, words: Sequence[Word]) -> Moved:
@@ -37,6 +38,7 @@ def run(machine: Machine, words: Sequence[Word]) -> Moved:
     for word in words:
         machine.run(word)
         size = (machine.moved_words(word) or 0) * machine.configuration.word_bytes
+        moved.saved_bytes += (machine.raw_words(word) or 0) * machine.configuration.word_bytes - size
         if word.name == "store":
             moved.write_bytes += size
         else:

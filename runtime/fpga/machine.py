@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects import bitplanes
+from qcc.dialects import bitplanes, zero_flags
 from qcc.dialects.accelerator import Configuration
 from qcc.dialects.errors import QccError
 from qcc.runtime.fpga.encoder import Word
-from qcc.runtime.fpga.isa import CODINGS, MAX_SHIFT, PARAMETER_BYTES, ROUNDINGS
+from qcc.runtime.fpga.isa import ACTIVATION_CODINGS, CODINGS, MAX_SHIFT, PARAMETER_BYTES, ROUNDINGS
 
 Lines = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -83,9 +83,11 @@ class Machine:
         self.pending_tiles = 0
         self.modes: dict[str, Word] = {}
         self._matrices: dict[Any, Matrix] = {} if matrices is None else matrices
+        self.coded_words: int | None = None  # that the last instruction moved, where its pixels had zero flags
 
     def run(self, word: Word) -> None:
         """Execute `word`. Raises QccError where it addresses what does not exist."""
+        self.coded_words = None
         handler = getattr(self, f"_{word.name}", None)
         if handler is None:
             self.modes[word.name] = word
@@ -93,7 +95,25 @@ class Machine:
             handler(word)
 
     def moved_words(self, word: Word) -> int | None:
-        """Words that a load or store moves from or to DRAM; None for the other instructions."""
+        """Words that a load or store moves from or to DRAM; None for the other instructions.
+
+        Of pixels with zero flags what the last `run` moved, or the most where it moved nothing.
+        """
+        raw = self.raw_words(word)
+        if raw is None or not self.coded(word):
+            return raw
+        if self.coded_words is not None:
+            return self.coded_words
+        run = self._mode("load_geometry")["run_words"] if word.name == "load_activations" else word["run_words"]
+        return raw // run * (run + zero_flags.flag_words(run)) if run else 0
+
+    def coded(self, word: Word) -> bool:
+        """Whether the pixels that `word` moves have zero flags."""
+        at = self._mode("load_layout") if word.name == "load_activations" else word
+        return word.name in ("load_activations", "load_residual", "store") and ACTIVATION_CODINGS[at["coding"]] == "flags"
+
+    def raw_words(self, word: Word) -> int | None:
+        """As `moved_words`, without zero flags."""
         if word.name == "load_activations":
             g = self._mode("load_geometry")
             return word["count"] * g["kernel_y"] * g["kernel_x"] * g["run_words"]
@@ -131,19 +151,27 @@ class Machine:
         x = word["x"] + np.arange(word["count"])[:, None] * geometry["stride_x"] + np.arange(kx) * geometry["dilation_x"]  # [count, kx]
         inside = ((y >= 0) & (y < geometry["height"]))[None, :, None] & ((x >= 0) & (x < geometry["width"]))[:, None, :]
         source = word["address"] + y[None, :, None] * layout["row_words"] + x[:, None, :] * layout["pixel_words"]
-        source = np.where(inside, source, layout["padding"])[..., None] + np.arange(run)  # [count, ky, kx, run]
-        self._check_dram(source)
-        place = base[:, None] + np.arange(size)
-        self.activations[(pixel % c.columns)[:, None], place] = self.dram[source.reshape(len(pixel), size)]
+        source = np.where(inside, source, layout["padding"])  # [count, ky, kx]
+        found = self._read_runs(source.reshape(-1), run, self.coded(word)).reshape(len(pixel), size, c.word_bytes)
+        self.activations[(pixel % c.columns)[:, None], base[:, None] + np.arange(size)] = found
+
+    def _read_runs(self, addresses: np.ndarray, run: int, coded: bool) -> np.ndarray:
+        """The words [n, run, K/8] of pixels at `addresses` [n]."""
+        places = addresses[:, None] + np.arange(run + (zero_flags.flag_words(run) if coded else 0))
+        self._check_dram(places)
+        if not coded:
+            return self.dram[places]
+        found, used = zero_flags.decode(self.dram[places], run)
+        self.coded_words = int(used.sum())
+        return found
 
     def _load_residual(self, word: Word) -> None:
         c, run = self.configuration, word["run_words"]
         pixel = word["first"] + np.arange(word["count"])
         base = word["residual"] + (pixel // c.columns) * run
         self._check_buffer("residual", base, run, c.residual_words)
-        source = word["address"] + np.arange(word["count"])[:, None] * word["pixel_words"] + np.arange(run)
-        self._check_dram(source)
-        self.residuals[(pixel % c.columns)[:, None], base[:, None] + np.arange(run)] = self.dram[source]
+        found = self._read_runs(word["address"] + np.arange(word["count"]) * word["pixel_words"], run, self.coded(word))
+        self.residuals[(pixel % c.columns)[:, None], base[:, None] + np.arange(run)] = found
 
     def _load_parameters(self, word: Word) -> None:
         c, first, count = self.configuration, word["parameter"], word["count"]
@@ -322,9 +350,13 @@ class Machine:
         pixel = np.arange(word["count"])
         base = word["output"] + (pixel // c.columns) * word["output_words"]
         self._check_buffer("output", base, run, c.output_words)
-        target = word["address"] + pixel[:, None] * word["pixel_words"] + np.arange(run)
+        found = self.outputs[(pixel % c.columns)[:, None], base[:, None] + np.arange(run)]
+        if self.coded(word):
+            found, used = zero_flags.code(found)
+            self.coded_words = int(used.sum())
+        target = word["address"] + pixel[:, None] * word["pixel_words"] + np.arange(found.shape[1])
         self._check_dram(target)
-        self.dram[target] = self.outputs[(pixel % c.columns)[:, None], base[:, None] + np.arange(run)]
+        self.dram[target] = found
 
     # bounds
 

@@ -14,7 +14,7 @@ class Trace:
 
     `busy` has cycles per unit; `layers` rows of name, start, end (cycles), busy, dram_bytes, instructions;
     `dram_bytes` counts loads, stores
-    and instructions. Time on the host is not included.
+    and instructions; `saved_bytes` is what zero flags of activations kept from being counted there. Time on the host is not included.
     """
 
     level: str
@@ -23,6 +23,7 @@ class Trace:
     read_bytes: int = 0
     write_bytes: int = 0
     instruction_bytes: int = 0
+    saved_bytes: int = 0
     instructions: int = 0
     busy: dict[str, int] = field(default_factory=lambda: dict.fromkeys(UNITS, 0))
     layers: list[dict[str, Any]] = field(default_factory=lambda: [])
@@ -42,6 +43,8 @@ class Trace:
             f"{self.instructions} instructions, {self.dram_bytes} bytes of DRAM traffic "
             f"(read {self.read_bytes}, written {self.write_bytes}, instructions {self.instruction_bytes})"
         ]
+        if self.saved_bytes:
+            lines.append(f"zero flags of activations: {self.dram_bytes} bytes instead of {self.dram_bytes + self.saved_bytes}")
         if self.cycles is not None:
             shares = ", ".join(f"{unit} {self.busy[unit] / max(self.cycles, 1):.0%}" for unit in UNITS)
             lines.insert(0, f"{self.cycles} cycles, {self.milliseconds:.3f} ms at {self.clock_mhz:g} MHz; busy: {shares}")

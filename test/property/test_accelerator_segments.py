@@ -30,7 +30,8 @@ TINY = Configuration(
     rows=2, columns=3, word_bits=32, weight_lines=24, activation_words=48, residual_words=32, output_words=32, parameter_entries=32
 )
 LARGE = Configuration()
-CONFIGURATIONS = [SMALL, TINY, LARGE]
+FLAGS = dataclasses.replace(SMALL, activation_codings=2)
+CONFIGURATIONS = [SMALL, TINY, LARGE, FLAGS]
 
 
 def dense(array, element):
@@ -159,7 +160,11 @@ def check(builder, result, configuration, seed, expected_segments=1):
             functional.run(machine, words)
         elif order == "cycles":  # the shortest queues that the hardware may have
             timing = cycle.run(machine, words)
-            assert timing.cycles == cycle.predict(tight, dram, words).cycles
+            predicted = cycle.predict(tight, dram, words)
+            if any(machine.coded(w) for w in words if w.name in ("load_residual", "store")):  # what has flags moves at most so much
+                assert timing.write_bytes <= predicted.write_bytes and timing.read_bytes <= predicted.read_bytes
+            else:
+                assert timing.cycles == predicted.cycles
         else:
             functional.run_in_token_order(machine, words, random.Random(seed))
         np.testing.assert_array_equal(segment.outputs[0].read(dram), wanted, err_msg=f"{order} order\n{text}")

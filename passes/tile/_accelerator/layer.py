@@ -19,7 +19,10 @@ from qcc.dialects import bitplanes
 
 @dataclass
 class Buffer:
-    """A tensor's place in DRAM: `pixels` records of `pixel_words` words. `use` is input, output or arena; `index` numbers the first two."""
+    """A tensor's place in DRAM: `pixels` records of `pixel_words` words, flags included.
+
+    `use` is input, output or arena; `index` numbers the first two.
+    """
 
     name: str
     pixels: int
@@ -27,6 +30,8 @@ class Buffer:
     use: str = "arena"
     index: int = 0
     value: Any = None  # the qtile.buffer that stands for it
+    zeros: float = 0.0  # share of its elements that is 0, as measured
+    coded: bool = False  # pixels have zero flags
 
 
 @dataclass

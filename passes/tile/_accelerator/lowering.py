@@ -224,6 +224,8 @@ class Lowering:
         if op.name == "qcc.conv2d" and (gathered := self._gathered(op, w)) is not None:
             return gathered
         source = self._placed(x, axis)
+        if source.buffer is not None:
+            source.buffer.zeros = max(source.buffer.zeros, op_attribute(op, "qcc.zeros", 0.0))
         if op.name == "qcc.conv2d":
             window = _window(source, op, w.shape[2:], shape_of(op.results[0]), op_attribute(op, "dilations"))
             matrix = Matrix(w.reshape(*w.shape[:2], -1), op_attribute(op, "groups"), source.positions, self.word_bits)

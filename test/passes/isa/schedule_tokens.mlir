@@ -9,7 +9,7 @@
 func.func private @program() {
   "qisa.execute_mode"() {planes = 8, signed = 0, weight_planes = 4, weight_signed = 1, bipolar = 0, vector_words = 64} : () -> ()
   "qisa.load_geometry"() {height = 1, width = 4, kernel_y = 1, kernel_x = 1, dilation_y = 1, dilation_x = 1, stride_x = 1, run_words = 64} : () -> ()
-  "qisa.load_layout"() {padding = 0, pixel_words = 64, row_words = 256, vector_words = 64} : () -> ()
+  "qisa.load_layout"() {padding = 0, pixel_words = 64, row_words = 256, vector_words = 64, coding = "raw"} : () -> ()
   "qisa.load_activations"() {address = 0, activation = 0, first = 0, count = 4, y = 0, x = 0} : () -> ()
   "qisa.execute"() {line = 0, activation = 0, tiles = 1, groups = 1, accumulate = 0, emit = 1, line_count = 4} : () -> ()
   "qisa.load_activations"() {address = 0, activation = 64, first = 0, count = 4, y = 0, x = 0} : () -> ()
@@ -27,9 +27,9 @@ func.func private @program() {
 // CHECK: load_activations{{.*}}wait = ["store"]
 func.func private @program() {
   "qisa.load_geometry"() {height = 1, width = 4, kernel_y = 1, kernel_x = 1, dilation_y = 1, dilation_x = 1, stride_x = 1, run_words = 8} : () -> ()
-  "qisa.load_layout"() {padding = 0, pixel_words = 8, row_words = 32, vector_words = 8} : () -> ()
-  "qisa.store"() {address = 0, output = 0, count = 4, run_words = 8, pixel_words = 8, output_words = 8} : () -> ()
-  "qisa.store"() {address = 64, output = 0, count = 4, run_words = 8, pixel_words = 8, output_words = 8} : () -> ()
+  "qisa.load_layout"() {padding = 0, pixel_words = 8, row_words = 32, vector_words = 8, coding = "raw"} : () -> ()
+  "qisa.store"() {address = 0, output = 0, count = 4, run_words = 8, pixel_words = 8, output_words = 8, coding = "raw"} : () -> ()
+  "qisa.store"() {address = 64, output = 0, count = 4, run_words = 8, pixel_words = 8, output_words = 8, coding = "raw"} : () -> ()
   "qisa.load_activations"() {address = 0, activation = 0, first = 0, count = 4, y = 0, x = 0} : () -> ()
   return
 }

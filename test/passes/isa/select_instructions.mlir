@@ -1,4 +1,5 @@
 // RUN: qcc-opt %s --pass-pipeline='builtin.module(tile-for-accelerator{rows=2 columns=2 word-bits=32 activation-words=16},plan-accelerator-memory,select-instructions)' | filecheck %s
+// RUN: qcc-opt %s --pass-pipeline='builtin.module(tile-for-accelerator{rows=2 columns=2 word-bits=32 activation-words=16 activation-codings=2},plan-accelerator-memory,select-instructions)' | filecheck %s --check-prefix=FLAGS
 
 !x = !quant.uniform<u4:f32, 0.5:3>
 !w = !quant.uniform<i8:f32, 0.5>
@@ -26,4 +27,19 @@ func.func private @accelerator_1(%q: tensor<6x3x!x>) -> tensor<6x2x!x> attribute
   %a = "qcc.linear"(%q, %w) : (tensor<6x3x!x>, tensor<2x3x!w>) -> tensor<6x2xi32>
   %r = "qcc.requantize"(%a) {mode = "fixed", multiplier = dense<5> : tensor<1xi32>, shift = dense<3> : tensor<1xi32>, rounding = "half_away"} : (tensor<6x2xi32>) -> tensor<6x2x!x>
   return %r : tensor<6x2x!x>
+}
+
+// Where load and store know zero flags, a tensor between two layers has them if that is expected to move fewer words; the ends have not.
+// FLAGS-LABEL: @accelerator_2_program
+// FLAGS: qisa.load_layout"() {coding = "raw"
+// FLAGS: qisa.store"() {{.*}}coding = "flags"
+// FLAGS: qisa.load_layout"() {coding = "flags"
+// FLAGS: qisa.store"() {{.*}}coding = "raw"
+func.func private @accelerator_2(%q: tensor<6x3x!x>) -> tensor<6x3x!x> attributes {qcc.segment = "accelerator"} {
+  %w = "qcc.constant"() {value = dense<[[1, -2, 3], [1, 2, -2], [3, 1, 1]]> : tensor<3x3xi8>} : () -> tensor<3x3x!w>
+  %a = "qcc.linear"(%q, %w) : (tensor<6x3x!x>, tensor<3x3x!w>) -> tensor<6x3xi32>
+  %r = "qcc.requantize"(%a) {mode = "fixed", multiplier = dense<5> : tensor<1xi32>, shift = dense<3> : tensor<1xi32>, rounding = "half_away"} : (tensor<6x3xi32>) -> tensor<6x3x!x>
+  %b = "qcc.linear"(%r, %w) {qcc.zeros = 0.9 : f64} : (tensor<6x3x!x>, tensor<3x3x!w>) -> tensor<6x3xi32>
+  %s = "qcc.requantize"(%b) {mode = "fixed", multiplier = dense<5> : tensor<1xi32>, shift = dense<3> : tensor<1xi32>, rounding = "half_away"} : (tensor<6x3xi32>) -> tensor<6x3x!x>
+  return %s : tensor<6x3x!x>
 }

@@ -88,7 +88,7 @@ def linear_program(rng, n, k, out, a_bits, a_signed, w_bits, w_signed, *, bipola
             "load_geometry",
             {"height": 1, "width": n, "kernel_y": 1, "kernel_x": 1, "dilation_y": 1, "dilation_x": 1, "stride_x": 1, "run_words": vector},
         ),
-        Word("load_layout", {"padding": 0, "pixel_words": vector, "row_words": 0, "vector_words": vector}),
+        Word("load_layout", {"padding": 0, "pixel_words": vector, "row_words": 0, "vector_words": vector, "coding": 0}),
         Word("load_activations", {"address": at_x, "activation": 0, "first": 0, "count": n, "y": 0, "x": 0}),
         Word(
             "load_weights",
@@ -122,7 +122,7 @@ def linear_program(rng, n, k, out, a_bits, a_signed, w_bits, w_signed, *, bipola
         ),
         Word(
             "store",
-            {"address": at_y, "output": 0, "count": n, "run_words": out_run, "pixel_words": out_run, "output_words": out_run},
+            {"address": at_y, "output": 0, "count": n, "run_words": out_run, "pixel_words": out_run, "output_words": out_run, "coding": 0},
             wait=4,
         ),
         Word("finish"),
