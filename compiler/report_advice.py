@@ -24,6 +24,8 @@ def reasons(row: Row) -> list[str]:
         found.append(f"products: {facts['products']}")
     if "skipping" in facts:
         found.append(facts["skipping"])
+    if "zero_flags" in facts:
+        found.append(f"zero flags: {facts['zero_flags']}")
     if "accumulator_range" in facts:
         low, high = facts["accumulator_range"]
         found.append(f"accumulator: {facts.get('accumulator_bits')} bits hold the proven range [{low}, {high}]")

@@ -18,7 +18,7 @@ def flag_words(run_words: int) -> int:
 def code(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Runs [n, words, K/8] u8 as slots [n, flag_words + words, K/8], 0 behind their end, and the words of each that are in use [n]."""
     count, words, word_bytes = runs.shape
-    flat = runs.reshape(count, -1)
+    flat = runs.reshape(count, words * word_bytes)
     some = flat != 0
     front = flag_words(words) * word_bytes
     slots = np.zeros((count, front + flat.shape[1]), np.uint8)
@@ -27,13 +27,13 @@ def code(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     row, column = np.nonzero(some)
     slots[row, front + (np.cumsum(some, axis=1) - 1)[row, column]] = flat[row, column]
     used = flag_words(words) - (-some.sum(axis=1) // word_bytes)
-    return slots.reshape(count, -1, word_bytes), used
+    return slots.reshape(count, flag_words(words) + words, word_bytes), used
 
 
 def decode(slots: np.ndarray, run_words: int) -> tuple[np.ndarray, np.ndarray]:
     """What `code` made of runs of `run_words` words, of any slots: the runs, and the words of each slot in use."""
-    count, _, word_bytes = slots.shape
-    flat, front, size = slots.reshape(count, -1), flag_words(run_words) * word_bytes, run_words * word_bytes
+    count, slot_words, word_bytes = slots.shape
+    flat, front, size = slots.reshape(count, slot_words * word_bytes), flag_words(run_words) * word_bytes, run_words * word_bytes
     some = np.unpackbits(flat[:, :front], axis=1, bitorder="little")[:, :size].astype(bool)
     runs = np.zeros((count, size), np.uint8)
     row, column = np.nonzero(some)

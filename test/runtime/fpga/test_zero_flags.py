@@ -13,8 +13,8 @@ from qcc.dialects import zero_flags
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 1 << 30),
-    count=st.integers(1, 5),
-    words=st.integers(1, 40),
+    count=st.integers(0, 5),
+    words=st.integers(0, 40),
     word_bytes=st.sampled_from([4, 8, 16]),
     share=st.sampled_from([0.0, 0.3, 0.9, 1.0]),
 )
