@@ -69,7 +69,7 @@ def _microseconds(isa: str, found: Plan, out: int, k: int) -> tuple[float, float
     ours = Columns(isa, found.compute, (out, k), found.width, x, w, (), (), x, found.density)
     compute = "dot4_u8s8" if facts.dot4 else "dot2_s16"
     steps = math.ceil(k / codelet_cost.DEPTHS[compute])
-    tile = choose_tile(isa, compute, 1, 1, out, steps, one_row=False, summed=False)
+    tile = choose_tile(isa, compute, "s8", 1, 1, out, steps, one_row=False, summed=False)
     row = Operand(0, "u8", (0, 0, 0, 0, 0))
     weights = Operand(1, "s8", (0, 0, 0, 0, 0))
     every = Contraction(isa, compute, (1, 1, 1, 1, out), row, weights, (1, 1), (0, 0), k, tile, (1, 1), (), (), row)
