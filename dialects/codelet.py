@@ -136,10 +136,11 @@ class Contraction:
 class Winograd:
     """A 3x3 convolution of stride 1 by F(4x4, 3x3): acc[n, h, w, c] = bias[c] + sum of x * w over 3 x 3 and `channels`, then the steps.
 
-    The iteration space of every operand is (n, h, w, c). h and w are multiples of 4, x's channels and c of 32. w holds the transformed
+    The iteration space of every operand is (n, h, w, c). h and w are 4 or more, x's channels and c multiples of 32. w holds transformed
     weights [block][36][step][vector][lane][depth], a block being `tile[2]` vectors; integers are scaled by 576 (see the loop nest). `strip`
-    tiles of 4 x 4 results (in the order n, h, w) and `chunk` blocks are a task; `tile` is the register tile (1, tiles, vectors) of the 36
-    products. Scratch is 36 times the sum of `winograd_pitches`.
+    of the `tiles` tiles of 4 x 4 results (in the order n, h, w; the last of a row or column ends with it and overlaps the one before) and
+    `chunk` blocks are a task; `tile` is the register tile (1, tiles, vectors) of the 36 products. Scratch is 36 times the sum of
+    `winograd_pitches`.
     """
 
     isa: str
@@ -158,6 +159,12 @@ class Winograd:
     params: int = -1
     halo: Halo | None = None
     kind: str = "winograd"
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of results of all images."""
+        n, h, w, _ = self.sizes
+        return n * -(-h // 4) * -(-w // 4)
 
 
 @dataclass(frozen=True)
@@ -530,9 +537,8 @@ def tasks(codelet: Any) -> int:
     if isinstance(codelet, Map):
         return -(-codelet.sizes[codelet.split] // codelet.chunk)
     if isinstance(codelet, Winograd):
-        n, h, w, c = codelet.sizes
         width = codelet.tile[2] * ISAS[codelet.isa].lanes
-        return n * h * w // 16 // codelet.strip * -(-(c // width) // codelet.chunk)
+        return codelet.tiles // codelet.strip * -(-(codelet.sizes[3] // width) // codelet.chunk)
     if isinstance(codelet, Contraction):
         n, g, h, _, _ = codelet.sizes
         return n * g * -(-blocks(codelet) // codelet.chunks[0]) * -(-h // codelet.chunks[1])

@@ -395,10 +395,10 @@ def winograd_cycles(facts: IsaFacts, compute: str, tiles: int, channels: int, ou
 
 def _winograd(c: Winograd, machine: Machine) -> Work:
     n, height, width, out = c.sizes
-    tiles, elements = n * height * width // 16, math.prod(c.sizes)
+    elements = math.prod(c.sizes)
     weights = WINOGRAD_POINTS * c.channels * out * ELEMENT_BYTES[c.w.element]
     x = n * height * width * c.channels * ELEMENT_BYTES[c.x.element]
-    cycles = WINOGRAD_MEASURED * winograd_cycles(ISAS[c.isa], c.compute, tiles, c.channels, out, c.strip)
+    cycles = WINOGRAD_MEASURED * winograd_cycles(ISAS[c.isa], c.compute, c.tiles, c.channels, out, c.strip)
     return Work(cycles, weights, x + elements * ELEMENT_BYTES[c.y.element] + _extra_bytes(c.operands, elements))
 
 

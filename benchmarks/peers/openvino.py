@@ -124,7 +124,7 @@ def session(task: Task, file: Path, **properties: Any) -> Runner:
         "ENABLE_CPU_PINNING": False,
         **properties,
     }
-    compiled = core.compile_model(core.read_model(file), "CPU", configuration)
+    compiled, refused = compile_or_in_f32(core, file, configuration)
     request = compiled.create_infer_request()
 
     def prepare(x: np.ndarray) -> np.ndarray:
@@ -142,7 +142,24 @@ def session(task: Task, file: Path, **properties: Any) -> Runner:
         "inference precision": str(compiled.get_property("INFERENCE_PRECISION_HINT")),
         "threads": int(compiled.get_property("INFERENCE_NUM_THREADS")),
     }
+    if refused:
+        about["with INFERENCE_PRECISION_HINT f32, because without it"] = refused
     return Runner(run, about, output=np.array, prepare=prepare)
+
+
+def compile_or_in_f32(core: Any, file: Path, configuration: dict[str, Any]) -> tuple[Any, str]:
+    """The compiled model and ''; where OpenVINO refuses, with what is not 8 bits in f32, and the words of its refusal.
+
+    Its default on a CPU with bfloat16 stays bfloat16 when oneDNN is held to AVX2, which has no softmax of it.
+    """
+    try:
+        return core.compile_model(core.read_model(file), "CPU", configuration), ""
+    except RuntimeError as problem:
+        hint = "INFERENCE_PRECISION_HINT"
+        if hint in configuration:
+            raise
+        compiled = core.compile_model(core.read_model(file), "CPU", configuration | {hint: "f32"})
+        return compiled, " ".join(str(problem).split())[-200:]
 
 
 def kernels(compiled: Any) -> dict[str, int]:

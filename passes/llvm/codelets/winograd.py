@@ -45,8 +45,8 @@ class _Nest:
     def task(self, task: Value) -> None:
         """A chunk of blocks and a strip of tiles; strips innermost, so that neighbouring tasks share weights."""
         b, c = self.b, self.codelet
-        images, height, width, channels = c.sizes
-        chunk, strip = b.divmod(task, images * height * width // EDGE**2 // c.strip)
+        channels = c.sizes[3]
+        chunk, strip = b.divmod(task, c.tiles // c.strip)
         tile, block = b.mul(strip, c.strip), b.mul(chunk, c.chunk)
         b.loop(0, c.strip, 1, lambda t: self._transform_x(t, b.add(tile, t)))
 
@@ -57,11 +57,12 @@ class _Nest:
         b.loop(block, b.minimum(b.add(block, c.chunk), channels // self.width), 1, of_block)
 
     def _pixel(self, tile: Index) -> tuple[Index, Index, Index]:
-        """n, h, w of the first result of a tile."""
+        """n, h, w of the first result of a tile; the last one begins early, so that it reads and writes nothing outside of the image."""
         b, (_, height, width, _) = self.b, self.codelet.sizes
-        rest, column = b.divmod(tile, width // EDGE)
-        n, row = b.divmod(rest, height // EDGE)
-        return n, b.mul(row, EDGE), b.mul(column, EDGE)
+        rest, column = b.divmod(tile, -(-width // EDGE))
+        n, row = b.divmod(rest, -(-height // EDGE))
+        h, w = b.mul(row, EDGE), b.mul(column, EDGE)
+        return n, b.minimum(h, height - EDGE) if height % EDGE else h, b.minimum(w, width - EDGE) if width % EDGE else w
 
     def _transform_x(self, t: Index, tile: Index) -> None:
         b, c = self.b, self.codelet

@@ -23,7 +23,6 @@ from qcc.passes.tile.codelets.program import Program
 from qcc.passes.values import shape_of
 
 EDGE, VECTORS = 4, 2
-MOST_COLUMNS = 14  # of a register tile of two vectors
 CHANNELS = 32  # x comes in whole vectors of 16 bits, results in whole blocks of two vectors
 LARGEST_WEIGHT = 32767 // 12**2  # whose transform fits 16 bits
 RESULT_BITS = 26  # what is left of 32 after the factor 576 is taken off
@@ -52,14 +51,14 @@ def plan(lowering: Lowering, op: Any, place: Place, values: np.ndarray) -> Plan 
     strides, dilations, groups = (op_attribute(op, name) for name in ("strides", "dilations", "groups"))
     if values.shape[2:] != (3, 3) or [*strides, *dilations, groups] != [1] * 5 or not facts.dot2:
         return None
-    if height % EDGE or width % EDGE or channels % CHANNELS or out % CHANNELS or place.strides[1] != 1:
+    if min(height, width) < EDGE or channels % CHANNELS or out % CHANNELS or place.strides[1] != 1:
         return None
     compute = "lane_f32" if values.dtype.kind == "f" else "dot2_s16"
     if compute == "dot2_s16" and (place.element != "u8" or not _exact(values)):
         return None
-    tiles = n * height * width // EDGE**2
+    tiles = n * -(-height // EDGE) * -(-width // EDGE)
     best = min((_predict(facts, compute, tiles, channels, out, strip) for strip in _divisors(tiles)), key=lambda p: p.cycles)
-    direct = EDGE**2 * tiles * channels * out * 9 / winograd_rates(facts, compute)[0] * 1.1
+    direct = n * height * width * channels * out * 9 / winograd_rates(facts, compute)[0] * 1.1
     return best if best.cycles < GAIN * direct else None
 
 
@@ -126,7 +125,7 @@ def lower(
     if program.words:
         params = len(places)
         places.append(lowering.params(program.words))
-    blocks, strips = out // (VECTORS * facts.lanes), n * height * width // EDGE**2 // chosen.strip
+    blocks, strips = out // (VECTORS * facts.lanes), n * -(-height // EDGE) * -(-width // EDGE) // chosen.strip
     source = _pixels(x, 0)
     codelet = Winograd(
         isa=lowering.isa,
@@ -135,7 +134,7 @@ def lower(
         channels=channels,
         x=replace(source, offset=source.offset - border[0] * x.strides[2] - border[1] * x.strides[3]),
         w=Operand(1, element, (0, 0, 0, 0)),
-        tile=(1, max((c for c in range(8, MOST_COLUMNS + 1) if chosen.strip % c == 0), default=MOST_COLUMNS), VECTORS),
+        tile=(1, _columns(chosen.strip, (facts.registers - VECTORS - 2) // VECTORS), VECTORS),
         strip=chosen.strip,
         chunk=blocks if strips > 1 else -(-blocks // 2),
         operands=operands,
@@ -146,6 +145,11 @@ def lower(
         halo=halo,
     )
     lowering.call(codelet, [*places, y], scratch_bytes=POINTS * sum(winograd_pitches(codelet)))
+
+
+def _columns(strip: int, most: int) -> int:
+    """Columns of the register tile of the products, at most `most`: tiles of one size if they are not small, else as equal as possible."""
+    return max((c for c in range(8, most + 1) if strip % c == 0), default=math.ceil(strip / math.ceil(strip / most)))
 
 
 def _weights(lowering: Lowering, values: np.ndarray, codes: LevelCodes | None, lanes: int, element: str) -> Place:
