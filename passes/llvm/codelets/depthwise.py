@@ -8,10 +8,9 @@ from typing import Any
 from qcc.dialects.codelet import ELEMENT_BYTES, Depthwise
 from qcc.dialects.instruction_sets import ISAS
 from qcc.passes.llvm.codelets import halo
-from qcc.passes.llvm.codelets.access import bytes_of, load, pieces, store
-from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
-from qcc.passes.llvm.codelets.fetch import Fetch
-from qcc.passes.llvm.codelets.steps import Steps
+from qcc.passes.llvm.codelets.access import bytes_of, load, pieces
+from qcc.passes.llvm.codelets.builder import Builder, Index, Value
+from qcc.passes.llvm.codelets.results import Results
 
 
 def emit(b: Builder, codelet: Depthwise, buffers: Sequence[Value], task: Value, instructions: Any, scratch: Value) -> None:
@@ -20,7 +19,6 @@ def emit(b: Builder, codelet: Depthwise, buffers: Sequence[Value], task: Value, 
     halo.fill_once(b, c, buffers, task)
     vector = ISAS[c.isa].lanes
     n_rows, height, width, channels = c.sizes[0] * c.sizes[1], c.sizes[1], c.sizes[2], c.sizes[3]
-    steps = Steps(b, instructions)
     accumulator = c.compute.removeprefix("lane_")
     x_bytes, w_bytes = ELEMENT_BYTES[c.x.element], ELEMENT_BYTES[c.w.element]
     padded = -(-channels // vector) * vector
@@ -50,17 +48,10 @@ def emit(b: Builder, codelet: Depthwise, buffers: Sequence[Value], task: Value, 
                 for q in range(columns):
                     moved = (i * c.tap_strides[0] + j * c.tap_strides[1] + q * c.x.strides[2]) * x_bytes
                     acc[q] = multiply_add(acc[q], load(b, c.x.element, x + moved, 1, lanes), tap)
-        fetch = Fetch(b, c.operands, buffers, c.params, instructions)
-        bases = [b.at(buffers[o.buffer], bytes_of(o, place, b)) for o in c.operands]
-        y = b.at(buffers[c.y.buffer], bytes_of(c.y, place, b))
-        for q in range(columns):
-
-            def at(number: int, q: int = q) -> Address:
-                return bases[number] + q * c.operands[number].strides[2] * ELEMENT_BYTES[c.operands[number].element]
-
-            fetch.place = at
-            result = steps.run(c.steps, acc[q], fetch)
-            store(b, c.y.element, y + q * c.y.strides[2] * ELEMENT_BYTES[c.y.element], c.y.strides[3], result)
+        results = Results(b, c, buffers, instructions, place)
+        for q, value in enumerate(acc):
+            results.put((0, 0, q, 0), value)
+        results.end()
 
     def columns_of(n: Index, h: Index, channel: Index, lanes: int) -> None:
         full = width // c.columns * c.columns
