@@ -14,8 +14,8 @@ class Stream:
     """Weight-only linear: y[m, n] = bias[n] + sum over groups of scale[g, n] * sum over k of x[m, k] * (level(code) - zero[g, n]).
 
     `sizes` are rows, channels and k. Channels are the lanes; a block is `vectors` vectors of them, a task `chunk` blocks. Weights are
-    packed in the order in which they are read: [block][group], and for each group its header, scales (and zeros) as [vector][lane]
-    of 4 bytes, then its codes [step][vector][words of the decoder]. The last group has as many k as are left.
+    packed in the order in which they are read: [block][group], and for each group its header, scales as [vector][lane]
+    (and zeros likewise, of 4 bytes), then its codes [step][vector][words of the decoder]. The last group has as many k as are left.
     `compute` is f32, or int16 and int8 for x quantized per row and group in the call and multiplied as signed bytes, high ones first; those
     two read affine codes only. `zeros` says where zero[g, n] is: "none" (0), "constant" (`zero`), "channel" (in the header; i32 where x is
     quantized, else f32). level(code) is `step` * code for the decoder "planes", what `table` says for "table",
@@ -46,6 +46,7 @@ class Stream:
     operands: tuple[Operand, ...]
     steps: tuple[Step, ...]
     y: Operand
+    scale: str = "f32"  # of the scales in headers, or bf16
     zeros: str = "none"
     zero: int = 0
     step: int = 1

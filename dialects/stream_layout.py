@@ -95,9 +95,13 @@ class StreamLayout:
         return self.depth * stored * self.lanes // 8
 
     @property
+    def scale_bytes(self) -> int:
+        return 2 if self.codelet.scale == "bf16" else 4
+
+    @property
     def header_bytes(self) -> int:
         """Scales and zeros of one vector; for decoder "indexed" scales and sums of values."""
-        return 4 * self.lanes * (2 if self.codelet.zeros == "channel" or self.codelet.decoder == "indexed" else 1)
+        return self.lanes * (self.scale_bytes + (4 if self.codelet.zeros == "channel" or self.codelet.decoder == "indexed" else 0))
 
     def group_bytes(self, count: int, vectors: int) -> int:
         """One group of `count` k of a block."""

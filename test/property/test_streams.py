@@ -88,12 +88,17 @@ def check(case: dict[str, Any], make: Any, isa: str, activations: str, *, byte_e
     return configuration
 
 
+def powers(case: dict[str, Any], scales: np.ndarray) -> np.ndarray:
+    """`scales`, as powers of two where the case asks for that."""
+    return np.exp2(np.floor(np.log2(scales))) if case.get("powers") else scales
+
+
 def affine(bits: int, *, zeros: bool) -> Any:
     def make(rng: np.random.Generator, case: dict[str, Any]) -> tuple[np.ndarray, Any]:
         low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if bits > 1 else (0, 1)
         n, k, group = case["n"], case["k"], case["group"]
         stored = rng.integers(low, high + 1, (n, k)).astype(np.int8 if bits > 1 else np.uint8)
-        scales = rng.uniform(0.01, 0.2, (n, k // group) if group else n).astype(np.float32)
+        scales = powers(case, rng.uniform(0.01, 0.2, (n, k // group) if group else n).astype(np.float32))
         zero = rng.integers(low, high + 1, scales.shape) if zeros else np.zeros(scales.shape, np.int64)
         where: dict[str, Any] = {"block": {0: 1, 1: group}} if group else {"axis": 0}
         return stored, element_types.affine_type(scales, zero, bits=bits, signed=bits > 1, **where)
@@ -106,7 +111,7 @@ def described(make: Any) -> Any:
 
     def encoded(rng: np.random.Generator, case: dict[str, Any]) -> tuple[np.ndarray, Any]:
         n, k, group = case["n"], case["k"], case["group"]
-        scales = rng.uniform(0.3, 1.0, (n, k // group if group else 1)).astype(np.float32)
+        scales = powers(case, rng.uniform(0.3, 1.0, (n, k // group if group else 1)).astype(np.float32))
         element = types.make_type(make(rng, scales, group or k))
         return formats.encode(rng.normal(size=(n, k)).astype(np.float32), ir.RankedTensorType.get([n, k], element)), element
 
@@ -189,6 +194,16 @@ def test_generic_vectors(name: str, case: dict[str, Any]) -> None:
 def test_sums_of_x_are_looked_up(name: str, case: dict[str, Any], groups: int) -> None:
     case |= {"rows": 1, "group": groups, "k": 3 * groups or case["k"]}
     assert check(case, FORMATS[name], "avx512_vbmi", "auto")["decoder"] == "sums"
+
+
+@pytest.mark.parametrize("name", ["int4", "int2", "int8", "fp4", "codebook256"])
+@settings(EXAMPLES, max_examples=3)
+@given(case=shapes(), isa=st.sampled_from(["avx512_vnni", "avx512_vbmi", "generic"]))
+def test_short_scales(name: str, isa: str, case: dict[str, Any]) -> None:
+    """Scales that are powers of two take two bytes."""
+    case |= {"group": 32, "k": 96, "n": case["n"] + 64, "rows": min(case["rows"], 2)}  # vectors in pairs
+    found = check(case | {"powers": True}, FORMATS[name], isa, "auto")
+    assert found["scale"] == "bf16"
 
 
 def sparse(bits: int, density: float) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 from qcc.dialects.codelet import Stream
 from qcc.dialects.stream_layout import StreamLayout, choose_fold, field_shifts, planes
+from qcc.passes.llvm.codelets import stream_header
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 from qcc.passes.llvm.codelets.decoders import decoder
 from qcc.passes.llvm.codelets.stream_prefetch import prefetch
@@ -112,7 +113,7 @@ class Reduction:
         b, layout, made = self.b, self.layout, list(totals)
         base = b.at(b.at(self.scratch, b.mul(row, layout.row_bytes)), b.mul(g, 4))
         for v in range(vectors):
-            scale = b.load(f"{self.lanes}xf32", address + 4 * self.lanes * v)
+            scale = stream_header.scale(b, layout, address, v)
             zero = self._zero(address, vectors, v)
             for r in range(rows):
                 here = base + r * layout.row_bytes
@@ -145,7 +146,7 @@ class Reduction:
         if self.codelet.zeros == "constant":
             return self.b.constant(self.codelet.zero, kind)
         if self.codelet.zeros == "channel":
-            return self.b.load(kind, address + 4 * self.lanes * (vectors + v))
+            return stream_header.zero(self.b, self.layout, address, vectors, v, "i32")
         return None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from qcc.dialects.codelet import Stream
 from qcc.dialects.stream_layout import StreamLayout
+from qcc.passes.llvm.codelets import stream_header
 from qcc.passes.llvm.codelets.access import bytes_of
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 from qcc.passes.llvm.codelets.decoders import decoder
@@ -53,7 +54,7 @@ class Reduction:
         b, kind = self.b, f"{self.lanes}xf32"
         made = list(totals)
         for v in range(vectors):
-            scale = b.load(kind, address + 4 * self.lanes * v)
+            scale = stream_header.scale(b, self.layout, address, v)
             zero = self._zero(address, vectors, v)
             for r in range(rows):
                 i = r * vectors + v
@@ -71,5 +72,5 @@ class Reduction:
         if self.codelet.zeros == "constant":
             return self.b.constant(float(self.codelet.zero), kind)
         if self.codelet.zeros == "channel":
-            return self.b.load(kind, address + 4 * self.lanes * (vectors + v))
+            return stream_header.zero(self.b, self.layout, address, vectors, v, "f32")
         return None

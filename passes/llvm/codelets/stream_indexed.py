@@ -13,6 +13,7 @@ from typing import Any
 
 from qcc.dialects.codelet import Stream
 from qcc.dialects.stream_layout import INDEXED_RECORD_BYTES, StreamLayout
+from qcc.passes.llvm.codelets import stream_header
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 from qcc.passes.llvm.codelets.stream_prefetch import prefetch
 
@@ -87,8 +88,8 @@ class Reduction:
         """`totals` [row][vector] with `sums` [row][vector][digit] of group `g` added: without the offset of the high digit, scaled."""
         b, layout, kind = self.b, self.layout, f"{self.lanes}xf32"
         base = b.at(b.at(self.scratch, b.mul(row, layout.row_bytes)), b.mul(g, 4)) + layout.scale_offset()
-        scales = [b.load(kind, address + 4 * self.lanes * v) for v in range(vectors)]
-        weights = [b.load(f"{self.lanes}xi32", address + 4 * self.lanes * (vectors + v)) for v in range(vectors)]
+        scales = [stream_header.scale(b, layout, address, v) for v in range(vectors)]
+        weights = [stream_header.zero(b, layout, address, vectors, v, "i32") for v in range(vectors)]
         offsets = [b.binary("mul", weight, b.like(128, weight)) for weight in weights]
         made: list[Value] = []
         for r in range(rows):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qcc.dialects.codelet import Stream
-from qcc.passes.llvm.codelets import stream_digits
+from qcc.passes.llvm.codelets import stream_digits, stream_header
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 from qcc.passes.llvm.codelets.stream_prefetch import prefetch
 
@@ -75,7 +75,7 @@ class Reduction(stream_digits.Reduction):
                 i = r * vectors + v
                 value = self._weighed(sums[i * self.places : (i + 1) * self.places])
                 value = b.op("llvm.intr.fma", [x_sum, zero, value], kind)
-                scale = b.load(kind, address + 4 * self.lanes * v)
+                scale = stream_header.scale(b, layout, address, v)
                 made[i] = b.op("llvm.intr.fma", [b.binary("fmul", value, x_scale), scale, made[i]], kind)
         return made
 

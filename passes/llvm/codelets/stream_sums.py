@@ -14,6 +14,7 @@ from typing import Any
 
 from qcc.dialects.codelet import Stream
 from qcc.dialects.stream_layout import SUMS_BYTES, StreamLayout
+from qcc.passes.llvm.codelets import stream_header
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 from qcc.passes.llvm.codelets.stream_prefetch import prefetch
 
@@ -92,10 +93,10 @@ class Reduction:
                 if self.codelet.step != 1:
                     total = b.binary("mul", total, b.like(self.codelet.step, total))
                 if self.codelet.zeros != "none":
-                    at = address + 4 * self.lanes * (vectors + v)
-                    zero = b.constant(self.codelet.zero, kind) if self.codelet.zeros == "constant" else b.load(kind, at)
+                    stored = self.codelet.zeros == "channel"
+                    zero = stream_header.zero(b, layout, address, vectors, v, "i32") if stored else b.constant(self.codelet.zero, kind)
                     total = b.binary("sub", total, b.binary("mul", x_sum, zero))
-                scale = b.load(f"{self.lanes}xf32", address + 4 * self.lanes * v)
+                scale = stream_header.scale(b, layout, address, v)
                 value = b.binary("fmul", b.cast("sitofp", total, "f32"), x_scale)
                 made[i] = b.op("llvm.intr.fma", [value, scale, made[i]], f"{self.lanes}xf32")
         return made

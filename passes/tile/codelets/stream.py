@@ -153,6 +153,7 @@ def configuration(isa: str, codes: Codes, variant: Variant, rows: int) -> Stream
         operands=(),
         steps=(),
         y=Operand(0, "f32", ()),
+        scale=_scale_element(variant),
         zeros=variant.zeros_kind,
         zero=variant.zero,
         fill=variant.fill,
@@ -191,6 +192,12 @@ class Variant:
     bits: int = 0  # of values, where they are not the codes'
     fill: int = 0
     kept: int = 0
+
+
+def _scale_element(variant: Variant) -> str:
+    """bf16 where there are scales per group that it holds exactly (powers of two), and vectors in pairs, so that codes stay aligned."""
+    exact = not (np.ascontiguousarray(variant.scales).view(np.uint32) & 0xFFFF).any()
+    return "bf16" if exact and variant.scales.shape[1] > 1 and variant.vectors % 2 == 0 and variant.zeros_kind != "channel" else "f32"
 
 
 def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool = False, zeros: bool = True) -> Variant:

@@ -26,11 +26,17 @@ def pack(codelet: Stream, codes: Array, scales: Array, zeros: Array) -> Array:
         channels = -(-(last - first) // (vectors * layout.lanes)) * vectors * layout.lanes
         shape = (channels // (vectors * layout.lanes), vectors, layout.lanes)  # blocks, vectors, lanes
         block_codes = _padded(codes[first:last], channels).reshape(*shape, k)
-        headers = [_padded(scales[first:last], channels).reshape(*shape, -1)]
+        stored = scales if codelet.scale == "f32" else upper_halves(scales)
+        headers = [_padded(stored[first:last], channels).reshape(*shape, -1)]
         if codelet.zeros == "channel":
             headers.append(_padded(zeros[first:last].view(np.float32), channels).reshape(*shape, -1))  # bits
         parts.append(_blocks(layout, block_codes, headers))
     return np.concatenate(parts)
+
+
+def upper_halves(scales: Array) -> Array:
+    """f32 as the u16 of bfloat16, whose other bits are not looked at."""
+    return (np.ascontiguousarray(scales).view(np.uint32) >> 16).astype(np.uint16)
 
 
 def _padded(values: Array, channels: int) -> Array:
@@ -49,9 +55,9 @@ def _blocks(layout: StreamLayout, codes: Array, headers: list[Array]) -> Array:
         if not count:
             continue
         part = codes[..., first * group : first * group + count * size].reshape(blocks, vectors, lanes, count, size)
-        header = np.stack([h[..., first : first + count] for h in headers])  # [2, blocks, vectors, lanes, groups]
-        header = np.ascontiguousarray(header.transpose(1, 4, 0, 2, 3)).view(np.uint8).reshape(blocks, count, -1)
-        found.append(np.concatenate([header, _codes(layout, part)], axis=2).reshape(blocks, -1))
+        header = [h[..., first : first + count].transpose(0, 3, 1, 2) for h in headers]  # [blocks, groups, vectors, lanes] each
+        header = [np.ascontiguousarray(h).view(np.uint8).reshape(blocks, count, -1) for h in header]
+        found.append(np.concatenate([*header, _codes(layout, part)], axis=2).reshape(blocks, -1))
     return np.concatenate(found, axis=1).reshape(-1)
 
 

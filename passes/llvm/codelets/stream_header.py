@@ -1,0 +1,20 @@
+"""What lies in front of a group's codes in a streamed linear layer: scales of all vectors, then zeros (or sums of values) of all."""
+
+from __future__ import annotations
+
+from qcc.dialects.stream_layout import StreamLayout
+from qcc.passes.llvm.codelets.builder import Address, Builder, Value
+
+
+def scale(b: Builder, layout: StreamLayout, address: Address, v: int) -> Value:
+    """The f32 scales of vector `v` of the group at `address`."""
+    place = address + layout.scale_bytes * layout.lanes * v
+    if layout.codelet.scale == "f32":
+        return b.load(f"{layout.lanes}xf32", place)
+    upper = b.cast("zext", b.load(f"{layout.lanes}xi16", place), "i32")  # of a float, as bfloat16 has them
+    return b.op("llvm.bitcast", [b.binary("shl", upper, b.like(16, upper))], f"{layout.lanes}xf32")
+
+
+def zero(b: Builder, layout: StreamLayout, address: Address, vectors: int, v: int, element: str) -> Value:
+    """The zeros of vector `v` of `vectors`, `element` i32 or f32."""
+    return b.load(f"{layout.lanes}x{element}", address + layout.lanes * (layout.scale_bytes * vectors + 4 * v))
