@@ -1,6 +1,7 @@
 """The model files that peers read. Those of `test.e2e.models` (onnx, float.onnx, pt2), and what only the comparison needs:
 
 NAME.io.npz         inputs, what float PyTorch makes of them, and other inputs to calibrate with, each [count, batch, ...]
+NAME.layers.npz     the weights of a chain of linear layers
 NAME.w8.onnx        weights of 8 bits per output channel, dequantized to float (QuantizeLinear's convention)
 NAME.nbits8.onnx, NAME.w4.onnx, NAME.nbits2.onnx   MatMulNBits of com.microsoft, 8, 4 and 2 bits in groups of 128; nbits4-32.onnx: of 32
 """
@@ -41,11 +42,17 @@ def make_io(name: str, path: Path) -> None:
         np.savez(stream, inputs=torch.stack(inputs).numpy(), float=expected, calibration=torch.stack(calibration).numpy())
 
 
-def linear_layers(name: str) -> list[np.ndarray]:
-    """Weights [out, in] of a chain of linear layers."""
+def make_layers(name: str, path: Path) -> None:
     from torch import nn
 
-    return [m.weight.detach().numpy() for m in models.build(name).modules() if isinstance(m, nn.Linear)]
+    with path.open("wb") as stream:
+        np.savez(stream, *(m.weight.detach().numpy() for m in models.build(name).modules() if isinstance(m, nn.Linear)))
+
+
+def linear_layers(name: str) -> list[np.ndarray]:
+    """Weights [out, in] of a chain of linear layers."""
+    with np.load(file(name, "layers.npz")) as held:
+        return [held[f"arr_{i}"] for i in range(len(held.files))]
 
 
 def write_chain(name: str, path: Path, product: Callable[[int, np.ndarray, str, str], tuple[list[Any], list[Any]]], opset: int) -> None:
@@ -113,6 +120,7 @@ def make_nbits(name: str, path: Path, *, bits: int, group: int = GROUP) -> None:
 
 MAKERS: dict[str, Callable[[str, Path], None]] = {
     "io.npz": make_io,
+    "layers.npz": make_layers,
     "w8.onnx": make_int8_weights,
     "nbits8.onnx": lambda name, path: make_nbits(name, path, bits=8),
     "w4.onnx": lambda name, path: make_nbits(name, path, bits=4),

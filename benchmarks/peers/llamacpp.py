@@ -129,12 +129,17 @@ def buffer_types(ggml: dict[str, Any], backend: Any) -> dict[str, Any]:
     return found
 
 
+def quantized(ggml: dict[str, Any], kind: int, w: np.ndarray) -> np.ndarray:
+    """`w` [out, in] f32 in the form of an enum ggml_type, u8."""
+    packed = np.empty(ggml["row_size"](kind, w.shape[1]) * w.shape[0], np.uint8)
+    ggml["quantize_chunk"](kind, w.ctypes.data, packed.ctypes.data, 0, *w.shape, None)
+    return packed
+
+
 def chain(task: Task, name: str) -> Runner:
     import importlib.metadata
 
-    from torch import nn
-
-    from test.e2e import models
+    from benchmarks import files
 
     ggml = libraries()
     backend = ggml["backend_cpu_init"]()
@@ -143,17 +148,21 @@ def chain(task: Task, name: str) -> Runner:
     kind = TYPES[name]
     chosen = "" if name in NOT_REPACKED else next(k for k in PREFERRED if k in kinds)
     weights_context, context, inputs = (ggml["init"](InitParameters(1 << 22, None, True)) for _ in range(3))
-    layers = [m for m in models.build(task.model).modules() if isinstance(m, nn.Linear)]
-    tensors = [ggml["new_tensor_2d"](weights_context, kind, m.in_features, m.out_features) for m in layers]
+    layers = files.linear_layers(task.model)  # [out, in]
+    tensors = [ggml["new_tensor_2d"](weights_context, kind, w.shape[1], w.shape[0]) for w in layers]
     if not ggml["backend_alloc_ctx_tensors_from_buft"](weights_context, kinds[chosen]):
         raise RuntimeError(f"ggml cannot place these weights in a {chosen or 'plain'} buffer")
-    for tensor, layer in zip(tensors, layers, strict=True):
-        w = np.ascontiguousarray(layer.weight.detach().numpy())  # [out, in]
-        packed = np.empty(ggml["row_size"](kind, w.shape[1]) * w.shape[0], np.uint8)
-        ggml["quantize_chunk"](kind, w.ctypes.data, packed.ctypes.data, 0, *w.shape, None)
-        ggml["backend_tensor_set"](tensor, packed.ctypes.data, 0, packed.nbytes)
+
+    def quantize(path: Path) -> None:
+        with path.open("wb") as stream:
+            np.savez(stream, *(quantized(ggml, kind, w) for w in layers))
+
+    with np.load(task.made(f"{name}.npz", quantize)) as held:
+        for i, tensor in enumerate(tensors):
+            packed = held[f"arr_{i}"]
+            ggml["backend_tensor_set"](tensor, packed.ctypes.data, 0, packed.nbytes)
     batch = int(task.model.partition("@")[2] or 1)
-    x = y = ggml["new_tensor_2d"](inputs, TYPES["F32"], layers[0].in_features, batch)
+    x = y = ggml["new_tensor_2d"](inputs, TYPES["F32"], layers[0].shape[1], batch)
     for index, tensor in enumerate(tensors):
         y = ggml["mul_mat"](context, tensor, y)
         if index + 1 < len(tensors):
@@ -169,7 +178,7 @@ def chain(task: Task, name: str) -> Runner:
         return values
 
     def output(_: Any) -> np.ndarray:
-        found = np.empty((batch, layers[-1].out_features), np.float32)
+        found = np.empty((batch, layers[-1].shape[0]), np.float32)
         ggml["backend_tensor_get"](y, found.ctypes.data, 0, found.nbytes)
         return found
 
