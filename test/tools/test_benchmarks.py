@@ -44,6 +44,16 @@ def test_a_page_without_qcc_has_no_ratio() -> None:
     assert "| m | 2 (0.010) | other | - |" in page
 
 
+def test_streams_are_measured_against_the_memory() -> None:
+    """6 ms for 60 MB at 12 GB/s is 1.2 times as long as the memory needs."""
+    one = result(qcc_w8=[5.0, 6.0, 7.0], other=[12.0, 12.0, 12.0])
+    one |= {"precision": "w8", "memory_gbytes_per_s": [12.0, 12.0, 12.0]}
+    one["peers"]["qcc_w8"]["about"] = {"weight bytes": 60_000_000, "stored": "int8"}
+    assert run.of_memory(one, one["peers"]["qcc_w8"]) == pytest.approx(1.2)
+    assert run.of_memory(one, one["peers"]["other"]) is None
+    assert "| m | int8 | 1 | 60.0 | 6 | 12.0 | **1.20** | 0.50 | other 12 |" in table.page([one])
+
+
 def test_every_peer_is_well_formed() -> None:
     for name, peer in all_peers().items():
         assert peer.precision in PRECISIONS and peer.needs and peer.load().__name__ == name
