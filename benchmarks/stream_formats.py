@@ -32,14 +32,17 @@ DEVIATIONS = {2: 0.9, 3: 0.55}
 def _affine(bits: int, group: int = 0) -> Format:
     def make(w: Array) -> tuple[Array, Any]:
         low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
-        low = max(low, -high) if bits > 3 else low
+        low = max(low, -high) if bits > 2 else low
         groups = w.reshape(w.shape[0], -1, group or w.shape[1])
         scales = DEVIATIONS[bits] * groups.std(axis=2) if bits in DEVIATIONS else np.abs(groups).max(axis=2) / high
         scales = scales.astype(F32)  # [n, groups]
-        stored = np.clip(np.rint(groups / scales[..., None]), low, high).astype(np.int8).reshape(w.shape)
+        zeros = np.zeros(scales.shape, np.int64)
+        if bits == 2:  # of 4 levels one has no opposite: to one side of 0 and to the other in turn, so that a sum does not lean
+            zeros[:, 1::2] = -1
+        stored = np.clip(np.rint(groups / scales[..., None]) + zeros[..., None], low, high).astype(np.int8).reshape(w.shape)
         if group:
-            return stored, element_types.affine_type(scales, np.zeros(scales.shape, np.int64), bits=bits, block={0: 1, 1: group})
-        return stored, element_types.affine_type(scales[:, 0], np.zeros(w.shape[0], np.int64), bits=bits, axis=0)
+            return stored, element_types.affine_type(scales, zeros, bits=bits, block={0: 1, 1: group})
+        return stored, element_types.affine_type(scales[:, 0], zeros[:, 0], bits=bits, axis=0)
 
     return make
 
@@ -90,6 +93,7 @@ FORMATS: dict[str, Format] = {
     "int4_g32": _affine(4, 32),
     "int3": _affine(3),
     "int2": _affine(2),
+    "int2_g128": _affine(2, 128),
     "ternary": _ternary,
     "binary": _binary,
     "codebook16": _levels(NORMAL16),

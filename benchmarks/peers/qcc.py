@@ -51,7 +51,8 @@ def qcc_w3(task: Task) -> Runner:
 
 @peer("w2", files=("io.npz",), needs=NEEDS, limit="qcc")
 def qcc_w2(task: Task) -> Runner:
-    return stream(task, "int2")
+    """2 bits in groups of 128, as ONNX Runtime has them."""
+    return stream(task, "int2_g128")
 
 
 @peer("ternary", files=("io.npz",), needs=NEEDS, limit="qcc")
