@@ -107,7 +107,7 @@ FORMATS: dict[str, tuple[Format, int | None, bool, str]] = {
     "post-training, quantization-aware and adaptive bit-width, 2 / 2": (integers(-1, 1), 2, True, "ternary"),
     "FP8 E4M3": (cast(torch.float8_e4m3fn), None, False, "codebook"),
     "FP8 E5M2": (cast(torch.float8_e5m2), None, False, "codebook"),
-    "custom minifloat (E3M2)": (minifloat(3, 2), None, False, "codebook"),
+    "custom minifloat (E5M1)": (minifloat(5, 1), None, False, "codebook"),
 }
 
 
@@ -142,10 +142,10 @@ def optimal_brain_damage(weight: np.ndarray) -> np.ndarray:
 
 def gradually(weight: np.ndarray) -> np.ndarray:
     """Pruned in steps while it is trained."""
-    rng = np.random.default_rng(5)
+    rng, trained = np.random.default_rng(5), weight
     for amount in (0.3, 0.6, 0.8):
-        weight = by_magnitude(amount)(weight * rng.uniform(0.9, 1.1, weight.shape))
-    return weight.astype(np.float32)
+        trained = by_magnitude(amount)(trained * rng.uniform(0.9, 1.1, weight.shape))
+    return weight * (trained != 0)
 
 
 def two_of_four(weight: np.ndarray) -> np.ndarray:
