@@ -120,11 +120,16 @@ def unstructured(weight: np.ndarray) -> np.ndarray:
     return weight * kept
 
 
+def kept_beside_steps(mask: np.ndarray) -> np.ndarray:
+    mask.reshape(len(mask), -1)[:, :2] = True
+    return mask
+
+
 def by_magnitude(amount: float) -> Callable[[np.ndarray], np.ndarray]:
-    """That part of the weights, the least ones, becomes 0."""
+    """That part of the weights, the least ones, becomes 0; but not two of each filter, which show the step of integers."""
 
     def prune(weight: np.ndarray) -> np.ndarray:
-        return weight * (np.abs(weight) > np.quantile(np.abs(weight), amount))
+        return weight * kept_beside_steps(np.abs(weight) > np.quantile(np.abs(weight), amount))
 
     return prune
 
@@ -137,7 +142,7 @@ def energy_aware(weight: np.ndarray) -> np.ndarray:
 def optimal_brain_damage(weight: np.ndarray) -> np.ndarray:
     """LeCun 1989: least saliency w^2 h / 2 goes, h being the diagonal of the second derivatives."""
     saliency = weight**2 * np.random.default_rng(4).random(weight.shape)
-    return weight * (saliency > np.quantile(saliency, 0.8))
+    return weight * kept_beside_steps(saliency > np.quantile(saliency, 0.8))
 
 
 def gradually(weight: np.ndarray) -> np.ndarray:
