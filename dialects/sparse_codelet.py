@@ -76,8 +76,9 @@ class SparseLanes:
 
     A block of `depth` k and `vectors` vectors of rows of x stays in the first-level cache while the weights of a task pass by; sums wait in
     scratch [channel of the task][vector][lane]. Per task (`chunk` channels) and block of k, from the byte that `starts` (i64) has for both:
-    a word per channel (u16 its number in the task, u16 units), those of equally many units together, so that branches are foreseen; then in
-    this order the units: `unit` offsets u16 (bytes of x from the start of the block of k) and `unit` f32 values, a missing one being 0.
+    a word per channel (u16 its number in the task, u16 how many weights), those of equally many together, so that branches are foreseen;
+    then in this order their weights: units of `unit` offsets u16 (bytes of x from the start of the block of k) and `unit` f32 values, and
+    what is left of a channel in units of one.
     `padded_k` is RowLanes's. y and operands have strides over (m, n).
     """
 
@@ -101,10 +102,6 @@ class SparseLanes:
     def unit(self) -> int:
         """Weights of a channel taken at once, so many that no sum waits for the one before."""
         return 2 if self.vectors > 2 else 4
-
-    @property
-    def unit_bytes(self) -> int:
-        return 6 * self.unit
 
     @property
     def row_bytes(self) -> int:

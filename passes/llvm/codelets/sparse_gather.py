@@ -14,8 +14,10 @@ from qcc.dialects.instruction_sets import ISAS
 from qcc.passes.llvm.codelets.access import bytes_of, load, pieces
 from qcc.passes.llvm.codelets.builder import Builder, Index, Value
 from qcc.passes.llvm.codelets.results import Results
-from qcc.passes.llvm.codelets.stream_prefetch import prefetch
 from qcc.passes.llvm.codelets.transposition import sums_of
+
+AHEAD_BYTES, LINE_BYTES = 3072, 64
+"""Weights are asked for this far ahead; at two distances, as streams do it, requests take more of the ports of loads than they save."""
 
 
 def emit(b: Builder, codelet: SparseGather, buffers: Sequence[Value], task: Value, instructions: Any, scratch: Value) -> None:
@@ -66,7 +68,8 @@ class _Nest:
         """`lanes` weights of a channel."""
         b, size = self.b, self.codelet.step_bytes
         here = b.at(self.buffers[self.codelet.w.buffer], place)
-        prefetch(b, here, size)
+        for line in range(0, size, LINE_BYTES):
+            b.prefetch(here + (AHEAD_BYTES + line), level=1)
         columns = b.cast("zext", b.load(f"{self.lanes}xi16", here), "i32")
         weights = b.load(f"{self.lanes}xf32", here + 2 * self.lanes)
         gathered = [b.gather(row, columns, "f32") for row in self.rows]

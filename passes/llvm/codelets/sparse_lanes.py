@@ -14,8 +14,9 @@ from qcc.dialects.instruction_sets import ISAS
 from qcc.passes.llvm.codelets.access import bytes_of, pieces
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 from qcc.passes.llvm.codelets.results import Results
-from qcc.passes.llvm.codelets.stream_prefetch import prefetch
 from qcc.passes.llvm.codelets.transposition import transposed
+
+AHEAD_BYTES = 2048  # at which weights are asked for, once a channel
 
 
 def emit(b: Builder, codelet: SparseLanes, buffers: Sequence[Value], task: Value, instructions: Any, scratch: Value) -> None:
@@ -65,25 +66,28 @@ class _Nest:
 
         def channel(i: Index, place: Value) -> list[Value]:
             head = b.at(stream, b.add(begin, b.mul(i, 4)))
-            number, units = (b.cast("zext", b.load("i16", head + at), "i64") for at in (0, 2))
+            number, count = (b.cast("zext", b.load("i16", head + at), "i64") for at in (0, 2))
             sums = self._sums(number)
-            prefetch(b, b.at(stream, place), 64)
+            b.prefetch(b.at(stream, b.add(place, AHEAD_BYTES)), level=1)
             nothing = [b.constant(0.0, kind)] * (vectors * (c.unit - 1))
             totals = [b.load(kind, sums + 4 * v * self.lanes) for v in range(vectors)]
-            place, *totals = b.loop(0, units, 1, unit, [place, *totals, *nothing])
+            place, *totals = b.loop(0, b.divmod(count, c.unit)[0], 1, lambda _, *v: weights(c.unit, *v), [place, *totals, *nothing])
+            rest, some = totals[vectors:], totals[:vectors]
+            place, *some = b.loop(0, b.divmod(count, c.unit)[1], 1, lambda _, *v: weights(1, *v), [place, *some])
+            totals = [*some, *rest]
             for v in range(vectors):
                 b.store(_added(b, totals[v::vectors]), sums + 4 * v * self.lanes)
             return [place]
 
-        def unit(_: Index, place: Value, *totals: Value) -> list[Value]:
+        def weights(units: int, place: Value, *totals: Value) -> list[Value]:
             here, made = b.at(stream, place), list(totals)
-            for u in range(c.unit):
+            for u in range(units):
                 row = b.at(base, b.cast("zext", b.load("i16", here + 2 * u), "i64"))
-                weight = b.splat(b.load("f32", here + (2 * c.unit + 4 * u)), self.lanes)
+                weight = b.splat(b.load("f32", here + (2 * units + 4 * u)), self.lanes)
                 for v in range(vectors):
                     i = u * vectors + v
                     made[i] = b.op("llvm.intr.fma", [weight, b.load(kind, row + 4 * v * self.lanes), made[i]], kind)
-            return [b.add(place, c.unit_bytes), *made]
+            return [b.add(place, 6 * units), *made]
 
         b.loop(0, self.channels, 1, channel, [b.add(begin, b.mul(self.channels, 4))])
 

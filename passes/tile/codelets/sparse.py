@@ -24,6 +24,7 @@ from qcc.passes.tile.codelets.stream_packing import pack
 from qcc.passes.values import producer, shape_of
 
 MOST_TASKS = 16
+MOST_TURNED_TASKS = 8  # each of which reads all of x
 MOST_GATHERED_ROWS = 2  # of x; from three on it costs less to turn x around
 _EXPAND, _GATHER, _BROADCAST = 6, 20, 2  # time of a weight expanded, gathered for, or broadcast, in dense multiply-adds: sizes tasks only
 Codelet = SparseGather | SparseLanes | Stream
@@ -68,7 +69,7 @@ def configuration(kind: str, isa: str, rows: int, channels: int, k: int, density
     if rows <= MOST_GATHERED_ROWS:
         return SparseGather(chunk=_chunk(blocks, _GATHER * stored), counts=3, **common)
     vectors, depth = lanes_shape(isa, rows)
-    chunk = _chunk(blocks, _BROADCAST * stored) * lanes
+    chunk = _chunk(blocks, _BROADCAST * stored, most=MOST_TURNED_TASKS) * lanes
     return SparseLanes(vectors=vectors, depth=depth, padded_k=-(-k // lanes) * lanes, chunk=chunk, **common)
 
 
@@ -80,13 +81,13 @@ def expected_bytes(codelet: Codelet, density: float) -> int:
         return int(6 * (stored + channels * min(1.0, stored) * (lanes - 1) / 2) + channels * (4 + 8 / lanes))
     if isinstance(codelet, SparseLanes):
         cells = channels * codelet.k_blocks
-        return int(6 * (stored + min(cells, stored) * (codelet.unit - 1) / 2) + 4 * cells)
+        return int(6 * stored) + 4 * cells
     return int(4 * stored) + channels * k // 8 + 4 * channels
 
 
-def _chunk(blocks: int, macs: int) -> int:
+def _chunk(blocks: int, macs: int, most: int = MOST_TASKS) -> int:
     """Blocks of a task, where the layer takes the time of `macs` dense multiply-adds."""
-    return -(-blocks // max(1, min(MOST_TASKS, macs // TASK_MACS, blocks)))
+    return -(-blocks // max(1, min(most, macs // TASK_MACS, blocks)))
 
 
 def row_lanes(codelet: SparseLanes) -> RowLanes:

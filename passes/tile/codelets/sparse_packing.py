@@ -36,19 +36,18 @@ def lane_rows(codelet: SparseLanes, w: Array) -> tuple[Array, Array]:
     rows, columns = np.nonzero(w)
     cell = rows * count + columns // depth  # ascending
     stored = np.bincount(cell, minlength=n * count)
-    units = -(-stored // unit).reshape(n, count)
-    unit_begins = np.empty((n, count), np.int64)
+    counts, channel_begins = stored.reshape(n, count), np.empty((n, count), np.int64)
     starts: list[Array] = []
     heads: list[tuple[Array, Array]] = []
     end = 0
     for first in range(0, n, chunk):
-        part = units[first : first + chunk]
+        part = counts[first : first + chunk]
         order = np.argsort(part, axis=0, kind="stable")
         ordered = np.take_along_axis(part, order, axis=0)
-        sizes = 4 * len(part) + codelet.unit_bytes * ordered.sum(axis=0)
+        sizes = 4 * len(part) + 6 * ordered.sum(axis=0)
         begins = end + np.cumsum(sizes) - sizes  # of the blocks of k
-        offsets = begins + 4 * len(part) + codelet.unit_bytes * (np.cumsum(ordered, axis=0) - ordered)
-        np.put_along_axis(unit_begins[first : first + chunk], order, offsets, axis=0)
+        offsets = begins + 4 * len(part) + 6 * (np.cumsum(ordered, axis=0) - ordered)
+        np.put_along_axis(channel_begins[first : first + chunk], order, offsets, axis=0)
         heads.append((begins, np.stack([order, ordered], axis=2).astype(np.uint16)))  # [channel, block, 2]
         starts.append(begins)
         end += int(sizes.sum())
@@ -58,9 +57,10 @@ def lane_rows(codelet: SparseLanes, w: Array) -> tuple[Array, Array]:
             words = np.ascontiguousarray(head[:, block])
             made[begin : begin + words.nbytes] = words.view(np.uint8).reshape(-1)
     within = np.arange(rows.size) - np.repeat(np.cumsum(stored) - stored, stored)
-    at = np.repeat(unit_begins.reshape(-1), stored) + within // unit * codelet.unit_bytes
-    offsets = columns % depth * codelet.row_bytes
-    _fill(made, at + 2 * (within % unit), offsets, at + 2 * unit + 4 * (within % unit), w[rows, columns])
+    whole = within < np.repeat(stored // unit * unit, stored)  # in a unit, else alone
+    size, place = np.where(whole, unit, 1), np.where(whole, within % unit, 0)
+    at = np.repeat(channel_begins.reshape(-1), stored) + 6 * np.where(whole, within // unit * unit, within)
+    _fill(made, at + 2 * place, columns % depth * codelet.row_bytes, at + 2 * size + 4 * place, w[rows, columns])
     return made, np.stack(starts).astype(np.int64)
 
 
