@@ -345,7 +345,7 @@ def _row_lanes(c: RowLanes, machine: Machine) -> Work:
 EXPAND_CYCLES = {("bitmap_f32", 32): 3.2, ("bitmap", 8): 0.4, ("bitmap", 4): 0.3}
 """Of one vector of one k, by decoder and bits: expanding what is stored, once for up to 8 rows."""
 EXPANDED_CYCLES = 0.65  # of multiplying it, where it is f32
-GATHER_CYCLES: dict[int | str, float] = {16: 13.5, 8: 8.0, "generic": 16.0}
+GATHER_CYCLES: dict[int | str, float] = {16: 13.5, 8: 16.0, "generic": 20.0}
 """Of a vector of weights and what is gathered for it, by lanes."""
 CHANNEL_CYCLES = 6.0  # to begin and end a channel whose weights are gathered for
 BROADCAST_CYCLES, BROADCAST_VECTOR_CYCLES = 1.6, 1.25  # a weight, and each vector of rows that it meets
