@@ -60,5 +60,11 @@ class Profile:
 
     def __str__(self) -> str:
         total = max(self.total_us, 1e-9)
-        lines = [f"{us:10.2f} us {us / total:6.1%}  {layer or '-'}  ({codelet})" for layer, codelet, us in self.steps]
+        spent: dict[tuple[str, str], list[float]] = {}  # what runs slice by slice over a batch gets one line
+        for layer, codelet, us in self.steps:
+            spent.setdefault((layer, codelet), []).append(us)
+        lines = [
+            f"{sum(each):10.2f} us {sum(each) / total:6.1%}  {layer or '-'}  ({codelet}{f', {len(each)} times' if len(each) > 1 else ''})"
+            for (layer, codelet), each in spent.items()
+        ]
         return "\n".join([*lines, f"{total:10.2f} us 100.0%  total, {self.threads} threads"])
