@@ -83,7 +83,7 @@ def test_weights_from_memory_bound_a_layer_that_reads_each_once() -> None:
 
 def test_a_faster_machine_is_predicted_faster() -> None:
     slow = replace(VNNI, gmacs={**VNNI.gmacs, "dot4_512": VNNI.gmacs["dot4_512"] / 4})
-    assert cost(contraction(256, run=256), slow).microseconds > 3 * cost(contraction(256, run=256), VNNI).microseconds
+    assert cost(contraction(256, run=256), slow).microseconds > 2.5 * cost(contraction(256, run=256), VNNI).microseconds
 
 
 def test_threads_share_tasks_and_pay_for_meeting() -> None:
