@@ -26,10 +26,10 @@ from itertools import groupby, pairwise
 from typing import Any
 
 from qcc.dialects.codelet import ELEMENT_BYTES
-from qcc.dialects.machine import DEFAULTS
 from qcc.dialects.mlir import create, ir, layer_name, to_attribute, walk
 from qcc.passes.base import Pass, PassContext
 from qcc.passes.tile.codelets.place import element_name
+from qcc.passes.tile.codelets.register_tile import TYPICAL
 from qcc.passes.values import attributes_of, constant_array, producer, rebuilt, shape_of
 
 PRODUCTS = ("qcc.conv2d", "qcc.max_pool2d", "qcc.avg_pool2d")
@@ -40,8 +40,7 @@ TAKEN = frozenset(
         "qcc.lut",
     )
 )  # fmt: skip
-MACHINE = DEFAULTS["emerald-rapids-vnni"]  # not the machine measured: the same model gives the same code wherever it is compiled
-RESIDENT_BYTES = MACHINE.cache_bytes["l2"] / 2  # of activations; the rest is for weights, in use and prefetched
+RESIDENT_BYTES = TYPICAL.cache_bytes["l2"] / 2  # of activations; the rest is for weights, in use and prefetched
 EXPOSED_WEIGHTS = 0.5  # share of bringing weights nearer that is not hidden, though they are prefetched
 EXPOSED_WRITES = 2  # a line that is written comes from the far level and returns to it
 

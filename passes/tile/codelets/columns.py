@@ -93,10 +93,7 @@ def lower(
         places.append(lowering.weights(wide, "i32"))
     operands = tuple(p.operand(len(places) + i, (spread[i],)) for i, p in enumerate(program.operands))
     places += program.operands
-    params = -1
-    if program.words:
-        params = len(places)
-        places.append(lowering.params(program.words))
+    params = lowering.append_params(places, program.words)
     codelet = Columns(
         isa=lowering.isa,
         compute=chosen.compute,

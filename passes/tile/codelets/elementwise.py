@@ -98,10 +98,7 @@ def run(lowering: Lowering, program: Program, source: Place, y: Place, halo_word
     split, chunk = _split(sizes)
     places = list(operands)
     steps = tuple(Step(s.op, tuple(a if a >= 0 else a - 1 for a in s.args), s.kind, s.swapped) for s in program.steps)
-    params = -1
-    if program.words:
-        params = len(places)
-        places.append(lowering.params(program.words))
+    params = lowering.append_params(places, program.words)
     places.append(y)
     codelet = Map(
         isa=lowering.isa,

@@ -209,6 +209,12 @@ class Lowering:
         """The params buffer of a call."""
         return self.weights(np.array(list(words), np.uint32).view(np.int32), "i32")
 
+    def append_params(self, places: list[Place], words: Sequence[int]) -> int:
+        """The number that the params buffer gets behind `places`, or -1 where there are no words and so no buffer."""
+        if words:
+            places.append(self.params(words))
+        return len(places) - 1 if words else -1
+
     def halo_word(self, value: Any) -> int:
         """The bits of what the border of `value` holds: its stored zero point, or 0.0."""
         a = element_types.affine(ir.RankedTensorType(value.type))

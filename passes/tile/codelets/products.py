@@ -409,7 +409,7 @@ def emit(lowering: Lowering, c: Contracting, program: Program, y: Place, halo_wo
     reading = c.reading
     places: list[Place] = [reading.place, c.w]
     bias = zero = None
-    sums = params = -1
+    sums = -1
     per_channel = (0, -(-channels // width) * width, 0, 0, 1)
     if c.bias is not None:
         bias = Operand(len(places), c.bias.element, c.bias_strides or per_channel)
@@ -425,9 +425,7 @@ def emit(lowering: Lowering, c: Contracting, program: Program, y: Place, halo_wo
         places += [lowering.weights(table.index, "i32"), lowering.weights(table.offsets, "i32")]
     operands = [place.operand(len(places) + i, spread[i]) for i, place in enumerate(program.operands)]
     places += program.operands
-    if program.words:
-        params = len(places)
-        places.append(lowering.params(program.words))
+    params = lowering.append_params(places, program.words)
     count = -(-channels // width)
     macs = math.prod(c.sizes) * math.prod(reading.taps) * reading.run * (SIGNS_PER_MAC if c.signs else 1)
     codelet = Contraction(

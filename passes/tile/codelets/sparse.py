@@ -143,9 +143,7 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
         places.append(lowering.constant_place(np.pad(bias.astype(np.float32), (0, -n % (4 * ISAS[lowering.isa].lanes)))))
     extra["operands"] = tuple(place.operand(len(places) + i, strides[1 + i]) for i, place in enumerate(program.operands))
     places += program.operands
-    if program.words:
-        extra["params"] = len(places)
-        places.append(lowering.params(program.words))
+    extra["params"] = lowering.append_params(places, program.words)
     codelet = replace(codelet, **extra, steps=tuple(program.steps), y=y.operand(len(places), strides[-1]))
     lowering.call(codelet, [*places, y], scratch_bytes=scratch)
     words = {"sparse_gather": "compressed rows", "sparse_lanes": "compressed rows"}.get(codelet.kind, "bitmap")

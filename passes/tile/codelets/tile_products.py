@@ -189,10 +189,7 @@ def emit(
         places.append(lowering.weights(_ones(reading.run, shape.steps * shape.depth), "u8"))
     operands = [place.operand(len(places) + i, spread[i]) for i, place in enumerate(program.operands)]
     places += program.operands
-    params = -1
-    if program.words:
-        params = len(places)
-        places.append(lowering.params(program.words))
+    params = lowering.append_params(places, program.words)
     n, groups, height, width, channels = sizes
     pixels = (height - 1) * shape.pitch + width if shape.pitch else width
     units = (1 if shape.pitch else height) * math.ceil(pixels / (shape.rows * shape.tile[0]))

@@ -12,7 +12,6 @@ from qcc.dialects.codelet import Operand, Winograd, winograd_pitches
 from qcc.dialects.codelet_cost import WINOGRAD_POINTS as POINTS
 from qcc.dialects.codelet_cost import winograd_cycles, winograd_rates
 from qcc.dialects.instruction_sets import ISAS, IsaFacts
-from qcc.dialects.machine import DEFAULTS
 from qcc.dialects.mlir import op_attribute
 from qcc.dialects.weight_recipes import WINOGRAD_F32, WINOGRAD_S16, Recipe
 from qcc.passes.tile.codelets import packing
@@ -20,6 +19,7 @@ from qcc.passes.tile.codelets.level_codes import LevelCodes
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place
 from qcc.passes.tile.codelets.program import Program
+from qcc.passes.tile.codelets.register_tile import TYPICAL
 from qcc.passes.values import shape_of
 
 EDGE, VECTORS = 4, 2
@@ -37,10 +37,11 @@ GAIN = 0.9  # worth it below this part of the direct loop's time
 
 @dataclass(frozen=True)
 class Plan:
-    """`strip` tiles per task, in `compute` arithmetic."""
+    """`strips` of `strip` tiles, in `compute` arithmetic."""
 
     compute: str
     strip: int
+    strips: int
     cycles: float
 
 
@@ -64,7 +65,7 @@ def plan(lowering: Lowering, op: Any, place: Place, values: np.ndarray) -> Plan 
 
 def microseconds(chosen: Plan) -> float:
     """Predicted time of a plan."""
-    return chosen.cycles / DEFAULTS["emerald-rapids-vnni"].ghz / 1000
+    return chosen.cycles / TYPICAL.ghz / 1000
 
 
 def _exact(values: np.ndarray) -> bool:
@@ -83,15 +84,16 @@ def _predict(facts: IsaFacts, compute: str, tiles: int, channels: int, out: int,
     size = 2 if compute == "dot2_s16" else 4
     arithmetic = winograd_cycles(facts, compute, tiles, channels, out, strip)
     weight_bytes = POINTS * channels * out * size
-    times = tiles // strip if weight_bytes > RESIDENT_BYTES else 1
+    strips = tiles // strip
+    times = strips if weight_bytes > RESIDENT_BYTES else 1
     cycles = max(arithmetic, times * weight_bytes / BYTES_PER_CYCLE)
     scratch = POINTS * strip * (channels * size + VECTORS * facts.lanes * 4)
     if scratch > SCRATCH_BYTES:
         blocks = out // (VECTORS * facts.lanes)
-        cycles += tiles // strip * blocks * POINTS * strip * channels * size / FURTHER_BYTES_PER_CYCLE
+        cycles += strips * blocks * POINTS * strip * channels * size / FURTHER_BYTES_PER_CYCLE
     if scratch > MOST_SCRATCH_BYTES:
         cycles = math.inf
-    return Plan(compute, strip, cycles)
+    return Plan(compute, strip, strips, cycles)
 
 
 def lower(
@@ -121,11 +123,8 @@ def lower(
         places.append(lowering.constant_place(bias))
     operands = tuple(_pixels(p, len(places) + i) for i, p in enumerate(program.operands))
     places += program.operands
-    params = -1
-    if program.words:
-        params = len(places)
-        places.append(lowering.params(program.words))
-    blocks, strips = out // (VECTORS * facts.lanes), n * -(-height // EDGE) * -(-width // EDGE) // chosen.strip
+    params = lowering.append_params(places, program.words)
+    blocks = out // (VECTORS * facts.lanes)
     source = _pixels(x, 0)
     codelet = Winograd(
         isa=lowering.isa,
@@ -136,7 +135,7 @@ def lower(
         w=Operand(1, element, (0, 0, 0, 0)),
         tile=(1, _columns(chosen.strip, (facts.registers - VECTORS - 2) // VECTORS), VECTORS),
         strip=chosen.strip,
-        chunk=blocks if strips > 1 else -(-blocks // 2),
+        chunk=blocks if chosen.strips > 1 else -(-blocks // 2),
         operands=operands,
         steps=tuple(program.steps),
         y=_pixels(y, len(places)),
