@@ -16,7 +16,7 @@ from qcc.dialects import codelet_cost
 from qcc.dialects.codelet import Contraction, Operand, SparseLanes, Stream
 from qcc.dialects.encodings import Encoding
 from qcc.dialects.instruction_sets import ISAS
-from qcc.dialects.machine import DEFAULTS, Machine
+from qcc.dialects.machine import shipped
 from qcc.dialects.mlir import ir
 from qcc.dialects.stream_layout import QUAD, bytes_codes
 from qcc.passes.tile.codelets import sparse, stream
@@ -47,14 +47,8 @@ class Target:
     byte_expand: bool
     weights_bytes: int  # of the model
 
-    @property
-    def machine(self) -> Machine:
-        """The shipped description nearest to the instruction set."""
-        facts = ISAS[self.isa]
-        return DEFAULTS["emerald-rapids-amx" if facts.tiles else "emerald-rapids-vnni" if facts.lanes == 16 else "x86-64-v3"]
-
     def time(self, codelet: Any, stored_bytes: int) -> float:
-        found = codelet_cost.cost(codelet, self.machine, weights_bytes=self.weights_bytes, stored_bytes=stored_bytes)
+        found = codelet_cost.cost(codelet, shipped(self.isa), weights_bytes=self.weights_bytes, stored_bytes=stored_bytes)
         assert found is not None, f"no model of {codelet.kind}"
         return found.microseconds
 
