@@ -54,6 +54,15 @@ def plan(lowering: Lowering, op: Any, place: Place, values: np.ndarray) -> Plan 
     compute = "lane_f32" if values.dtype.kind == "f" else "dot2_s16"
     if compute == "dot2_s16" and (place.element != "u8" or not _exact(values)):
         return None
+    return fastest(facts, compute, (n, height, width), channels, out)
+
+
+def fastest(facts: IsaFacts, compute: str, pixels: tuple[int, int, int], channels: int, out: int) -> Plan | None:
+    """The plan for results [n, h, w, out] of 3x3 kernels over `channels`; None where there is none, or it is predicted slower than the
+    direct loop."""
+    n, height, width = pixels
+    if not _divisible(height, width, channels, out):
+        return None
     tiles = n * -(-height // EDGE) * -(-width // EDGE)
     best = min((_predict(facts, compute, tiles, channels, out, strip) for strip in _divisors(tiles)), key=lambda p: p.cycles)
     direct = n * height * width * channels * out * 9 / winograd_rates(facts, compute)[0] * 1.1
@@ -64,11 +73,11 @@ def suits(op: Any) -> bool:
     """Whether the sizes of conv2d `op` allow it."""
     (_, out, height, width), (_, channels, *kernel) = shape_of(op.results[0]), shape_of(op.operands[1])
     strides, dilations, groups = (op_attribute(op, name) for name in ("strides", "dilations", "groups"))
-    return (
-        [*kernel, *strides, *dilations, groups] == [3, 3, 1, 1, 1, 1, 1]
-        and min(height, width) >= EDGE
-        and not (channels % CHANNELS or out % CHANNELS)
-    )
+    return [*kernel, *strides, *dilations, groups] == [3, 3, 1, 1, 1, 1, 1] and _divisible(height, width, channels, out)
+
+
+def _divisible(height: int, width: int, channels: int, out: int) -> bool:
+    return min(height, width) >= EDGE and not (channels % CHANNELS or out % CHANNELS)
 
 
 def microseconds(chosen: Plan) -> float:
