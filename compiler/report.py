@@ -72,9 +72,7 @@ def totals(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def write(report: dict[str, Any], path: str) -> None:
     """Write the report as .json or .html. Raises QccError where the file cannot be written."""
     if path.endswith(".json"):
-        from qcc.compiler import report_advice
-
-        data = json.dumps(report_advice.explained(report), indent=2, default=str)
+        data = json.dumps(report, indent=2, default=str)
     else:
         from qcc.compiler import report_page
 

@@ -44,6 +44,9 @@ SUMS_DEPTH = 32
 SUMS_BYTES = 8
 """Of its tables per k: two bytes for each of the 16 subsets of 4 k."""
 
+STREAM_APART = 1024
+"""Bytes between the streams of the vectors of a block."""
+
 MOST_SUMS = 24  # accumulators of byte products that fit the registers beside words, masks and temporaries
 
 
@@ -96,26 +99,63 @@ class StreamLayout:
 
     @property
     def scale_bytes(self) -> int:
-        return 2 if self.codelet.scale == "bf16" else 4
+        return {"f32": 4, "bf16": 2, "e8m0": 1}[self.codelet.scale]
 
     @property
     def header_bytes(self) -> int:
         """Scales and zeros of one vector; for decoder "indexed" scales and sums of values."""
         return self.lanes * (self.scale_bytes + (4 if self.codelet.zeros == "channel" or self.codelet.decoder == "indexed" else 0))
 
+    @property
+    def is_split(self) -> bool:
+        """Whether each vector of the blocks is a stream of its own, behind the headers of all, or blocks lie one behind the other."""
+        return self.lanes == 16 and self.codelet.decoder not in ("bitmap", "bitmap_f32", "indexed")
+
+    def codes_bytes(self, count: int) -> int:
+        """Codes of `count` k of one vector."""
+        return -(-count // self.depth) * self.step_bytes
+
+    @property
+    def vector_bytes(self) -> int:
+        """Codes of one vector of a block."""
+        full, rest = divmod(self.codelet.sizes[2], self.codelet.group)
+        return full * self.codes_bytes(self.codelet.group) + self.codes_bytes(rest)
+
     def group_bytes(self, count: int, vectors: int) -> int:
-        """One group of `count` k of a block."""
-        return vectors * (self.header_bytes + -(-count // self.depth) * self.step_bytes)
+        """One group of `count` k of a block that is not split."""
+        return vectors * (self.header_bytes + self.codes_bytes(count))
 
     def block_bytes(self, vectors: int) -> int:
-        full, rest = divmod(self.codelet.sizes[2], self.codelet.group)
-        return full * self.group_bytes(self.codelet.group, vectors) + (self.group_bytes(rest, vectors) if rest else 0)
+        """A block, or what a block takes of the streams that it is split into, without what aligns them."""
+        return vectors * (self.groups * self.header_bytes + self.vector_bytes)
+
+    def headers_bytes(self, blocks: int, vectors: int) -> int:
+        """Headers of split blocks [block][group], which lie in front of all codes."""
+        return _round_up(blocks * self.groups * vectors * self.header_bytes, 64)
+
+    def stream_bytes(self, blocks: int) -> int:
+        """From the codes of one vector of split blocks [block][group][step] to those of the next; they do not share lines of a cache."""
+        return blocks * self.vector_bytes + STREAM_APART
+
+    def region_bytes(self, blocks: int, vectors: int) -> int:
+        """All of so many split blocks."""
+        return self.headers_bytes(blocks, vectors) + vectors * self.stream_bytes(blocks) - STREAM_APART
 
     # --- scratch --------------------------------------------------------------------------------------------------------------------
 
     @property
     def digits(self) -> int:
         return DIGITS[self.codelet.compute]
+
+    @property
+    def places(self) -> int:
+        """Sums of decoder "shuffle" for each row and vector: products of bytes of levels and of x by weight, the least ones left out."""
+        return min(2, self.digits + self.codelet.level_digits - 1)
+
+    @property
+    def x_sums(self) -> int:
+        """Words in scratch per group: of x, one for every digit, or what sums of places begin with."""
+        return max(1, self.places if self.codelet.decoder == "shuffle" else self.digits)
 
     @property
     def groups(self) -> int:
@@ -136,15 +176,15 @@ class StreamLayout:
 
     @property
     def row_bytes(self) -> int:
-        """Digits, then per group the scale (of quantized x), then the sums per digit and group (or f32 sums per group)."""
-        return _round_up(self.x_bytes + 4 * self.groups * (1 + max(self.digits, 1)), 64)
+        """Digits, then per group the scale (of quantized x), then `x_sums` times the words per group."""
+        return _round_up(self.x_bytes + 4 * self.groups * (1 + self.x_sums), 64)
 
     def scale_offset(self, group: int = 0) -> int:
         """Of the scales of x inside a row."""
         return self.x_bytes + 4 * group
 
     def sum_offset(self, digit: int = 0) -> int:
-        """Of the sums inside a row; for decoder "sums", 0 is that of x and 1 that of what was taken off the tables."""
+        """Of `x_sums` inside a row; for decoder "sums", 0 is that of x and 1 that of what was taken off the tables."""
         return self.x_bytes + 4 * self.groups * (1 + digit)
 
     @property

@@ -200,10 +200,18 @@ def test_sums_of_x_are_looked_up(name: str, case: dict[str, Any], groups: int) -
 @settings(EXAMPLES, max_examples=3)
 @given(case=shapes(), isa=st.sampled_from(["avx512_vnni", "avx512_vbmi", "generic"]))
 def test_short_scales(name: str, isa: str, case: dict[str, Any]) -> None:
-    """Scales that are powers of two take two bytes."""
+    """Scales that are powers of two take a byte."""
     case |= {"group": 32, "k": 96, "n": case["n"] + 64, "rows": min(case["rows"], 2)}  # vectors in pairs
     found = check(case | {"powers": True}, FORMATS[name], isa, "auto")
-    assert found["scale"] == "bf16"
+    assert found["scale"] == "e8m0"
+
+
+@pytest.mark.parametrize("isa", WIDE)
+@pytest.mark.parametrize("name", ["codebook16", "fp4"])
+def test_sums_of_levels_beyond_32_bits(name: str, isa: str) -> None:
+    """Groups so long that both places of a sum are joined as floats."""
+    case = {"seed": 6, "rows": 2, "n": 70, "k": 700, "group": 0, "bias": True, "relu": False, "quantized_result": False}
+    assert check(case, FORMATS[name], isa, "auto")["decoder"] == "shuffle"
 
 
 def sparse(bits: int, density: float) -> Any:

@@ -24,9 +24,10 @@ from qcc.passes.llvm.codelets import (
     stream_sums,
 )
 from qcc.passes.llvm.codelets.access import bytes_of, load, pieces, store
-from qcc.passes.llvm.codelets.builder import Builder, Index, Value
+from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 from qcc.passes.llvm.codelets.fetch import Fetch
 from qcc.passes.llvm.codelets.steps import Steps
+from qcc.passes.llvm.codelets.stream_place import Place
 
 MOST_ROWS = 8  # of x that share decoded weights
 REDUCTIONS: dict[str, Any] = {
@@ -67,39 +68,62 @@ class _Nest:
         first = b.mul(task, c.chunk)
         last = b.minimum(b.add(first, c.chunk), full + bool(rest))
         if full:
-            b.loop(first, b.minimum(last, full), 1, lambda block: self._rows(block, [self.lanes] * c.vectors))
+            b.loop(first, b.minimum(last, full), 1, lambda block: self._rows(block, [self.lanes] * c.vectors, full))
         if rest:
             vectors = [min(self.lanes, rest - start) for start in range(0, rest, self.lanes)]
-            b.when(b.equal(last, full + 1), lambda: self._rows(full, vectors))
+            b.when(b.equal(last, full + 1), lambda: self._rows(full, vectors, 1))
 
-    def _rows(self, block: Index, vectors: list[int]) -> None:
+    def _rows(self, block: Index, vectors: list[int], blocks: int) -> None:
+        """All rows of x; `blocks` that share streams with this one."""
         full, rest = divmod(self.codelet.sizes[0], MOST_ROWS)
-        self.b.loop(0, full * MOST_ROWS, MOST_ROWS, lambda row: self._tile(row, block, vectors, MOST_ROWS))
+        self.b.loop(0, full * MOST_ROWS, MOST_ROWS, lambda row: self._tile(row, block, vectors, blocks, MOST_ROWS))
         if rest:
-            self._tile(full * MOST_ROWS, block, vectors, rest)
+            self._tile(full * MOST_ROWS, block, vectors, blocks, rest)
 
-    def _tile(self, row: Index, block: Index, vectors: list[int], rows: int) -> None:
+    def _tile(self, row: Index, block: Index, vectors: list[int], blocks: int, rows: int) -> None:
         b, c = self.b, self.codelet
-        begin = b.mul(block, self.layout.block_bytes(c.vectors))
+        begin: Index = 0
         channel = b.mul(block, c.vectors * self.lanes)
         start = [self._bias(channel, v) for v in range(len(vectors))]
         totals = [v for _ in range(rows) for v in start]
         if c.decoder == "indexed":
             begin, place, pairs = (b.load("i64", b.at(self.buffers[c.starts], b.mul(block, 24)) + 8 * i) for i in range(3))
             totals += [place, pairs]
-        elif c.starts >= 0:  # the place in the values is carried from group to group
+        elif not self.layout.is_split:
+            begin = b.mul(block, self.layout.block_bytes(c.vectors))
+        if c.starts >= 0 and c.decoder != "indexed":  # the place in the values is carried from group to group
             totals.append(b.load("i64", b.at(self.buffers[c.starts], b.mul(block, 8))))
         weights = b.at(self.buffers[c.w.buffer], begin)
         full, rest = divmod(c.sizes[2], c.group)
-        stride = self.layout.group_bytes(c.group, len(vectors))
 
         def group(g: Index, count: int, totals: Sequence[Value]) -> list[Value]:
-            return self.reduction.group(row, rows, g, count, b.at(weights, b.mul(g, stride)), len(vectors), totals)
+            split = self.layout.is_split
+            place = self._split(block, blocks, g, len(vectors)) if split else self._joined(weights, g, len(vectors))
+            return self.reduction.group(row, rows, g, count, place, totals)
 
         totals = b.loop(0, full, 1, lambda g, *totals: group(g, c.group, totals), totals)
         if rest:
             totals = group(full, rest, totals)
         self._finish(row, rows, channel, vectors, totals)
+
+    def _joined(self, weights: Address, g: Index, vectors: int) -> Place:
+        """Group `g` of the block at `weights`."""
+        b, layout = self.b, self.layout
+        header = b.at(weights, b.mul(g, layout.group_bytes(self.codelet.group, vectors)))
+        codes = header + vectors * layout.header_bytes
+        return Place(layout, header, [codes + v * layout.step_bytes for v in range(vectors)], vectors * layout.step_bytes)
+
+    def _split(self, block: Index, blocks: int, g: Index, vectors: int) -> Place:
+        """Group `g` of `block`, one of `blocks` whose vectors are streams."""
+        b, c, layout = self.b, self.codelet, self.layout
+        base, full = Address(self.buffers[c.w.buffer]), c.sizes[1] // (c.vectors * layout.lanes)
+        if isinstance(block, int) and block == full:  # the last one has streams of its own
+            base, block = base + (layout.region_bytes(full, c.vectors) if full else 0), 0
+        size = vectors * layout.header_bytes
+        header = b.at(base, b.mul(b.add(b.mul(block, layout.groups), g), size))
+        first = b.at(base, b.add(b.mul(block, layout.vector_bytes), b.mul(g, layout.codes_bytes(c.group))))
+        first += layout.headers_bytes(blocks, vectors)
+        return Place(layout, header, [first + v * layout.stream_bytes(blocks) for v in range(vectors)], layout.step_bytes)
 
     def _bias(self, channel: Index, vector: int) -> Value:
         bias = self.codelet.bias

@@ -65,8 +65,20 @@ class _Group:
         b.store(scale, words + layout.scale_offset())
         factor = b.splat(inverse, self.lanes)
         sums = self._walk(start, count, lambda i, x, *sums: self._quantize(i, x, factor, sums), [none] * layout.digits)
-        for digit, total in enumerate(sums):
-            b.store(reduce(b, "add", total), words + layout.sum_offset(digit))
+        totals = [reduce(b, "add", total) for total in sums]
+        for i, total in enumerate(self._starts(totals) if layout.codelet.decoder == "shuffle" else totals):
+            b.store(total, words + layout.sum_offset(i))
+
+    def _starts(self, totals: Sequence[Value]) -> list[Value]:
+        """What the sums of `stream_shuffle` begin with, by place: minus the bytes of zero, high ones first, times the sums of digits."""
+        b, layout = self.b, self.layout
+        zero = [layout.codelet.zero] if layout.codelet.level_digits == 1 else [layout.codelet.zero >> 8, layout.codelet.zero & 255]
+        starts = [b.constant(0, "i32")] * layout.places
+        for d, total in enumerate(totals):
+            for j, byte in enumerate(zero):
+                if d + j < layout.places:
+                    starts[d + j] = b.binary("sub", starts[d + j], b.binary("mul", total, b.constant(byte, "i32")))
+        return starts
 
     def _walk(self, start: Index, count: int, body: Callable[..., list[Value]], carried: list[Value]) -> list[Value]:
         """body(i, x[i : i + lanes], *carried) over the group, the last vector filled up with zeros."""

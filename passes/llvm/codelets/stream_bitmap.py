@@ -12,35 +12,36 @@ from collections.abc import Sequence
 from qcc.dialects.stream_layout import MOST_IN_PLACE_ROWS, bytes_codes
 from qcc.passes.llvm.codelets import stream_digits
 from qcc.passes.llvm.codelets.builder import Address, Index, Value
+from qcc.passes.llvm.codelets.stream_place import Place
 from qcc.passes.llvm.codelets.stream_prefetch import prefetch
 
 UNROLLED = 4  # steps whose memory is asked for together, which makes whole lines of it
 
 
 class Reduction(stream_digits.Reduction):
-    def group(self, row: Index, rows: int, g: Index, count: int, address: Address, vectors: int, totals: Sequence[Value]) -> list[Value]:
+    def group(self, row: Index, rows: int, g: Index, count: int, place: Place, totals: Sequence[Value]) -> list[Value]:
         """`totals` [row][vector], then the place in the values, with group `g` added."""
-        b, c, layout = self.b, self.codelet, self.layout
+        b, c, layout, vectors = self.b, self.codelet, self.layout, place.vectors
         x = b.at(b.at(self.scratch, b.mul(row, layout.row_bytes)), b.mul(g, c.group))
-        masks = address + vectors * layout.header_bytes
+        masks, header = place.codes[0], place.header
         shifts = [0, 4] if c.bits == 4 and rows <= MOST_IN_PLACE_ROWS else [0]
         sums = [b.constant(0, f"{self.lanes}xi32")] * (rows * vectors * self.digits * len(shifts))
 
         def step(s: Index, *carried: Value) -> list[Value]:
-            place, *made = carried
+            at, *made = carried
             here, xs = b.at(masks, b.mul(s, 8 * vectors)), b.at(x, b.mul(s, layout.depth))
             starts = [xs + r * layout.row_bytes + d * layout.digit_bytes for r in range(rows) for d in range(self.digits)]
             four = [[self.broadcast(start + 4 * f) for start in starts] for f in range(bytes_codes(c.bits))]
             for v in range(vectors):
                 mask = b.load("i64", here + 8 * v)
-                stored = self._expanded(b.at(self.buffers[c.values], place), mask)
+                stored = self._expanded(b.at(self.buffers[c.values], at), mask)
                 for f, digits in enumerate(four):
                     code = self._code(stored, f, in_place=len(shifts) > 1)
                     for n, digit in enumerate(digits):
                         i = (n * vectors + v) * len(shifts) + f % len(shifts)
                         made[i] = self.instructions.dot4_u8s8(b, made[i], code, digit)
-                place = b.add(place, b.op("llvm.intr.ctpop", [mask], "i64"))
-            return [place, *made]
+                at = b.add(at, b.op("llvm.intr.ctpop", [mask], "i64"))
+            return [at, *made]
 
         def several(s: Index, *carried: Value) -> list[Value]:
             first = b.mul(s, UNROLLED)
@@ -52,8 +53,8 @@ class Reduction(stream_digits.Reduction):
 
         steps = -(-count // layout.depth)
         carried = b.loop(0, steps // UNROLLED, 1, several, [totals[-1], *sums])
-        place, *sums = b.loop(steps // UNROLLED * UNROLLED, steps, 1, step, carried)
-        return [*self.scaled(row, rows, g, address, vectors, sums, shifts, totals[:-1]), place]
+        at, *sums = b.loop(steps // UNROLLED * UNROLLED, steps, 1, step, carried)
+        return [*self.scaled(row, rows, g, header, vectors, sums, shifts, totals[:-1]), at]
 
     def _expanded(self, values: Address, mask: Value) -> Value:
         """The next bytes where `mask` has ones, zero points elsewhere; 64 bytes."""

@@ -13,7 +13,8 @@ from qcc.dialects.codelet import Stream
 from qcc.dialects.stream_layout import StreamLayout
 from qcc.passes.llvm.codelets import stream_float
 from qcc.passes.llvm.codelets.access import bytes_of
-from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
+from qcc.passes.llvm.codelets.builder import Builder, Index, Value
+from qcc.passes.llvm.codelets.stream_place import Place
 from qcc.passes.llvm.codelets.stream_prefetch import prefetch
 
 
@@ -23,20 +24,20 @@ class Reduction(stream_float.Reduction):
         self.layout = StreamLayout(codelet)
         self.lanes = self.layout.lanes
 
-    def group(self, row: Index, rows: int, g: Index, count: int, address: Address, vectors: int, totals: Sequence[Value]) -> list[Value]:
+    def group(self, row: Index, rows: int, g: Index, count: int, place: Place, totals: Sequence[Value]) -> list[Value]:
         """`totals` [row][vector], then the place in the values, with group `g` added."""
-        b, c, depth, size = self.b, self.codelet, self.layout.depth, self.layout.step_bytes
+        b, c, depth, size, vectors = self.b, self.codelet, self.layout.depth, self.layout.step_bytes, place.vectors
         x = b.at(self.buffers[c.x.buffer], b.add(bytes_of(c.x, (row, 0), b), b.mul(g, 4 * c.group)))
-        masks, kind = address + vectors * self.layout.header_bytes, f"{self.lanes}xf32"
+        masks, kind = place.codes[0], f"{self.lanes}xf32"
 
         def step(s: Index, values: Sequence[Value], ks: int) -> list[Value]:
             here, xs = b.at(masks, b.mul(s, vectors * size)), b.at(x, b.mul(s, 4 * depth))
-            place, *sums = values
+            value, *sums = values
             prefetch(b, here, vectors * size)
             for j in range(ks):
                 broadcast = [b.splat(b.load("f32", xs + 4 * (r * c.x.strides[0] + j)), self.lanes) for r in range(rows)]
                 for v in range(vectors):
-                    at = b.at(self.buffers[c.values], place)
+                    at = b.at(self.buffers[c.values], value)
                     if v % 2 == 0:
                         prefetch(b, at, 64)
                     mask = b.load("i16", here + (v * size + 2 * j))
@@ -46,12 +47,12 @@ class Reduction(stream_float.Reduction):
                         i = r * vectors + v
                         sums[i] = b.op("llvm.intr.fma", [broadcast[r], weights, sums[i]], kind)
                     count = b.cast("zext", b.op("llvm.intr.ctpop", [mask], "i16"), "i64")
-                    place = b.add(place, b.mul(count, 4))
-            return [place, *sums]
+                    value = b.add(value, b.mul(count, 4))
+            return [value, *sums]
 
         steps, tail = divmod(count, depth)
         found = [totals[-1], *[b.constant(0, kind)] * (rows * vectors)]
         found = b.loop(0, steps, 1, lambda s, *values: step(s, values, depth), found)
         if tail:
             found = step(steps, found, tail)
-        return [*self._scaled(row, rows, g, address, vectors, found[1:], totals[:-1]), found[0]]
+        return [*self._scaled(row, rows, g, place.header, vectors, found[1:], totals[:-1]), found[0]]

@@ -8,7 +8,7 @@ All sums of a group are exact; f32 begins with the scales.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,11 @@ from qcc.dialects.stream_layout import StreamLayout, choose_fold, field_shifts, 
 from qcc.passes.llvm.codelets import stream_header
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 from qcc.passes.llvm.codelets.decoders import decoder
-from qcc.passes.llvm.codelets.stream_prefetch import prefetch
+from qcc.passes.llvm.codelets.stream_place import Place
+from qcc.passes.llvm.codelets.stream_prefetch import LINE_BYTES
+
+TURN_LINES = 16
+"""Of weights in a turn of the loop over steps; a group of up to twice as many has no loop."""
 
 
 @dataclass(frozen=True)
@@ -52,23 +56,21 @@ class Reduction:
         self.decoder = decoder("planes").Decoder(b, codelet, buffers, instructions)
         self.fields = fields(self.layout)
 
-    def group(self, row: Index, rows: int, g: Index, count: int, address: Address, vectors: int, totals: Sequence[Value]) -> list[Value]:
-        """`totals` [row][vector] with group `g` of `count` k, stored at `address`, added."""
-        b, c, depth, size = self.b, self.codelet, self.layout.depth, self.layout.step_bytes
+    def group(self, row: Index, rows: int, g: Index, count: int, place: Place, totals: Sequence[Value]) -> list[Value]:
+        """`totals` [row][vector] with group `g` of `count` k, stored at `place`, added."""
+        b, c, depth, vectors = self.b, self.codelet, self.layout.depth, place.vectors
         x = b.at(b.at(self.scratch, b.mul(row, self.layout.row_bytes)), b.mul(g, c.group))
-        codes = address + vectors * self.layout.header_bytes
         fold = choose_fold(c.bits, self.digits, rows, vectors)
         shifts = field_shifts(c.bits, fold)
         number = {shift: i for i, shift in enumerate(shifts)}
         sums = [b.constant(0, f"{self.lanes}xi32")] * (rows * vectors * self.digits * len(shifts))
 
-        def step(s: Index, *sums: Value) -> list[Value]:
-            here, xs = b.at(codes, b.mul(s, vectors * size)), b.at(x, b.mul(s, depth))
-            opened = [self.decoder.open(here + v * size) for v in range(vectors)]
+        def step(s: Index, made: list[Value], ask: Callable[[int], None]) -> None:
+            xs = b.at(x, b.mul(s, depth))
+            opened = [self.decoder.open(place.step(b, v, s)) for v in range(vectors)]
             upper = [[b.binary("lshr", w, b.like(4, w)) for w in words] for words in opened] if fold == 4 else opened
-            made = list(sums)
             for part, f in enumerate(self.fields):
-                prefetch(b, here, vectors * size, (part, len(self.fields)))
+                ask(part)
                 four = [
                     self.broadcast(xs + r * self.layout.row_bytes + d * self.layout.digit_bytes + f.k)
                     for r in range(rows)
@@ -79,10 +81,35 @@ class Reduction:
                     for n, digit in enumerate(four):  # n is row * digits + digit
                         i = (n * vectors + v) * len(shifts) + number[f.bit % fold - f.weight if fold else 0]
                         made[i] = self.instructions.dot4_u8s8(b, made[i], code, digit)
+
+        sums = self.steps(place, -(-count // depth), step, sums)
+        return self.scaled(row, rows, g, place.header, vectors, sums, shifts, totals)
+
+    def steps(
+        self, place: Place, count: int, step: Callable[[Index, list[Value], Callable[[int], None]], None], sums: Sequence[Value]
+    ) -> list[Value]:
+        """`sums` after `count` steps of `place`, several in a turn of the loop.
+
+        step(s, sums, ask) changes `sums` and calls ask(i) before field i, which asks for memory ahead.
+        """
+        b, fields = self.b, len(self.fields)
+        place.prefetch_header(b)
+        in_turn = max(1, TURN_LINES // (place.vectors * -(-self.layout.step_bytes // LINE_BYTES)))
+        in_turn = count if count <= 2 * in_turn else in_turn
+
+        def turn(first: Index, length: int, sums: Sequence[Value]) -> list[Value]:
+            made = list(sums)
+            for i in range(length):
+
+                def ask(part: int, i: int = i) -> None:
+                    place.prefetch_steps(b, first, length, (i * fields + part, length * fields))
+
+                step(b.add(first, i), made, ask)
             return made
 
-        sums = b.loop(0, -(-count // depth), 1, step, sums)
-        return self.scaled(row, rows, g, address, vectors, sums, shifts, totals)
+        whole, rest = divmod(count, in_turn)
+        sums = b.loop(0, whole, 1, lambda t, *sums: turn(b.mul(t, in_turn), in_turn, sums), sums)
+        return turn(whole * in_turn, rest, sums) if rest else list(sums)
 
     def broadcast(self, address: Address) -> Value:
         """Four bytes of x for every lane."""

@@ -11,7 +11,7 @@ from qcc.passes.llvm.codelets import stream_header
 from qcc.passes.llvm.codelets.access import bytes_of
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 from qcc.passes.llvm.codelets.decoders import decoder
-from qcc.passes.llvm.codelets.stream_prefetch import prefetch
+from qcc.passes.llvm.codelets.stream_place import Place
 
 
 class Reduction:
@@ -21,18 +21,18 @@ class Reduction:
         self.lanes = self.layout.lanes
         self.decoder = decoder(codelet.decoder).Decoder(b, codelet, buffers, instructions)
 
-    def group(self, row: Index, rows: int, g: Index, count: int, address: Address, vectors: int, totals: Sequence[Value]) -> list[Value]:
-        """`totals` [row][vector] with group `g` of `count` k, stored at `address`, added."""
-        b, c, depth, size = self.b, self.codelet, self.layout.depth, self.layout.step_bytes
+    def group(self, row: Index, rows: int, g: Index, count: int, place: Place, totals: Sequence[Value]) -> list[Value]:
+        """`totals` [row][vector] with group `g` of `count` k, stored at `place`, added."""
+        b, c, depth, vectors = self.b, self.codelet, self.layout.depth, place.vectors
         x = b.at(self.buffers[c.x.buffer], b.add(bytes_of(c.x, (row, 0), b), b.mul(g, 4 * c.group)))
-        codes = address + vectors * self.layout.header_bytes
+        place.prefetch_header(b)
 
         def step(s: Index, sums: Sequence[Value], ks: int) -> list[Value]:
-            here, xs = b.at(codes, b.mul(s, vectors * size)), b.at(x, b.mul(s, 4 * depth))
-            opened = [self.decoder.open(here + v * size) for v in range(vectors)]
+            xs = b.at(x, b.mul(s, 4 * depth))
+            opened = [self.decoder.open(place.step(b, v, s)) for v in range(vectors)]
             sums = list(sums)
             for j in range(ks):
-                prefetch(b, here, vectors * size, (j, ks))
+                place.prefetch_steps(b, s, 1, (j, ks))
                 broadcast = [b.splat(b.load("f32", xs + 4 * (r * c.x.strides[0] + j)), self.lanes) for r in range(rows)]
                 for v in range(vectors):
                     level = self.decoder.real(opened[v], j)
@@ -46,7 +46,7 @@ class Reduction:
         sums = b.loop(0, steps, 1, lambda s, *sums: step(s, sums, depth), sums)
         if tail:
             sums = step(steps, sums, tail)
-        return self._scaled(row, rows, g, address, vectors, sums, totals)
+        return self._scaled(row, rows, g, place.header, vectors, sums, totals)
 
     def _scaled(
         self, row: Index, rows: int, g: Index, address: Address, vectors: int, sums: Sequence[Value], totals: Sequence[Value]

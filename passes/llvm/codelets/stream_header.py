@@ -11,8 +11,9 @@ def scale(b: Builder, layout: StreamLayout, address: Address, v: int) -> Value:
     place = address + layout.scale_bytes * layout.lanes * v
     if layout.codelet.scale == "f32":
         return b.load(f"{layout.lanes}xf32", place)
-    upper = b.cast("zext", b.load(f"{layout.lanes}xi16", place), "i32")  # of a float, as bfloat16 has them
-    return b.op("llvm.bitcast", [b.binary("shl", upper, b.like(16, upper))], f"{layout.lanes}xf32")
+    bits, below = (16, 16) if layout.codelet.scale == "bf16" else (8, 23)  # of a float: its upper half, or its exponent
+    upper = b.cast("zext", b.load(f"{layout.lanes}xi{bits}", place), "i32")
+    return b.op("llvm.bitcast", [b.binary("shl", upper, b.like(below, upper))], f"{layout.lanes}xf32")
 
 
 def zero(b: Builder, layout: StreamLayout, address: Address, vectors: int, v: int, element: str) -> Value:

@@ -15,6 +15,7 @@ from qcc.dialects.codelet import Stream
 from qcc.dialects.stream_layout import INDEXED_RECORD_BYTES, StreamLayout
 from qcc.passes.llvm.codelets import stream_header
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
+from qcc.passes.llvm.codelets.stream_place import Place
 from qcc.passes.llvm.codelets.stream_prefetch import prefetch
 
 UPPER = -0x0F0F0F10  # mask of the upper halves of four bytes
@@ -26,21 +27,21 @@ class Reduction:
         self.layout = StreamLayout(codelet)
         self.lanes, self.digits = self.layout.lanes, self.layout.digits
 
-    def group(self, row: Index, rows: int, g: Index, count: int, address: Address, vectors: int, totals: Sequence[Value]) -> list[Value]:
-        """`totals` [row], the place in the values, and how many pairs of steps there are; with the only group, at `address`, added."""
+    def group(self, row: Index, rows: int, g: Index, count: int, place: Place, totals: Sequence[Value]) -> list[Value]:
+        """`totals` [row], the place in the values, and how many pairs of steps there are; with the only group, at `place`, added."""
         b, layout = self.b, self.layout
-        assert vectors == 1 and count == self.codelet.sizes[2], "whole rows of 16 channels"
+        assert place.vectors == 1 and count == self.codelet.sizes[2], "whole rows of 16 channels"
         x = b.at(self.scratch, b.mul(row, layout.row_bytes))
-        records = address + layout.header_bytes
+        records, header = place.codes[0], place.header
         sums = [b.constant(0, f"{self.lanes}xi32")] * (rows * self.digits)
 
-        def pair(s: Index, place: Value, *sums: Value) -> list[Value]:
+        def pair(s: Index, at: Value, *sums: Value) -> list[Value]:
             here = b.at(records, b.mul(s, 2 * INDEXED_RECORD_BYTES))
             prefetch(b, here, 1)
-            prefetch(b, b.at(self.buffers[self.codelet.values], place), self.codelet.fill)
+            prefetch(b, b.at(self.buffers[self.codelet.values], at), self.codelet.fill)
             masks = [b.load("i64", here + i * INDEXED_RECORD_BYTES) for i in range(2)]
             bases = [b.cast("zext", b.load("i16", here + i * INDEXED_RECORD_BYTES + 8), "i64") for i in range(2)]
-            place, values, columns = self._pair(place, masks)
+            at, values, columns = self._pair(at, masks)
             made = list(sums)
             for base, value, column in zip(bases, values, columns, strict=True):
                 for n in range(rows * self.digits):
@@ -48,10 +49,10 @@ class Reduction:
                     table = b.load("64xi8", b.at(x, base) + (r * layout.row_bytes + d * layout.digit_bytes))
                     found = self.instructions.permute_bytes(b, table, column)
                     made[n] = self.instructions.dot4_u8s8(b, made[n], found, value)
-            return [place, *made]
+            return [at, *made]
 
-        place, *sums = b.loop(0, totals[-1], 1, pair, [totals[-2], *sums])
-        return [*self.scaled(row, rows, 0, address, 1, sums, totals), place, totals[-1]]
+        at, *sums = b.loop(0, totals[-1], 1, pair, [totals[-2], *sums])
+        return [*self.scaled(row, rows, 0, header, 1, sums, totals), at, totals[-1]]
 
     def _pair(self, place: Value, masks: Sequence[Value]) -> tuple[Value, list[Value], list[Value]]:
         """The place behind a pair of steps, and the values and columns of both, 64 signed and 64 unsigned bytes each."""

@@ -6,22 +6,49 @@ prefetchers alone start anew at every page and come as far. Distances were measu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from qcc.dialects.mlir import ir
 from qcc.passes.llvm.codelets.builder import Address, Builder
 
+LINE_BYTES = 64
 NEAR_BYTES, FAR_BYTES = 2048, 16384
+"""Of one stream, and each of two."""
 _NEAR, _FAR = 3, 2  # locality of llvm.prefetch: all levels; second level and below
 
 
-def prefetch(b: Builder, address: Address, size: int, part: tuple[int, int] = (0, 1)) -> None:
-    """Ask for the `size` bytes that follow `address` at both distances; reaching over the end of a buffer does no harm.
+@dataclass(frozen=True)
+class Distances:
+    """How far ahead, in bytes; far 0: only near."""
+
+    near: int = NEAR_BYTES
+    far: int = 0
+
+    @staticmethod
+    def of(streams: int) -> Distances:
+        """For each of so many streams that are read in turn."""
+        return Distances(min(NEAR_BYTES, 2 * NEAR_BYTES // streams), min(FAR_BYTES, 2 * FAR_BYTES // streams))
+
+
+ONE_STREAM = Distances(NEAR_BYTES, FAR_BYTES)
+
+
+def prefetch(b: Builder, address: Address, size: int) -> None:
+    """Ask for the `size` bytes that follow `address` at both distances; reaching over the end of a buffer does no harm."""
+    prefetch_lines(b, [address + line for line in range(0, size, LINE_BYTES)])
+
+
+def prefetch_lines(b: Builder, lines: Sequence[Address], part: tuple[int, int] = (0, 1), distances: Distances = ONE_STREAM) -> None:
+    """Ask for the lines that lie the distances ahead of `lines`.
 
     `part` (i, n): only the i-th of n parts, so that requests lie between the arithmetic and not before it.
     """
     i32 = b.type("i32")
-    lines = range(0, size, 64)
     for line in lines[len(lines) * part[0] // part[1] : len(lines) * (part[0] + 1) // part[1]]:
-        for distance, locality in ((FAR_BYTES, _FAR), (NEAR_BYTES, _NEAR)):
+        for distance, locality in ((distances.far, _FAR), (distances.near, _NEAR)):
+            if locality == _FAR and not distance:
+                continue
             attributes = {"rw": 0, "hint": locality, "cache": 1}
             given = {name: ir.IntegerAttr.get(i32, value) for name, value in attributes.items()}
-            b.op("llvm.intr.prefetch", [b.pointer(address + distance + line)], **given)
+            b.op("llvm.intr.prefetch", [b.pointer(line + distance)], **given)

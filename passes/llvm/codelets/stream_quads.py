@@ -13,26 +13,27 @@ from qcc.dialects.stream_layout import QUAD, STREAM_WINDOW
 from qcc.passes.llvm.codelets import stream_indexed
 from qcc.passes.llvm.codelets.builder import Address, Index, Value
 from qcc.passes.llvm.codelets.stream_indexed import UPPER
-from qcc.passes.llvm.codelets.stream_prefetch import prefetch
+from qcc.passes.llvm.codelets.stream_place import Place
 
 FIELDS = 4  # two-bit fields of a byte
 
 
 class Reduction(stream_indexed.Reduction):
-    def group(self, row: Index, rows: int, g: Index, count: int, address: Address, vectors: int, totals: Sequence[Value]) -> list[Value]:
-        """`totals` [row][vector] with group `g` of `count` k, stored at `address`, added."""
-        b, c, layout = self.b, self.codelet, self.layout
+    def group(self, row: Index, rows: int, g: Index, count: int, place: Place, totals: Sequence[Value]) -> list[Value]:
+        """`totals` [row][vector] with group `g` of `count` k, stored at `place`, added."""
+        b, c, layout, vectors = self.b, self.codelet, self.layout, place.vectors
         x = b.at(b.at(self.scratch, b.mul(row, layout.row_bytes)), b.mul(g, c.group))
-        codes, size, vector_bytes = address + vectors * layout.header_bytes, layout.step_bytes, 4 * self.lanes
+        vector_bytes = 4 * self.lanes
+        place.prefetch_header(b)
         sums = [b.constant(0, f"{self.lanes}xi32")] * (rows * vectors * self.digits)
 
         def step(s: Index, *sums: Value) -> list[Value]:
-            here, xs, made = b.at(codes, b.mul(s, vectors * size)), b.at(x, b.mul(s, layout.depth)), list(sums)
-            places = [xs + (r * layout.row_bytes + d * layout.digit_bytes) for r in range(rows) for d in range(self.digits)]
-            tables = [b.load("64xi8", place) for place in places]
+            xs, made = b.at(x, b.mul(s, layout.depth)), list(sums)
+            digits = [xs + (r * layout.row_bytes + d * layout.digit_bytes) for r in range(rows) for d in range(self.digits)]
+            tables = [b.load("64xi8", digit) for digit in digits]
             for v in range(vectors):
-                start = here + v * size
-                prefetch(b, here, vectors * size, (v, vectors))
+                start = place.step(b, v, s)
+                place.prefetch_steps(b, s, 1, (v, vectors))
                 words = [b.load(f"{self.lanes}xi32", start + vector_bytes * i) for i in range(c.kept)]
                 for t in range(QUAD * c.kept):
                     value = self._value(start + vector_bytes * c.kept, t)
@@ -43,7 +44,7 @@ class Reduction(stream_indexed.Reduction):
             return made
 
         sums = b.loop(0, -(-count // layout.depth), 1, step, sums)
-        return self.scaled(row, rows, g, address, vectors, sums, totals)
+        return self.scaled(row, rows, g, place.header, vectors, sums, totals)
 
     def _value(self, values: Address, t: int) -> Value:
         """64 signed bytes of sub-step `t`."""

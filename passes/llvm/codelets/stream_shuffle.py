@@ -1,18 +1,20 @@
 """One group of a streamed linear layer whose codes name levels: each as one or two unsigned bytes from a table of 16, by byte shuffle.
 
-level = byte - zero, or 256 * high + low - zero, in units that are in the scales. Every byte of a level meets every byte of x; products
-of equal weight share a sum. Sums are exact; how exact levels are was decided when the table was made (`level_digits`).
+level = byte - zero, or 256 * high + low - zero, in units that are in the scales. Bytes of levels meet bytes of x; products of equal weight
+share a sum. Of two-byte levels the product of both low bytes is left out: it would add (low - 128) * x_low, at most 2^-17 of the product
+of the range of levels and the range of x, because the low byte of zero is 128 (`stream_activations` starts the sums with zero taken off).
+What else is summed is exact; how exact levels are was decided when the table was made (`level_digits`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from qcc.dialects.codelet import Stream
 from qcc.passes.llvm.codelets import stream_digits, stream_header
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
-from qcc.passes.llvm.codelets.stream_prefetch import prefetch
+from qcc.passes.llvm.codelets.stream_place import Place
 
 
 class Reduction(stream_digits.Reduction):
@@ -20,39 +22,47 @@ class Reduction(stream_digits.Reduction):
         super().__init__(b, codelet, buffers, instructions, scratch)
         base = buffers[codelet.table]
         self.tables = [b.load(f"{4 * self.lanes}xi8", Address(base, 64 * d), invariant=True) for d in range(codelet.level_digits)]
-        self.places = self.digits + codelet.level_digits - 1
         self.ignores_upper_bits = hasattr(instructions, "permute_bytes")
         self.look_up = instructions.permute_bytes if self.ignores_upper_bits else instructions.shuffle_bytes
 
-    def group(self, row: Index, rows: int, g: Index, count: int, address: Address, vectors: int, totals: Sequence[Value]) -> list[Value]:
-        b, c, layout = self.b, self.codelet, self.layout
-        depth, size = layout.depth, layout.step_bytes
-        x = b.at(b.at(self.scratch, b.mul(row, layout.row_bytes)), b.mul(g, c.group))
-        codes = address + vectors * layout.header_bytes
-        sums = [b.constant(0, f"{self.lanes}xi32")] * (rows * vectors * self.places)
+    def group(self, row: Index, rows: int, g: Index, count: int, place: Place, totals: Sequence[Value]) -> list[Value]:
+        b, layout = self.b, self.layout
+        here = b.at(self.scratch, b.mul(row, layout.row_bytes))
+        x, words = b.at(here, b.mul(g, self.codelet.group)), b.at(here, b.mul(g, 4))
+        sums = [
+            self._start(words + r * layout.row_bytes, i) for r in range(rows) for _ in range(place.vectors) for i in range(layout.places)
+        ]
 
-        def step(s: Index, *sums: Value) -> list[Value]:
-            here, xs, made = b.at(codes, b.mul(s, vectors * size)), b.at(x, b.mul(s, depth)), list(sums)
-            opened = [self.decoder.open(here + v * size) for v in range(vectors)]
+        def step(s: Index, sums: list[Value], ask: Callable[[int], None]) -> None:
+            xs = b.at(x, b.mul(s, layout.depth))
+            opened = [self.decoder.open(place.step(b, v, s)) for v in range(place.vectors)]
             for part, f in enumerate(self.fields):
-                prefetch(b, here, vectors * size, (part, len(self.fields)))
-                four = [
-                    self.broadcast(xs + r * layout.row_bytes + d * layout.digit_bytes + f.k)
-                    for r in range(rows)
-                    for d in range(self.digits)
-                ]
-                for v in range(vectors):
-                    code = self._index(opened[v][f.word], f)
-                    for j, table in enumerate(self.tables):
-                        level = self.look_up(b, table, code)
-                        for n, digit in enumerate(four):
-                            r, d = divmod(n, self.digits)
-                            i = (r * vectors + v) * self.places + d + j
-                            made[i] = self.instructions.dot4_u8s8(b, made[i], level, digit)
-            return made
+                ask(part)
+                self._products(sums, [codes[f.word] for codes in opened], f, xs, rows)
 
-        sums = b.loop(0, -(-count // depth), 1, step, sums)
-        return self._levels_scaled(row, rows, g, address, vectors, sums, totals)
+        sums = self.steps(place, -(-count // layout.depth), step, sums)
+        return self._levels_scaled(rows, count, place, words, sums, totals)
+
+    def _start(self, words: Address, place: int) -> Value:
+        """The sum of a place before the first product: zero taken off, which `stream_activations` multiplied with the sum of x."""
+        kind = f"{self.lanes}xi32"
+        if self.codelet.zeros == "none":
+            return self.b.constant(0, kind)
+        return self.b.splat(self.b.load("i32", words + self.layout.sum_offset(place)), self.lanes)
+
+    def _products(self, sums: list[Value], words: Sequence[Value], f: stream_digits.Field, xs: Address, rows: int) -> None:
+        """Add to `sums` [row][vector][place] what a field of the words of every vector names, times four k of x."""
+        layout, places = self.layout, self.layout.places
+        four = [self.broadcast(xs + r * layout.row_bytes + d * layout.digit_bytes + f.k) for r in range(rows) for d in range(self.digits)]
+        for v, word in enumerate(words):
+            code = self._index(word, f)
+            for j, table in enumerate(self.tables):
+                level = self.look_up(self.b, table, code)
+                for n, digit in enumerate(four):
+                    r, d = divmod(n, self.digits)
+                    if d + j < places:
+                        i = (r * len(words) + v) * places + d + j
+                        sums[i] = self.instructions.dot4_u8s8(self.b, sums[i], level, digit)
 
     def _index(self, word: Value, f: stream_digits.Field) -> Value:
         """The codes of a field in bytes; where the table's repetition makes upper bits harmless, they stay."""
@@ -62,27 +72,26 @@ class Reduction(stream_digits.Reduction):
         return b.op("llvm.bitcast", [b.binary("lshr", word, b.like(f.bit, word)) if f.bit else word], f"{4 * self.lanes}xi8")
 
     def _levels_scaled(
-        self, row: Index, rows: int, g: Index, address: Address, vectors: int, sums: Sequence[Value], totals: Sequence[Value]
+        self, rows: int, count: int, place: Place, words: Address, sums: Sequence[Value], totals: Sequence[Value]
     ) -> list[Value]:
+        """Join the places, in 32 bits where `count` k cannot exceed them, and scale."""
         b, layout, made, kind = self.b, self.layout, list(totals), f"{self.lanes}xf32"
-        base = b.at(b.at(self.scratch, b.mul(row, layout.row_bytes)), b.mul(g, 4))
-        zero = b.constant(-float(self.codelet.zero), kind)
+        fits = joins_in_32_bits(count)
         for r in range(rows):
-            here = base + r * layout.row_bytes
-            x_sum = self._weighed([b.splat(b.load("i32", here + layout.sum_offset(d)), self.lanes) for d in range(self.digits)])
-            x_scale = b.splat(b.load("f32", here + layout.scale_offset()), self.lanes)
-            for v in range(vectors):
-                i = r * vectors + v
-                value = self._weighed(sums[i * self.places : (i + 1) * self.places])
-                value = b.op("llvm.intr.fma", [x_sum, zero, value], kind)
-                scale = stream_header.scale(b, layout, address, v)
+            x_scale = b.splat(b.load("f32", words + r * layout.row_bytes + layout.scale_offset()), self.lanes)
+            for v in range(place.vectors):
+                i = r * place.vectors + v
+                high, *low = sums[i * layout.places : (i + 1) * layout.places]
+                if low and fits:
+                    high, low = b.binary("add", b.binary("shl", high, b.like(8, high)), low[0]), []
+                value = b.cast("sitofp", high, "f32")
+                if low:
+                    value = b.op("llvm.intr.fma", [value, b.like(256.0, value), b.cast("sitofp", low[0], "f32")], kind)
+                scale = stream_header.scale(b, layout, place.header, v)
                 made[i] = b.op("llvm.intr.fma", [b.binary("fmul", value, x_scale), scale, made[i]], kind)
         return made
 
-    def _weighed(self, digits: Sequence[Value]) -> Value:
-        """i32 digits of base 256, high ones first, as f32."""
-        b, value = self.b, None
-        for digit in digits:
-            real = b.cast("sitofp", digit, "f32")
-            value = real if value is None else b.op("llvm.intr.fma", [value, b.like(256.0, real), real], f"{self.lanes}xf32")
-        return value
+
+def joins_in_32_bits(count: int) -> bool:
+    """Whether 256 * high + low places of `count` products fit: |level - zero| <= 255 per byte, |x| <= 128 per byte."""
+    return count * 255 * 128 * (256 + 2) < 1 << 31

@@ -16,7 +16,7 @@ from qcc.dialects.codelet import Stream
 from qcc.dialects.stream_layout import SUMS_BYTES, StreamLayout
 from qcc.passes.llvm.codelets import stream_header
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
-from qcc.passes.llvm.codelets.stream_prefetch import prefetch
+from qcc.passes.llvm.codelets.stream_place import Place
 
 TABLE_K = 16  # of the four tables that share a register
 TABLE_BYTES = 64
@@ -29,22 +29,23 @@ class Reduction:
         self.layout = StreamLayout(codelet)
         self.lanes = self.layout.lanes
 
-    def group(self, row: Index, rows: int, g: Index, count: int, address: Address, vectors: int, totals: Sequence[Value]) -> list[Value]:
-        """`totals` [row][vector] with group `g` of `count` k, stored at `address`, added."""
-        b, c, layout, bits = self.b, self.codelet, self.layout, self.codelet.bits
-        depth, size = layout.depth, layout.step_bytes
+    def group(self, row: Index, rows: int, g: Index, count: int, place: Place, totals: Sequence[Value]) -> list[Value]:
+        """`totals` [row][vector] with group `g` of `count` k, stored at `place`, added."""
+        b, c, layout, bits, vectors = self.b, self.codelet, self.layout, self.codelet.bits, place.vectors
+        depth = layout.depth
         tables = b.at(b.at(self.scratch, b.mul(row, layout.row_bytes)), b.mul(g, c.group * SUMS_BYTES))
-        codes = address + vectors * layout.header_bytes
+        place.prefetch_header(b)
         chains = 2 if 2 * rows * vectors <= MOST_VECTORS else 1  # sums of their own for both halves of a word: products wait for their sum
         sums = [b.constant(0, f"{self.lanes}xi32")] * (rows * vectors * chains * 2)
 
         def step(s: Index, *sums: Value) -> list[Value]:
-            here, entries, made = b.at(codes, b.mul(s, vectors * size)), b.at(tables, b.mul(s, depth * SUMS_BYTES)), list(sums)
+            entries, made = b.at(tables, b.mul(s, depth * SUMS_BYTES)), list(sums)
             looked = [[self._tables(entries + r * layout.row_bytes, half) for half in range(2)] for r in range(rows)]
             for v in range(vectors):
-                prefetch(b, here, vectors * size, (v, vectors))
+                here = place.step(b, v, s)
+                place.prefetch_steps(b, s, 1, (v, vectors))
                 for plane in range(bits):
-                    word = b.load(f"{self.lanes}xi32", here + v * size + plane * 4 * self.lanes)
+                    word = b.load(f"{self.lanes}xi32", here + plane * 4 * self.lanes)
                     for half in range(2):
                         index = self._index(word, half)
                         for r in range(rows):
@@ -53,7 +54,7 @@ class Reduction:
             return made
 
         sums = b.loop(0, -(-count // depth), 1, step, sums)
-        return self._scaled(row, rows, g, address, vectors, sums, totals)
+        return self._scaled(row, rows, g, place.header, vectors, sums, totals)
 
     def _tables(self, entries: Address, half: int) -> list[Value]:
         """High and low bytes of the sums of 16 k."""

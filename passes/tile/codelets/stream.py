@@ -25,6 +25,7 @@ from qcc.dialects.stream_layout import (
     planes,
 )
 from qcc.passes.tile.codelets import elementwise
+from qcc.passes.tile.codelets.level_bytes import level_bytes
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place
 from qcc.passes.tile.codelets.products import last_of, row_space, rows_contiguous
@@ -193,9 +194,13 @@ class Variant:
 
 
 def _scale_element(variant: Variant) -> str:
-    """bf16 where there are scales per group that it holds exactly (powers of two), and vectors in pairs, so that codes stay aligned."""
-    exact = not (np.ascontiguousarray(variant.scales).view(np.uint32) & 0xFFFF).any()
-    return "bf16" if exact and variant.scales.shape[1] > 1 and variant.vectors % 2 == 0 and variant.zeros_kind != "channel" else "f32"
+    """The shortest that holds scales per group exactly: one byte for powers of two."""
+    bits = np.ascontiguousarray(variant.scales).view(np.uint32)
+    if variant.scales.shape[1] == 1 or variant.zeros_kind == "channel":
+        return "f32"
+    if not (bits & 0x807FFFFF).any():
+        return "e8m0"
+    return "bf16" if not (bits & 0xFFFF).any() else "f32"
 
 
 def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool = False, zeros: bool = True) -> Variant:
@@ -235,31 +240,18 @@ def _shuffle_variant(c: Codes, compute: str, rows: int, needed: int) -> Variant 
     if c.bits not in (1, 2, 4) or not (c.zeros == zero).all() or (c.group % depth and c.group != k) or min(c.group, k) >= 1 << 15:
         return None
     assert c.levels is not None
-    levels = c.levels.astype(np.float64) - float(zero)
-    low, high = min(levels.min(), 0.0), max(levels.max(), 0.0)
-    if not np.isfinite(levels).all() or high == low:
+    sample = c.codes[:: max(1, len(c.codes) // SAMPLE_ROWS)]
+    shares = np.bincount(sample.reshape(-1), minlength=c.levels.size)[: c.levels.size] / sample.size
+    found = level_bytes(c.levels.astype(np.float64) - float(zero), shares)
+    if found is None:
         return None
-    steps = np.abs(levels[levels != 0])
-    unit, count = steps.min() if steps.size else 1.0, 1
-    exact = [
-        unit / part
-        for part in (1, 2, 3, 4)
-        if (high - low) * part <= 255 * unit and np.allclose(levels * part / unit, np.rint(levels * part / unit), 0, 1e-12)
-    ]
-    if exact:
-        unit = exact[0]
-    else:
-        unit, count = (high - low) / 65000.0, 2
-    if not np.finfo(np.float32).tiny < unit:
-        return None
-    offset = int(np.rint(-low / unit))
-    words = np.rint(levels / unit).astype(np.int64) + offset
-    digits = [words] if count == 1 else [words >> 8, words & 255]
-    table = np.stack([np.resize(d.astype(np.uint8), 64) for d in digits])
-    scaled = replace(c, scales=c.scales * np.float32(unit))
-    vectors = next(v for v in (4, 2, 1) if (DIGITS[compute] + count - 1) * rows * v <= MOST_SUMS)
-    kind = "constant" if offset else "none"
-    return Variant(compute, "shuffle", min(needed, vectors), c.codes, scaled.scales, c.zeros.astype(np.int32), kind, offset, table)
+    count = len(found.bytes_of)
+    table = np.tile(found.bytes_of, 64 // c.levels.size)
+    products = DIGITS[compute] + count - 1  # by weight, of which the least of three is left out
+    scaled = replace(c, scales=c.scales * np.float32(found.unit * 256.0 ** max(0, products - 2)))
+    vectors = next(v for v in (4, 2, 1) if min(2, products) * rows * v <= MOST_SUMS)
+    kind = "constant" if found.zero else "none"
+    return Variant(compute, "shuffle", min(needed, vectors), c.codes, scaled.scales, c.zeros.astype(np.int32), kind, found.zero, table)
 
 
 def _quads_variant(c: Codes, compute: str, rows: int, needed: int) -> Variant | None:

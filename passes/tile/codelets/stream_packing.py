@@ -26,17 +26,18 @@ def pack(codelet: Stream, codes: Array, scales: Array, zeros: Array) -> Array:
         channels = -(-(last - first) // (vectors * layout.lanes)) * vectors * layout.lanes
         shape = (channels // (vectors * layout.lanes), vectors, layout.lanes)  # blocks, vectors, lanes
         block_codes = _padded(codes[first:last], channels).reshape(*shape, k)
-        stored = scales if codelet.scale == "f32" else upper_halves(scales)
+        stored = scales if codelet.scale == "f32" else upper_bits(scales, codelet.scale)
         headers = [_padded(stored[first:last], channels).reshape(*shape, -1)]
         if codelet.zeros == "channel":
             headers.append(_padded(zeros[first:last].view(np.float32), channels).reshape(*shape, -1))  # bits
-        parts.append(_blocks(layout, block_codes, headers))
+        parts.append((_split if layout.is_split else _blocks)(layout, block_codes, headers))
     return np.concatenate(parts)
 
 
-def upper_halves(scales: Array) -> Array:
-    """f32 as the u16 of bfloat16, whose other bits are not looked at."""
-    return (np.ascontiguousarray(scales).view(np.uint32) >> 16).astype(np.uint16)
+def upper_bits(scales: Array, element: str) -> Array:
+    """f32 as the u16 of bfloat16, or as its exponent ("e8m0"); other bits are not looked at."""
+    bits = np.ascontiguousarray(scales).view(np.uint32)
+    return (bits >> 16).astype(np.uint16) if element == "bf16" else (bits >> 23).astype(np.uint8)
 
 
 def _padded(values: Array, channels: int) -> Array:
@@ -59,6 +60,22 @@ def _blocks(layout: StreamLayout, codes: Array, headers: list[Array]) -> Array:
         header = [np.ascontiguousarray(h).view(np.uint8).reshape(blocks, count, -1) for h in header]
         found.append(np.concatenate([*header, _codes(layout, part)], axis=2).reshape(blocks, -1))
     return np.concatenate(found, axis=1).reshape(-1)
+
+
+def _split(layout: StreamLayout, codes: Array, headers: list[Array]) -> Array:
+    """As `_blocks`: headers of all groups first, then the codes of each vector of all blocks."""
+    blocks, vectors, lanes, k = codes.shape
+    group = layout.codelet.group
+    full = k // group * group
+    apart = codes.transpose(1, 0, 2, 3).reshape(vectors * blocks, 1, lanes, k)
+    parts = [apart[..., :full].reshape(*apart.shape[:3], -1, group), apart[..., None, full:]]
+    joined = np.concatenate([_codes(layout, part).reshape(vectors * blocks, -1) for part in parts if part.size], axis=1)
+    ordered = [np.ascontiguousarray(h.transpose(0, 3, 1, 2)).view(np.uint8).reshape(blocks, layout.groups, -1) for h in headers]
+    streams = np.zeros((vectors, layout.stream_bytes(blocks)), np.uint8)
+    streams[:, : blocks * layout.vector_bytes] = joined.reshape(vectors, -1)
+    flat = np.concatenate(ordered, axis=2).reshape(-1)
+    padding = np.zeros(layout.headers_bytes(blocks, vectors) - flat.size, np.uint8)
+    return np.concatenate([flat, padding, streams.reshape(-1)])[: layout.region_bytes(blocks, vectors)]
 
 
 def _codes(layout: StreamLayout, codes: Array) -> Array:
