@@ -75,10 +75,11 @@ class SparseLanes:
     """As `SparseGather`, for many rows of x: the lanes are rows, of which x is what `RowLanes` makes, and a weight is broadcast.
 
     A block of `depth` k and `vectors` vectors of rows of x stays in the first-level cache while the weights of a task pass by; sums wait in
-    scratch [channel of the task][vector][lane]. Per task (`chunk` channels) and block of k, from the byte that `starts` (i64) has for both:
-    a word per channel (u16 its number in the task, u16 how many weights), those of equally many together, so that branches are foreseen;
-    then in this order their weights: units of `unit` offsets u16 (bytes of x from the start of the block of k) and `unit` f32 values, and
-    what is left of a channel in units of one.
+    scratch [channel of the task][vector][lane]. Per task (`chunk` channels) and block of k, channels are ordered by their number of weights
+    and taken in groups of `group`, whose sums stay in registers. From the byte that `starts` (i64) has for both: per group a head (u16 the
+    number of every channel in the task, u16 how many units), then in this order their units: of each channel of the group one weight, first
+    the offsets u16 (bytes of x from the start of the block of k), then the f32 values. A channel with fewer weights than the last of its
+    group gets zeros, in columns where it has no weight; a last group that is not full has channels without weights.
     `padded_k` is RowLanes's. y and operands have strides over (m, n).
     """
 
@@ -99,9 +100,19 @@ class SparseLanes:
     kind: str = "sparse_lanes"
 
     @property
-    def unit(self) -> int:
-        """Weights of a channel taken at once, so many that no sum waits for the one before."""
-        return 2 if self.vectors > 2 else 4
+    def group(self) -> int:
+        """Channels taken at once, so many that no sum waits for the multiply-add before, and that half of the registers hold the sums."""
+        facts = ISAS[self.isa]
+        most = facts.registers // 2 // self.vectors
+        return min(facts.lanes, 1 << (most.bit_length() - 1))
+
+    @property
+    def head_bytes(self) -> int:
+        return 2 * (self.group + 1)
+
+    @property
+    def unit_bytes(self) -> int:
+        return 6 * self.group
 
     @property
     def row_bytes(self) -> int:

@@ -31,37 +31,34 @@ def gather_rows(codelet: SparseGather, w: Array) -> tuple[Array, Array, Array]:
 
 def lane_rows(codelet: SparseLanes, w: Array) -> tuple[Array, Array]:
     """(stream u8, starts i64 [tasks, blocks of k]) of `SparseLanes`."""
-    n = w.shape[0]
-    chunk, depth, count, unit = codelet.chunk, codelet.depth, codelet.k_blocks, codelet.unit
-    rows, columns = np.nonzero(w)
-    cell = rows * count + columns // depth  # ascending
-    stored = np.bincount(cell, minlength=n * count)
-    counts, channel_begins = stored.reshape(n, count), np.empty((n, count), np.int64)
-    starts: list[Array] = []
-    heads: list[tuple[Array, Array]] = []
-    end = 0
-    for first in range(0, n, chunk):
-        part = counts[first : first + chunk]
-        order = np.argsort(part, axis=0, kind="stable")
-        ordered = np.take_along_axis(part, order, axis=0)
-        sizes = 4 * len(part) + 6 * ordered.sum(axis=0)
-        begins = end + np.cumsum(sizes) - sizes  # of the blocks of k
-        offsets = begins + 4 * len(part) + 6 * (np.cumsum(ordered, axis=0) - ordered)
-        np.put_along_axis(channel_begins[first : first + chunk], order, offsets, axis=0)
-        heads.append((begins, np.stack([order, ordered], axis=2).astype(np.uint16)))  # [channel, block, 2]
-        starts.append(begins)
-        end += int(sizes.sum())
-    made = np.zeros(end + SLACK_BYTES, np.uint8)
-    for begins, head in heads:
-        for block, begin in enumerate(begins):
-            words = np.ascontiguousarray(head[:, block])
-            made[begin : begin + words.nbytes] = words.view(np.uint8).reshape(-1)
-    within = np.arange(rows.size) - np.repeat(np.cumsum(stored) - stored, stored)
-    whole = within < np.repeat(stored // unit * unit, stored)  # in a unit, else alone
-    size, place = np.where(whole, unit, 1), np.where(whole, within % unit, 0)
-    at = np.repeat(channel_begins.reshape(-1), stored) + 6 * np.where(whole, within // unit * unit, within)
-    _fill(made, at + 2 * place, columns % depth * codelet.row_bytes, at + 2 * size + 4 * place, w[rows, columns])
-    return made, np.stack(starts).astype(np.int64)
+    n, k = w.shape
+    cells: list[Array] = []
+    for first in range(0, n, codelet.chunk):
+        task = w[first : first + codelet.chunk]
+        cells += [_cell(codelet, task[:, begin : begin + codelet.depth]) for begin in range(0, k, codelet.depth)]
+    sizes = np.array([cell.nbytes for cell in cells], np.int64)
+    return np.concatenate([*cells, np.zeros(SLACK_BYTES, np.uint8)]), (np.cumsum(sizes) - sizes).reshape(-1, codelet.k_blocks)
+
+
+def _cell(codelet: SparseLanes, w: Array) -> Array:
+    """Heads and units of the channels of one task and block of k; w [channels, columns]."""
+    channels, group, size = w.shape[0], codelet.group, codelet.unit_bytes
+    counts = np.count_nonzero(w, axis=1)
+    order = np.argsort(counts, kind="stable")
+    numbers = np.arange(-(-channels // group) * group)
+    numbers[:channels] = order
+    units = np.append(counts[order], np.zeros(len(numbers) - channels, np.int64)).reshape(-1, group).max(axis=1)
+    heads = np.column_stack([numbers.reshape(-1, group), units]).astype(np.uint16)  # [groups, group + 1]
+    made = np.zeros(heads.nbytes + int(units.sum()) * size, np.uint8)
+    made[: heads.nbytes] = heads.view(np.uint8).reshape(-1)
+    columns = np.argsort(w[order] == 0, axis=1, kind="stable")  # of what is stored, then of zeros, which fill up
+    taken = np.repeat(units, group)[:channels]
+    place = np.repeat(np.arange(channels), taken)  # in this order
+    unit = np.arange(place.size) - np.repeat(np.cumsum(taken) - taken, taken)
+    column, member = columns[place, unit], place % group
+    at = heads.nbytes + (np.cumsum(units) - units)[place // group] * size + unit * size
+    _fill(made, at + 2 * member, column * codelet.row_bytes, at + 2 * group + 4 * member, w[order[place], column])
+    return made
 
 
 def bitmap_values(codelet: Stream, w: Array) -> tuple[Array, Array]:
