@@ -30,7 +30,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from qcc.dialects.codelet import ELEMENT_BYTES
 from qcc.dialects.errors import QccError
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import error_at, ir, op_attribute, to_attribute, walk
@@ -49,9 +48,9 @@ from qcc.passes.tile.codelets import (
     windows,
 )
 from qcc.passes.tile.codelets.lowering import Lowering
-from qcc.passes.tile.codelets.place import Place, element_name, row_major, stored_offset
+from qcc.passes.tile.codelets.place import Place, element_name, stored_offset
 from qcc.passes.tile.codelets.program import FUSABLE
-from qcc.passes.values import shape_of
+from qcc.passes.values import shape_of, used_once
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,9 @@ def _lower(module: ir.Module, function: Any, options: IsaOptions) -> list[tuple[
     block = function.regions[0].blocks[0]
     for i, value in enumerate(block.arguments):
         _input(lowering, i, value)
-    _lower_block(lowering, block)
     end = list(block.operations)[-1].operation
+    lowering.outputs = {value: i for i, value in enumerate(end.operands) if used_once(value)}
+    _lower_block(lowering, block)
     for i, value in enumerate(end.operands):
         _output(lowering, i, value)
     lowering.function.attributes["qcc.inputs"] = _interface(function, "qcc.inputs", [v.type for v in block.arguments])
@@ -188,23 +188,13 @@ ALONE: dict[str, Callable[[Lowering, Any], None]] = {
 
 def _input(lowering: Lowering, index: int, value: Any) -> None:
     """The caller's buffer; `Lowering.place` converts its container at the first use."""
-    lowering.places[value] = _interface_place(lowering, value, "input", index)
+    lowering.places[value] = lowering.interface(value, "input", index)
 
 
 def _output(lowering: Lowering, index: int, value: Any) -> None:
-    y = _interface_place(lowering, value, "output", index)
-    elementwise.copy(lowering, lowering.place(value), y, -stored_offset(value.type))
-
-
-def _interface_place(lowering: Lowering, value: Any, space: str, index: int) -> Place:
-    element, shape = element_name(value.type, native=True), shape_of(value)
-    if element is None:
-        raise QccError(f"{space} {index} is {value.type}, which has no container; expected integers, i1, f32 or affine quantized elements")
-    place = Place(None, element, tuple(shape), tuple(row_major(shape)))
-    size = ELEMENT_BYTES[element]
-    for n in shape:
-        size *= n
-    return lowering.buffer(place, space, size, index=index)
+    place = lowering.place(value)
+    if op_attribute(place.buffer.owner, "space") != "output":
+        elementwise.copy(lowering, place, lowering.interface(value, "output", index), -stored_offset(value.type))
 
 
 def _interface(function: Any, attribute: str, types: list[Any]) -> ir.Attribute:

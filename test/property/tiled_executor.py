@@ -31,6 +31,7 @@ class Tiled:
         self.text = str(module)
         self.inputs: dict[int, np.ndarray] = {}
         self.outputs: dict[int, np.ndarray] = {}
+        self.behind: list[np.ndarray] = []  # what lies behind the caller's arrays
         self.calls: list[tuple[str, list[np.ndarray], int]] = []
         self.scratch = _aligned(1 << 22)
         self._read_main(module)
@@ -53,13 +54,16 @@ class Tiled:
         for view in main.regions[0].blocks[0].operations:
             op = view.operation
             if op.name == "qtile.buffer":
-                memory = _aligned(op_attribute(op, "size_bytes"))
+                size = op_attribute(op, "size_bytes")
+                memory = _aligned(size + 64)
+                memory, behind = memory[:size], memory[size:]
                 value = op_attribute(op, "value")
                 if value is not None:
                     memory[: value.nbytes] = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
                 spaces = {"input": self.inputs, "output": self.outputs}
                 if (space := op_attribute(op, "space")) in spaces:
                     spaces[space][op_attribute(op, "index")] = memory
+                    self.behind.append(behind)
                 places[op.results[0]] = memory
             elif op.name == "func.call":
                 operands = [places[v] for v in op.operands]
@@ -79,6 +83,7 @@ class Tiled:
                 ]
                 packed = (ctypes.c_void_p * 4)(*[ctypes.addressof(v) for v in values])
                 self.functions[name](ctypes.addressof(packed))
+        assert all((behind == GARBAGE).all() for behind in self.behind), "written behind the caller's memory"
         return [self.outputs[i] for i in range(len(self.outputs))]
 
 

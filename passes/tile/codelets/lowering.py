@@ -12,6 +12,7 @@ import numpy as np
 from qcc.dialects import codelet as configuration
 from qcc.dialects import element_types, weights
 from qcc.dialects.codelet import ELEMENT_BYTES
+from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import create, error_at, ir, layer_name, op_attribute, to_attribute
 from qcc.dialects.weight_recipes import Recipe
 from qcc.passes.tile.codelets.place import (
@@ -25,7 +26,7 @@ from qcc.passes.tile.codelets.place import (
     stored_offset,
 )
 from qcc.passes.tile.codelets.slices import Slices, whole_shape
-from qcc.passes.values import constant_array, producer, users
+from qcc.passes.values import constant_array, producer, shape_of, users
 
 _DTYPES = {
     "u8": np.uint8,
@@ -60,6 +61,7 @@ class Lowering:
         self.widened: dict[Any, Any] = {}  # buffers of bytes -> the same elements in 16 bits
         self.slices = Slices()
         self.signs: dict[Any, Place] = {}  # (buffer, layout) of bytes -> their sign words
+        self.outputs: dict[Any, int] = {}  # values that are returned and have no other reader: the number of the result
         self.current: Any = source
         self._declared: dict[tuple[str, tuple[str, ...]], str] = {}
         self._weights: dict[tuple[str, bytes], Any] = {}
@@ -87,9 +89,15 @@ class Lowering:
         place = Place(None, element, tuple(shape), tuple(row_major(shape)))
         return self.buffer(place, space, span_bytes(place) + SLACK_BYTES, name=layer_name(self.current.location) or None)
 
-    def result(self, value: Any) -> Place:
-        """A place for `value`, laid out as assign-layout says, and recorded as where it lies."""
+    def result(self, value: Any, *, in_output: bool = False) -> Place:
+        """A place for `value`, laid out as assign-layout says, and recorded as where it lies.
+
+        `in_output`: it may be the caller's memory, because the codelet writes f32 wherever it is told, and no byte more.
+        """
         op = producer(value)
+        if in_output and value in self.outputs:
+            self.places[value] = self.interface(value, "output", self.outputs[value])
+            return self.places[value]
         element = element_name(value.type)
         if element is None:
             raise error_at(op, f"'{op.name}' gives elements of {ir.RankedTensorType(value.type).element_type}, which no codelet stores")
@@ -105,6 +113,15 @@ class Lowering:
             place = self.slices.first(place)
         self.places[value] = place
         return place
+
+    def interface(self, value: Any, space: str, index: int) -> Place:
+        """The caller's memory of an input or output: row-major, in the model's own container."""
+        element, shape = element_name(value.type, native=True), shape_of(value)
+        if element is None:
+            expected = "expected integers, i1, f32 or affine quantized elements"
+            raise QccError(f"{space} {index} is {value.type}, which has no container; {expected}")
+        place = Place(None, element, tuple(shape), tuple(row_major(shape)))
+        return self.buffer(place, space, span_bytes(place), index=index)
 
     def image(self, element: str, shape: Sequence[int], halo: Sequence[int] = (0, 0, 0, 0)) -> Place:
         """A channels-last buffer for [n, c, h, w] with a border."""
