@@ -326,12 +326,12 @@ def _sparse_gather(c: SparseGather, machine: Machine, stored_bytes: int) -> Work
 def _sparse_lanes(c: SparseLanes, machine: Machine, stored_bytes: int) -> Work:
     rows, channels, k = c.sizes
     lanes = ISAS[c.isa].lanes
-    heads = 4 * channels * c.k_blocks
+    heads = c.heads_bytes
     stored = stored_bytes or heads + channels * k * 6
     vectors = math.ceil(rows / lanes)  # of rows, all blocks together
     blocks = math.ceil(vectors / c.vectors)
     cycles = (stored - heads) / 6 * (blocks * BROADCAST_CYCLES + vectors * BROADCAST_VECTOR_CYCLES)
-    cycles += channels * c.k_blocks * (blocks * HEAD_CYCLES + vectors * 2.0)
+    cycles += channels * c.k_blocks * (blocks * HEAD_CYCLES + vectors * KEPT_SUM_CYCLES)
     cycles += vectors * channels * (TURN_CYCLES + steps_cycles(c.steps) + STORED_VECTOR_CYCLES)
     return Work(cycles, blocks * stored, rows * (channels + k) * 4, exposed=None)
 
@@ -348,9 +348,9 @@ EXPANDED_CYCLES = 0.65  # of multiplying it, where it is f32
 GATHER_CYCLES: dict[int | str, float] = {16: 13.5, 8: 16.0, "generic": 20.0}
 """Of a vector of weights and what is gathered for it, by lanes."""
 CHANNEL_CYCLES = 6.0  # to begin and end a channel whose weights are gathered for
-BROADCAST_CYCLES, BROADCAST_VECTOR_CYCLES = 1.6, 1.25  # a weight, and each vector of rows that it meets
-HEAD_CYCLES = 12.0  # of a channel in a block of k
-TURN_CYCLES = 6.0  # of a vector in a square that is turned around, with load and store
+BROADCAST_CYCLES, BROADCAST_VECTOR_CYCLES = 0.85, 0.87  # a weight, and each vector of rows that it meets
+HEAD_CYCLES, KEPT_SUM_CYCLES = 8.0, 2.2  # of a channel in a block of k, and each vector of its sums, which come from the second-level cache
+TURN_CYCLES = 9.0  # of a vector in a square that is turned around, with load and store
 
 
 COLUMN_CYCLES = {"dot4_u8s8": 12.0, "dot2_s16": 3.0}  # of interleaving and multiplying a unit of one group of columns

@@ -111,6 +111,12 @@ class SparseLanes:
         return 2 * (self.group + 1)
 
     @property
+    def heads_bytes(self) -> int:
+        """Of all groups, tasks and blocks of k together."""
+        tasks, left = divmod(self.sizes[1], self.chunk)
+        return self.k_blocks * self.head_bytes * (tasks * -(-self.chunk // self.group) + -(-left // self.group))
+
+    @property
     def unit_bytes(self) -> int:
         return 6 * self.group
 

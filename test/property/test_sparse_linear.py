@@ -11,9 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qcc.dialects import weights
+from qcc.dialects.codelet import SparseLanes
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import create, create_context, ir
 from qcc.passes.tile.codelets import sparse
+from qcc.passes.tile.codelets.sparse_packing import lane_rows
 from qcc.runtime.reference import interpreter
 from test.property.tiled_executor import Tiled
 
@@ -105,3 +107,31 @@ def test_large_layers_of_many_tasks(encoding: str, rows: int) -> None:
     text = check(case, encoding, "avx512_vnni")
     calls = re.findall(r"call @(?:sparse|stream)\w+\(.*qtile.tasks = (\d+)", text)
     assert len(calls) == 1 and int(calls[0]) > 1
+
+
+@pytest.mark.parametrize("isa", ["avx512_vnni", "avx2"])
+@pytest.mark.parametrize(("rows", "n", "k", "density"), [(64, 130, 300, 0.1), (16, 1100, 600, 0.3), (3, 5, 61, 1.0)])
+def test_groups_are_filled_up_where_weights_are_zero(isa: str, rows: int, n: int, k: int, density: float) -> None:
+    """Each weight is stored once; what fills up a group meets an x that the reference multiplies by zero too. Sizes are as predicted."""
+    rng = np.random.default_rng(7)
+    w = (rng.normal(size=(n, k)) * (rng.random((n, k)) < density)).astype(np.float32)
+    codelet = sparse.configuration("csr", isa, rows, n, k, density)
+    assert isinstance(codelet, SparseLanes)
+    stream, starts = lane_rows(codelet, w)
+    found, met = np.zeros((n + codelet.group, k), np.float32), np.zeros((n + codelet.group, k), int)
+    for (task, block), begin in np.ndenumerate(starts):
+        channels = min(codelet.chunk, n - task * codelet.chunk)
+        groups = -(-channels // codelet.group)
+        heads = stream[begin : begin + groups * codelet.head_bytes].view(np.uint16).reshape(groups, -1)
+        at = begin + groups * codelet.head_bytes
+        for head in heads:
+            for _ in range(head[-1]):
+                unit = stream[at : at + codelet.unit_bytes]
+                offsets, values = unit[: 2 * codelet.group].view(np.uint16), unit[2 * codelet.group :].copy().view(np.float32)
+                place = task * codelet.chunk + head[:-1].astype(int), block * codelet.depth + offsets.astype(int) // codelet.row_bytes
+                found[place] += values
+                met[place] += 1
+                at += codelet.unit_bytes
+    np.testing.assert_array_equal(found[:n], w)
+    assert (met[:n] <= 1).all() and not found[n:].any()
+    assert 0.7 < stream.nbytes / sparse.expected_bytes(codelet, density) < 1.2

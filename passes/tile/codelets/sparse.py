@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -80,9 +81,17 @@ def expected_bytes(codelet: Codelet, density: float) -> int:
     if isinstance(codelet, SparseGather):
         return int(6 * (stored + channels * min(1.0, stored) * (lanes - 1) / 2) + channels * (4 + 8 / lanes))
     if isinstance(codelet, SparseLanes):
-        cells = channels * codelet.k_blocks
-        return int(6 * stored) + 4 * cells
+        whole = -(-channels // codelet.group) * codelet.group  # every task but the last has whole groups
+        return int(6 * stored * whole / channels) + codelet.heads_bytes + int(_filled_up(codelet, density))
     return int(4 * stored) + channels * k // 8 + 4 * channels
+
+
+def _filled_up(codelet: SparseLanes, density: float) -> float:
+    """Bytes of zeros that make channels of a group equally long: in order of length, half of a group times what lies between the extremes,
+    about six standard deviations."""
+    most = 6 * math.sqrt(codelet.depth * density * (1 - density))
+    cells = codelet.k_blocks * -(-codelet.sizes[1] // codelet.chunk)
+    return 6 * cells * (codelet.group - 1) / 2 * min(most, codelet.depth)
 
 
 def _chunk(blocks: int, macs: int, most: int = MOST_TASKS) -> int:
