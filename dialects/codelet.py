@@ -562,6 +562,12 @@ def tasks(codelet: Any) -> int:
     return -(-codelet.sizes[0] // codelet.chunk)
 
 
+def weight_operands(config: dict[str, Any]) -> list[int]:
+    """Numbers of the operands that hold a codelet's weights, values and where they are; empty where that is one operand, or none."""
+    parts = [number for name in ("values", "starts", "counts") if (number := config.get(name, -1)) >= 0]
+    return [config["w"]["buffer"], *parts] if parts else []
+
+
 def blocks(codelet: Contraction) -> int:
     """Number of channel blocks, a partial last one included."""
     return -(-codelet.sizes[4] // (codelet.tile[2] * ISAS[codelet.isa].lanes))

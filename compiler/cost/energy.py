@@ -141,7 +141,9 @@ def read_table(path: str | None) -> EnergyTable:
             table = replace(table, name=str(values))
             continue
         default: dict[str, float] = getattr(table, part)
-        for key, value in (values if isinstance(values, dict) else {"": values}).items():
+        if not isinstance(values, dict):
+            raise QccError(f"energy table {path} has {values!r} for '{part}', expected an object with some of {', '.join(default)}")
+        for key, value in values.items():
             if key not in default:
                 raise QccError(f"energy table {path} has '{key}' in '{part}', expected an object with some of {', '.join(default)}")
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):

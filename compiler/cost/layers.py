@@ -51,11 +51,17 @@ def count(module: ir.Module) -> list[LayerCount]:
     main = next(f for f in walk(module, "func.func") if python_value(f.attributes["sym_name"]) == "main")
     found: list[LayerCount] = []
     for op in walk(main):
-        if op.name.startswith(("qcc.", "tensor.concat")) and op.name not in MOVEMENT and op.name != "qcc.requantize":
+        if op.name.startswith(("qcc.", "tensor.concat")) and not _belongs_to_another(op):
             found.append(_count(op))
         elif op.name == "func.call":
             found.append(_generic(op, module))
     return found
+
+
+def _belongs_to_another(op: Any) -> bool:
+    """Whether `op` moves, finishes a sum, or decodes the constant weights of the layer that reads it."""
+    decodes = op.name == "qcc.dequantize" and _constant(op.operands[0]) is not None
+    return op.name in MOVEMENT or op.name == "qcc.requantize" or decodes
 
 
 def element_bits(kind: ir.Type) -> int:

@@ -86,8 +86,9 @@ def summary(stored: StoredWeights) -> dict[str, Any]:
 
 
 def per_layer(module: ir.Module, stored: StoredWeights) -> dict[str, dict[str, Any]]:
-    """Per layer of the source model: its `codelets`, `stored_bytes` of all its constants, and of the largest of them, its weights, `codec`,
-    `weights_stored_bytes` and `weights_entropy_bytes` (order 0, of the packed bytes). A constant that layers share counts for the first."""
+    """Per layer of the source model: its `codelets`, `stored_bytes` of all its constants, and of its weights, which are the largest of
+    them and its index, `codec`, `weights_stored_bytes` and `weights_entropy_bytes` (order 0, of the packed bytes). A constant that layers
+    share counts for the first."""
     at = {e.offset_bytes: e for e in stored.entries}
     seen: set[int] = set()
     found: dict[str, dict[str, Any]] = {}
@@ -100,11 +101,13 @@ def per_layer(module: ir.Module, stored: StoredWeights) -> dict[str, dict[str, A
             continue
         layer["stored_bytes"] += sum(e.stored_bytes for e in own)
         largest = max(own, key=lambda e: e.size_bytes)
-        if largest.size_bytes > layer["weights_size_bytes"]:
+        parts = [e for e in own if e.offset_bytes in step.get("stored", [])] or [largest]
+        size_bytes = sum(e.size_bytes for e in parts)
+        if size_bytes > layer["weights_size_bytes"]:
             layer |= {
-                "weights_size_bytes": largest.size_bytes,
-                "weights_stored_bytes": largest.stored_bytes,
-                "weights_entropy_bytes": round(largest.entropy_bytes),
+                "weights_size_bytes": size_bytes,
+                "weights_stored_bytes": sum(e.stored_bytes for e in parts),
+                "weights_entropy_bytes": round(sum(e.entropy_bytes for e in parts)),
                 "codec": _MODE_NAMES[largest.mode],
             }
     return found

@@ -8,7 +8,7 @@ Before:
     func.func private @linear(...) attributes {qtile.codelet = {...}}
 After:
     module attributes {qcc.inputs, qcc.outputs, qcc.weights = [{offset_bytes, value}], qcc.weights_bytes, qcc.arena_bytes,
-                       qcc.steps = [{codelet, layer, tasks, bytes, weights}]}
+                       qcc.steps = [{codelet, layer, tasks, bytes, weights, stored?}]}
     llvm.mlir.global internal constant @qcc_steps(dense<[[0, 3, 4, 0]]> : tensor<1x4xi64>) ...
     llvm.mlir.global constant @qcc_model_program ...           // struct qcc_program of runtime/cpu/include/qcc_runtime.h
     llvm.func @qcc_program_address() -> !llvm.ptr
@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qcc.dialects import qtile
+from qcc.dialects.codelet import weight_operands
 from qcc.dialects.mlir import error_at, ir, layer_name, op_attribute, to_attribute, walk
 from qcc.passes.base import Pass, PassContext
 
@@ -89,6 +90,7 @@ class EmitStepTablePass(Pass):
                     "tasks": op_attribute(call, "qtile.tasks", 1),
                     "bytes": _bytes(call),
                     "weights": _weight_offsets(call),
+                    **_stored(call, functions.get(op_attribute(call, "callee"))),
                 }
                 for call, _ in in_order
             ]
@@ -122,6 +124,13 @@ def _weight_offsets(call: Any) -> list[int]:
     """Offsets in the block of weights of those that the call reads."""
     buffers = [operand.owner for operand in call.operands]
     return [op_attribute(b, "offset_bytes") for b in buffers if op_attribute(b, "space") == "weights"]
+
+
+def _stored(call: Any, function: Any) -> dict[str, list[int]]:
+    """Offsets of all that a codelet keeps its weights in, where that is more than one buffer."""
+    held = None if function is None else op_attribute(function, "qtile.codelet")
+    numbers = [] if held is None else weight_operands(held)
+    return {"stored": [op_attribute(call.operands[n].owner, "offset_bytes") for n in numbers]} if numbers else {}
 
 
 def _add_step(tables: _Tables, call: Any, i: int) -> None:

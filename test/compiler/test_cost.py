@@ -105,3 +105,17 @@ def test_the_report_uses_the_table_of_the_user(tmp_path: Path) -> None:
     stored = sum(row["stored_bytes"] for row in report["layers"] if row.get("stored_bytes"))
     assert report["energy_table"]["name"] == "only DRAM"
     assert report["totals"]["energy_nj"] == pytest.approx(stored / 1000), "1 pJ per stored byte"
+
+
+def test_decoding_constant_weights_is_no_layer_of_its_own() -> None:
+    text = """
+    !w = !quant.uniform<i4<-7:7>:f32, 0.5>
+    func.func @main(%x: tensor<1x64xf32>) -> tensor<1x64xf32> {
+      %c = "qcc.constant"() {value = dense<3> : tensor<64x64xi8>} : () -> tensor<64x64x!w>
+      %w = "qcc.dequantize"(%c) : (tensor<64x64x!w>) -> tensor<64x64xf32>
+      %y = "qcc.linear"(%x, %w) : (tensor<1x64xf32>, tensor<64x64xf32>) -> tensor<1x64xf32> loc("fc")
+      return %y : tensor<1x64xf32>
+    }"""
+    with create_context() as context:
+        (only,) = layers.count(parse_module(text, context))
+    assert (only.name, only.weight_bits, only.weight_bytes, only.macs) == ("fc", 4, 64 * 64 // 2, 64 * 64)

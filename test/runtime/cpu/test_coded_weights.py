@@ -17,6 +17,8 @@ from qcc.compiler.emit import coded_weights, machine_code, metadata, program
 from qcc.compiler.options import CompileOptions
 from qcc.compiler.targets.cpu import CpuTarget
 from qcc.dialects.errors import QccError
+from qcc.dialects.mlir import create, create_context, ir, parse_module, walk
+from qcc.passes.values import make_constant
 from qcc.runtime.cpu import artifact_file, executable, loader
 from qcc.runtime.reference import codecs, weights_image
 
@@ -244,3 +246,38 @@ def test_optimizing_for_size_codes_and_bad_choices_are_named() -> None:
         CompileOptions(coding="zip")
     with pytest.raises(QccError, match="decode is 'never', expected one of load, stream"):
         CompileOptions(decode="never")
+
+
+@pytest.mark.parametrize("form", ["compressed rows", "bitmap", "columns"])
+def test_index_streams_are_coded_and_counted(form: str) -> None:
+    """Bits per weight are those of values and index together; coding takes both nearer to their entropy, and changes no result."""
+    rng = np.random.default_rng(4)
+    real, zeros = form == "compressed rows", 0.5 if form == "bitmap" else 0.9
+    w = rng.standard_normal((1024, 1024)).astype(np.float32) if real else rng.integers(-127, 128, (1024, 1024)).astype(np.float32)
+    w[rng.random(w.shape) < zeros] = 0
+    w[:, :2] = 1, 127  # the step of integers
+    kept = np.count_nonzero(w) / w.size
+    with create_context(), ir.Location.unknown():
+        text = "func.func @main(%x: tensor<1x1024xf32>) -> tensor<1x1024xf32> { return %x : tensor<1x1024xf32> }"
+        module = parse_module(text, ir.Context.current)
+        end = next(walk(module, "func.return"))
+        weight = make_constant(w, ir.F32Type.get(), end)
+        with ir.Location.name("layer"):
+            y = create("qcc.linear", [end.operands[0], weight], [end.operands[0].type], ip=ir.InsertionPoint(end)).results[0]
+        end.operands[0] = y
+        source = module.operation.get_asm(enable_debug_info=True)
+    rows, results = {}, []
+    for coding in ("none", "rans"):
+        with create_context() as context:
+            module = parse_module(source, context)
+            executable = qcc.compile(module, target=CpuTarget("icelake-server"), coding=coding, threads=1)
+        rows[coding] = next(row for row in executable.report["layers"] if row["macs"])
+        if executable.runs_here:
+            results.append(executable(np.ones((1, 1024), np.float32)))
+    assert form in rows["none"]["facts"]["stored_format"]
+    index_bits = 16 * kept if real else 1 if form == "bitmap" else 8 * kept
+    value_bits = (32 if real else 8) * kept
+    assert rows["none"]["stored_bits"] > value_bits + 0.9 * index_bits, "the index is counted"
+    assert rows["rans"]["codec"] == ("raw" if form == "bitmap" else "rans"), "bitmaps of half zeros are noise: raw is smaller"
+    assert rows["rans"]["stored_bits"] <= 1.02 * rows["rans"]["packed_entropy_bits"] < rows["none"]["stored_bits"] + 0.1
+    assert all(np.array_equal(y, results[0]) for y in results)
