@@ -98,7 +98,7 @@ def main() -> None:
     prepared = {name: compiled(name) for name in arguments.models}
     profiles: dict[str, list[Any]] = {name: [] for name in prepared}
     with Exclusive(arguments.exclusive):
-        machine = probe.measure() if not probe.kept_description().exists() else probe.description("", CpuTarget().features, native=True)
+        machine = probe.measure() if not probe.kept_description().exists() else probe.description("", CpuTarget().isa, native=True)
         for _ in range(ROUNDS):
             for name, (executable, _, _) in prepared.items():
                 profiles[name].append(executable.profile(runs=RUNS).steps)

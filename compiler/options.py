@@ -16,6 +16,7 @@ DECODES = ("load", "stream")
 STORAGE = ("auto", "dense", "bitmap", "csr")
 ACTIVATIONS = ("auto", "float", "int16", "int8")
 FLOAT_PRECISIONS = ("f32", "bf16")
+LOW_RANK = ("auto", "off")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class CompileOptions:
     the call, or auto, which is int16 where weights are integers and else float; `keep_layers` keeps every layer's output for comparison.
     `storage` of weights with zeros: auto (the fastest form by predicted time, or the smallest), dense, or bitmap or csr wherever there is a
     codelet for it.
+    `low_rank` of float layers: auto splits those whose weights are the product of two thin matrices to the rounding of binary32, where that
+    is predicted to pay; off leaves them whole.
     `coding` of stored weights: none, huffman, rans, or auto for the smallest per tensor; None is auto where `optimize` is size, else none.
     `decode` of coded weights: load (when the model is created) or stream (those of every step before it runs: less memory, more time).
     `energy_table` is a JSON file of picojoules that the report's energy is counted with (`compiler/cost/energy.py`).
@@ -49,6 +52,7 @@ class CompileOptions:
     decode: str = "load"
     energy_table: str | None = None
     float_precision: str = "f32"
+    low_rank: str = "auto"
     machine: str = ""
     autotune: bool = False
     tiles: str = ""
@@ -69,6 +73,8 @@ class CompileOptions:
             raise QccError(f"activations is '{self.activations}', expected one of {', '.join(ACTIVATIONS)}")
         if self.float_precision not in FLOAT_PRECISIONS:
             raise QccError(f"float_precision is '{self.float_precision}', expected one of {', '.join(FLOAT_PRECISIONS)}")
+        if self.low_rank not in LOW_RANK:
+            raise QccError(f"low_rank is '{self.low_rank}', expected one of {', '.join(LOW_RANK)}")
         if self.batch < 1:
             raise QccError(f"batch is {self.batch}, expected at least 1")
 

@@ -56,6 +56,11 @@ INTEGER: tuple[Stage, ...] = (
     Stage("merge-constant-channels", reason="pruned channels that are constants in front of padding become a few; once rescaling is known"),
     Stage("remove-zero-channels", "granule=4", "pruned channels leave smaller layers; constants are known only once rescaling is"),
     Stage(
+        "factor-low-rank",
+        "isa={isa} activations={activations} byte-expand={byte_expand} optimize={optimize} enabled={low_rank_layers}",
+        "a rank that was truncated is visible in float weights only, and smaller once zero channels are gone; before they are rounded",
+    ),
+    Stage(
         "round-products-to-bf16",
         "enabled={bf16_products}",
         "what is float still multiplies bfloat16 where the user asks for it; behind fold-qdq, which takes the quantized products",
@@ -115,6 +120,7 @@ def forms(options: CompileOptions) -> list[tuple[str, list[Stage]]]:
     }[options.target]
     values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in asdict(options).items()}
     values["bf16_products"] = str(options.float_precision == "bf16").lower()
+    values["low_rank_layers"] = str(options.low_rank == "auto").lower()
     values["fixed_point"] = str(options.target == "fpga").lower()
     values["codelets"] = str(options.target == "cpu").lower()
     if options.target == "cpu":

@@ -72,7 +72,9 @@ def totals(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def write(report: dict[str, Any], path: str) -> None:
     """Write the report as .json or .html. Raises QccError where the file cannot be written."""
     if path.endswith(".json"):
-        data = json.dumps(report, indent=2, default=str)
+        from qcc.compiler import report_advice
+
+        data = json.dumps(report_advice.explained(report), indent=2, default=str)
     else:
         from qcc.compiler import report_page
 

@@ -6,6 +6,17 @@ from typing import Any
 
 Row = dict[str, Any]
 _MOST = 6  # pieces of advice
+_IN_WORDS = {  # facts that are sentences, and how they begin; in the order in which a model meets the passes
+    "recognized": "recognised: {}",
+    "low_rank": "{}",
+    "taps": "taps: {}",
+    "constants_merged": "{}",
+    "products": "products: {}",
+    "skipping": "{}",
+    "stored_format": "stored as {}",
+    "images_at_once": "{} images at once",
+    "zero_flags": "zero flags: {}",
+}
 
 
 def reasons(row: Row) -> list[str]:
@@ -19,13 +30,11 @@ def reasons(row: Row) -> list[str]:
     if "weight_format" in facts:
         found.append(f"{facts['weight_format']} weights multiply as integers")
     if facts.get("weight_only"):
-        found.append("only the weights are quantized: products in float")
-    if "products" in facts:
-        found.append(f"products: {facts['products']}")
-    if "skipping" in facts:
-        found.append(facts["skipping"])
-    if "zero_flags" in facts:
-        found.append(f"zero flags: {facts['zero_flags']}")
+        found.append(f"only the weights are quantized; input: {facts.get('activations', 'float')}")
+    found += [words.format(facts[name]) for name, words in _IN_WORDS.items() if name in facts]
+    if "channels_removed" in facts:
+        outputs = f"{facts['channels_removed']} of {facts['channels']} output channels"
+        found.append(f"{outputs} and {facts['inputs_removed']} input channels are zero or constant, and gone")
     if "accumulator_range" in facts:
         low, high = facts["accumulator_range"]
         found.append(f"accumulator: {facts.get('accumulator_bits')} bits hold the proven range [{low}, {high}]")
@@ -39,6 +48,11 @@ def reasons(row: Row) -> list[str]:
     if "runs_on" in facts:
         found.append(f"runs on the {facts['runs_on']}")
     return found
+
+
+def explained(report: dict[str, Any]) -> dict[str, Any]:
+    """`report` with the `reasons` of every layer and `next_steps`, so that JSON says what the page says."""
+    return {**report, "layers": [{**row, "reasons": reasons(row)} for row in report["layers"]], "next_steps": next_steps(report)}
 
 
 def time_us(row: Row) -> float:

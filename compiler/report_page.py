@@ -14,7 +14,8 @@ def html(report: dict[str, Any]) -> str:
     from jinja2 import Environment
     from markupsafe import Markup
 
-    rows = [{**row, "reasons": report_advice.reasons(row), "time_us": report_advice.time_us(row)} for row in report["layers"]]
+    report = report_advice.explained(report)
+    rows = [{**row, "time_us": report_advice.time_us(row)} for row in report["layers"]]
     plots = [(name, caption, Markup(svg)) for name, caption, svg in report_plots.draw(report)] if report_plots.available() else None
     template = (Path(__file__).parent / "report.html.j2").read_text()
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -24,7 +25,7 @@ def html(report: dict[str, Any]) -> str:
         report=report,
         rows=rows,
         cards=cards(report),
-        advice=report_advice.next_steps(report),
+        advice=report["next_steps"],
         plots=plots,
         slowest=max((row["time_us"] for row in rows), default=0) or 1,
     )

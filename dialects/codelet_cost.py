@@ -18,8 +18,6 @@ from qcc.dialects import codelet as codelets
 from qcc.dialects.codelet import (
     ELEMENT_BYTES,
     Contraction,
-    Depthwise,
-    DepthwiseQuads,
     Map,
     Operand,
     RowLanes,
@@ -27,13 +25,13 @@ from qcc.dialects.codelet import (
     SparseGather,
     SparseLanes,
     Step,
-    Window,
     Winograd,
 )
 from qcc.dialects.column_codelet import COLUMNS, Columns
 from qcc.dialects.instruction_sets import ISAS, IsaFacts, weights_in_memory
 from qcc.dialects.machine import Machine
 from qcc.dialects.sign_codelet import PackSigns, Signs
+from qcc.dialects.window_codelet import Depthwise, DepthwiseQuads, Window, channel_blocks
 
 LATENCY_CYCLES = {
     "dot4_u8s8": 5.0, "pairs_u8s8": 1.0, "dot2_s16": 1.0, "popcount_words": 1.0, "popcount_bytes": 1.0, "lane_f32": 4.0, "lane_i32": 5.0,
@@ -221,7 +219,7 @@ def _depthwise_quads(c: DepthwiseQuads, machine: Machine) -> Work:
     quads, groups = c.taps[0] * len(c.quads()), math.ceil(width / c.pixels)
     finish = steps_cycles(c.steps) + STORED_VECTOR_CYCLES
     interleave = 6.0  # of one quadruple of 64 bytes each: bytes, then words
-    cycles, blocks = 0.0, codelets.channel_blocks(channels)
+    cycles, blocks = 0.0, channel_blocks(channels)
     for _, vectors in blocks:
         whole = math.ceil(groups * vectors / 4)
         cycles += whole * (quads * (interleave + 4 * c.pixels * product_cycles("dot4_u8s8", 16, machine)) + 4 * c.pixels * finish)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qcc.dialects.errors import QccError
+from qcc.dialects.instruction_sets import ISAS
 
 PRODUCTS = ("dot4_512", "dot4_256", "fma_512", "fma_256", "amx_int8", "amx_bf16")
 LEVELS = ("l1", "l2", "l3", "dram")
@@ -92,8 +93,8 @@ DEFAULTS = {
 }
 
 
-def default_for(features: tuple[str, ...]) -> Machine:
-    """The shipped description nearest to a CPU with these LLVM target features."""
-    if "amx-int8" in features:
-        return DEFAULTS["emerald-rapids-amx"]
-    return DEFAULTS["emerald-rapids-vnni" if "avx512vnni" in features else "x86-64-v3"]
+def shipped(isa: str) -> Machine:
+    """The shipped description nearest to a CPU with instruction set `isa`: what passes choose by, because the same model must give the same
+    code wherever it is compiled, and what times are predicted with where the machine was not measured."""
+    facts = ISAS[isa]
+    return DEFAULTS["emerald-rapids-amx" if facts.tiles else "emerald-rapids-vnni" if facts.lanes == 16 or facts.dot4 else "x86-64-v3"]

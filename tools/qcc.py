@@ -7,7 +7,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from qcc.compiler.options import ACTIVATIONS, CODINGS, DECODES, FLOAT_PRECISIONS, FORMS, OPTIMIZE, STORAGE, TARGETS, CompileOptions
+from qcc.compiler.options import (
+    ACTIVATIONS,
+    CODINGS,
+    DECODES,
+    FLOAT_PRECISIONS,
+    FORMS,
+    LOW_RANK,
+    OPTIMIZE,
+    STORAGE,
+    TARGETS,
+    CompileOptions,
+)
 from qcc.dialects.errors import QccError
 from qcc.tools.entry import guarded, read_array
 
@@ -55,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
         "--float-precision", choices=FLOAT_PRECISIONS, default="f32", help="what float layers multiply; sums are f32 (default: f32)"
     )
     p.add_argument(
+        "--low-rank", choices=LOW_RANK, default="auto", help="split float layers of low rank in two where that pays (default: auto)"
+    )
+    p.add_argument(
         "--calibration", metavar="X.npz", help="samples of the inputs, by name: zeros in activations are measured, shown, and skipped"
     )
     p.add_argument(
@@ -88,6 +102,7 @@ def _compile(args: argparse.Namespace) -> int:
         energy_table=args.energy_table,
         activations=args.activations,
         float_precision=args.float_precision,
+        low_rank=args.low_rank,
         machine=args.machine,
         autotune=args.autotune,
     )

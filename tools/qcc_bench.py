@@ -34,7 +34,7 @@ def _machine(args: argparse.Namespace) -> int:
     from qcc.compiler.targets.cpu import CpuTarget
 
     if args.show:
-        print(probe.description(args.out or "", CpuTarget().features, native=True).to_json(), end="")
+        print(probe.description(args.out or "", CpuTarget().isa, native=True).to_json(), end="")
         return 0
 
     def progress(text: str) -> None:

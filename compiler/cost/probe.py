@@ -90,13 +90,13 @@ def _cache_bytes() -> dict[str, int]:
     return found
 
 
-def description(path: str, features: tuple[str, ...], *, native: bool) -> Machine:
+def description(path: str, isa: str, *, native: bool) -> Machine:
     """The description to compile with: the file `path`, a shipped one of that name, or for "" this machine's own where the target is
-    native and it was measured, else the shipped one nearest to the target's features. Raises QccError for a bad file."""
+    native and it was measured, else the shipped one nearest to the target's instruction set. Raises QccError for a bad file."""
     if path in machine.DEFAULTS:
         return machine.DEFAULTS[path]
     if path:
         return machine.read(Path(path))
     if native and kept_description().exists():
         return machine.read(kept_description())
-    return machine.default_for(features)
+    return machine.shipped(isa)

@@ -5,8 +5,8 @@ The order of things:
 1. `onnx_graph` reads the model and takes its weights out of the protobuf;
 2. `onnx_shapes` fixes dynamic sizes and evaluates what follows from constants and static shapes;
 3. `onnx_quantization` and `onnx_integers` spell every quantized operator (QLinearConv, com.microsoft's, QONNX's, ...) as
-   DequantizeLinear -> float operator -> QuantizeLinear, so that all of them take one road; `onnx_dynamic` finds products of activations
-   that are quantized while running;
+   DequantizeLinear -> float operator -> QuantizeLinear, so that all of them take one road; `onnx_clips` reads widths from ranges;
+   `onnx_dynamic` finds products of activations that are quantized while running;
 4. `onnx_refusals` turns down forms of operators whose conversion is known to compute wrong numbers;
 5. `onnx_import` makes MLIR of it, still one `torch.operator "onnx.X"` per node;
 6. the stages `pipeline.ONNX` turn quantization operators into qcc's, and torch-mlir turns the rest into torch's.
@@ -21,6 +21,7 @@ from typing import Any
 import onnx
 
 from qcc.compiler.frontend import (
+    onnx_clips,
     onnx_dynamic,
     onnx_functions,
     onnx_graph,
@@ -50,6 +51,7 @@ def import_model(source: str | Path | onnx.ModelProto, example_inputs: Sequence[
     onnx_quantization.expand(graph)
     graph = onnx_graph.with_quantized_types(graph)
     onnx_shapes.fold_constants(graph)
+    onnx_clips.state_ranges(graph)
     onnx_dynamic.recognise(graph)
     onnx_integers.connect(graph)
     onnx_shapes.fold_constants(graph)

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,16 @@ RANGES: dict[int, tuple[int, int]] = {
     TensorProto.UINT2: (0, 3),
 }
 
-_Parameters = tuple[str, str]  # names of scale and zero point of a per-tensor quantized value
+STATED = ("bits", "narrow")  # attributes of `onnx_quantization`
+
+
+@dataclass(frozen=True)
+class _Parameters:
+    """Of a per-tensor quantized value: names of scale and zero point, and what is stated of its width."""
+
+    scale: str
+    zero_point: str
+    stated: tuple[tuple[str, int], ...]
 
 
 def connect(graph: OnnxGraph) -> None:
@@ -135,9 +145,14 @@ def _move_on_real_values(graph: OnnxGraph) -> None:
         data = list(source.input) if source.op_type == "Concat" else list(source.input[:1])
         known = [quantized.get(name) for name in data]
         if source.op_type == "QuantizeLinear" and not _parameters_vary(graph, source) and _per_tensor(graph, source):
-            quantized[source.output[0]] = (source.input[1], source.input[2] if len(source.input) > 2 else "")
+            stated = tuple((key, int(value)) for key, value in attributes(source).items() if key in STATED)
+            quantized[source.output[0]] = _Parameters(source.input[1], source.input[2] if len(source.input) > 2 else "", stated)
+        elif source.op_type == "DequantizeLinear" and (found := quantized.get(source.input[0])) is not None:
+            given = attributes(source)
+            source.attribute.extend(helper.make_attribute(key, value) for key, value in found.stated if key not in given)
         elif source.op_type in MOVEMENT and not source.domain and known and all(k is not None and _same(graph, k, known[0]) for k in known):
-            nodes += _between_real(graph, source, data, known[0] or ("", ""), quantized)
+            assert known[0] is not None, "checked"
+            nodes += _between_real(graph, source, data, known[0], quantized)
             continue
         nodes.append(source)
     graph.nodes = nodes
@@ -147,28 +162,28 @@ def _between_real(
     graph: OnnxGraph, source: onnx.NodeProto, data: list[str], parameters: _Parameters, quantized: dict[str, _Parameters]
 ) -> list[onnx.NodeProto]:
     """Dequantize the inputs `data`, run `source` on real values, quantize its outputs again."""
-    name, suffix = label(source), [p for p in parameters if p]
+    name, suffix, stated = label(source), [p for p in (parameters.scale, parameters.zero_point) if p], dict(parameters.stated)
     moved = onnx.NodeProto()
     moved.CopyFrom(source)
     before: list[onnx.NodeProto] = []
     after: list[onnx.NodeProto] = []
     for index, value in enumerate(data):
         moved.input[index] = graph.fresh(value)
-        before.append(node("DequantizeLinear", [value, *suffix], [moved.input[index]], name))
+        before.append(node("DequantizeLinear", [value, *suffix], [moved.input[index]], name, "", **stated))
     for index, value in enumerate(source.output):
         if value and not (source.op_type == "MaxPool" and index):  # the second output of MaxPool is positions
             moved.output[index] = graph.fresh(value)
-            after.append(node("QuantizeLinear", [moved.output[index], *suffix], [value], name))
+            after.append(node("QuantizeLinear", [moved.output[index], *suffix], [value], name, "", **stated))
             quantized[value] = parameters
     return [*before, moved, *after]
 
 
 def _same(graph: OnnxGraph, a: _Parameters, b: _Parameters | None) -> bool:
-    if b is None:
+    if b is None or a.stated != b.stated:
         return False
-    return a == b or all(
+    return all(
         x == y or (x in graph.arrays and y in graph.arrays and np.array_equal(graph.arrays[x], graph.arrays[y]))
-        for x, y in zip(a, b, strict=True)
+        for x, y in ((a.scale, b.scale), (a.zero_point, b.zero_point))
     )
 
 

@@ -19,7 +19,7 @@ from qcc.dialects.errors import QccError
 
 FOLD_ELEMENTS = 1 << 16  # nodes with constant inputs are evaluated here when inputs and outputs have at most this many elements
 MOVEMENT = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Slice", "Concat", "Split", "Cast")
-KEPT = ("QuantizeLinear", "DequantizeLinear", "Quant", "BipolarQuant", "Trunc", "DynamicQuantizeLinear", "RandomNormal",
+KEPT = ("QuantizeLinear", "DequantizeLinear", "Quant", "BipolarQuant", "Trunc", "FloatQuant", "DynamicQuantizeLinear", "RandomNormal",
         "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial", "If", "Loop", "Scan",
         "Dropout")  # fmt: skip
 

@@ -163,7 +163,7 @@ def build(compilation: Compilation, *, threads: int | None = None) -> Any:
     from qcc.compiler.emit import program
 
     target: Any = CpuTarget(compilation.options.cpu)
-    machine = probe.description(compilation.options.machine, target.features, native=target.cpu == "native")
+    machine = probe.description(compilation.options.machine, target.isa, native=target.cpu == "native")
     module = compilation.run_to("tiled")
     if compilation.options.autotune:
         _autotune(compilation, target, machine)

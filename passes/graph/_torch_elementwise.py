@@ -110,6 +110,23 @@ def _clamp(r: Reader, op: Any) -> Sequence[Any]:
     return [r.make("qcc.clamp", [r.builtin(x)], r.type(x), min=low, max=high)]
 
 
+@rule("torch.aten.clamp.Tensor", "torch.aten.clamp_min.Tensor", "torch.aten.clamp_max.Tensor")
+def _clamp_to_tensors(r: Reader, op: Any) -> Sequence[Any]:
+    """Bounds that are constants of one number, as ONNX's Clip has them."""
+    x, kind = op.operands[0], op.name.removeprefix("torch.aten.").removesuffix(".Tensor")
+    r.f32(x, op.results[0])
+    bounds = [-math.inf, math.inf]
+    given = {"clamp": list(op.operands)[1:], "clamp_min": [op.operands[1]], "clamp_max": [None, op.operands[1]]}[kind]
+    for i, value in enumerate(given):
+        if value is not None and not r.is_none(value):
+            known = r.known(value)
+            require(known is not None and known.size == 1, "bounds that are computed, or several")
+            bounds[i] = float(known.reshape(-1)[0]) if known is not None else 0.0
+    require(bounds[0] <= bounds[1], "a lower bound above the upper one")
+    require(r.shape(x) == r.shape(op.results[0]), "bounds of more axes than x")
+    return [r.make("qcc.clamp", [r.builtin(x)], r.type(x), min=bounds[0], max=bounds[1])]
+
+
 def _bound(r: Reader, value: Any, default: float) -> float:
     given = r.optional(value)
     return default if given is None else float(given)

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects import codelet_cost
-from qcc.dialects.codelet import Contraction, Operand, SparseLanes, Stream
+from qcc.dialects.codelet import SparseLanes, Stream
 from qcc.dialects.encodings import Encoding
 from qcc.dialects.instruction_sets import ISAS
-from qcc.dialects.machine import DEFAULTS, Machine
+from qcc.dialects.machine import shipped
 from qcc.dialects.mlir import ir
 from qcc.dialects.stream_layout import QUAD, bytes_codes
+from qcc.passes.integer._float_times import linear
 from qcc.passes.tile.codelets import sparse, stream
-from qcc.passes.tile.codelets.register_tile import choose_chunks, choose_tile
 from qcc.passes.tile.codelets.weight_codes import codes_of
 from qcc.passes.values import constant_array, producer, shape_of
 
@@ -47,14 +47,8 @@ class Target:
     byte_expand: bool
     weights_bytes: int  # of the model
 
-    @property
-    def machine(self) -> Machine:
-        """The shipped description nearest to the instruction set."""
-        facts = ISAS[self.isa]
-        return DEFAULTS["emerald-rapids-amx" if facts.tiles else "emerald-rapids-vnni" if facts.lanes == 16 else "x86-64-v3"]
-
     def time(self, codelet: Any, stored_bytes: int) -> float:
-        found = codelet_cost.cost(codelet, self.machine, weights_bytes=self.weights_bytes, stored_bytes=stored_bytes)
+        found = codelet_cost.cost(codelet, shipped(self.isa), weights_bytes=self.weights_bytes, stored_bytes=stored_bytes)
         assert found is not None, f"no model of {codelet.kind}"
         return found.microseconds
 
@@ -84,7 +78,7 @@ def _real(op: Any, target: Target) -> list[Form]:
     half = not (np.ascontiguousarray(w).view(np.uint32) & 0xFFFF).any()  # the dense codelet keeps bfloat16, the others do not
     if half and ISAS[target.isa].tiles:
         return []  # a matrix unit computes them
-    dense, dense_bytes = _contraction(target.isa, rows, channels, k, "bf16" if half else "f32"), (2 if half else 4) * channels * k
+    dense, dense_bytes = linear(target.isa, rows, channels, k, "bf16" if half else "f32"), (2 if half else 4) * channels * k
     found = [Form(Encoding(), lambda _: dense_bytes, lambda _: target.time(dense, dense_bytes))]
     for encoding in (BITMAP, CSR):
         if sparse.configuration(encoding.kind, target.isa, rows, channels, k, 0.5) is not None:
@@ -105,28 +99,6 @@ def _real_form(encoding: Encoding, target: Target, rows: int, channels: int, k: 
         return turned + target.time(codelet, size(density))
 
     return Form(encoding, size, time)
-
-
-def _contraction(isa: str, rows: int, channels: int, k: int, element: str) -> Contraction:
-    """The dense codelet as `products` makes it, of x and y that are row-major."""
-    tile = choose_tile(isa, "lane_f32", element, 1, rows, channels, k, one_row=False, summed=False)
-    width = tile[2] * ISAS[isa].lanes
-    size = {"f32": 4, "bf16": 2}[element] * channels * k
-    return Contraction(
-        isa=isa,
-        compute="lane_f32",
-        sizes=(1, 1, 1, rows, channels),
-        x=Operand(0, "f32", (0, 0, 0, k, 0)),
-        w=Operand(1, element, (0, 0, 0, 0, width * k)),
-        taps=(1, 1),
-        tap_strides=(0, 0),
-        run=k,
-        tile=tile,
-        chunks=choose_chunks(tile, 1, -(-channels // width), 1, rows * channels * k, size),
-        operands=(),
-        steps=(),
-        y=Operand(2, "f32", (0, 0, 0, channels, 1)),
-    )
 
 
 def _weight_only(op: Any, dequantize: Any, target: Target) -> list[Form]:

@@ -28,6 +28,7 @@ from typing import Any
 from qcc.dialects.codelet import ELEMENT_BYTES
 from qcc.dialects.mlir import create, ir, layer_name, to_attribute, walk
 from qcc.passes.base import Pass, PassContext
+from qcc.passes.tile.codelets import winograd
 from qcc.passes.tile.codelets.place import element_name
 from qcc.passes.tile.codelets.register_tile import TYPICAL
 from qcc.passes.values import attributes_of, constant_array, producer, rebuilt, shape_of
@@ -42,6 +43,7 @@ TAKEN = frozenset(
 )  # fmt: skip
 RESIDENT_BYTES = TYPICAL.cache_bytes["l2"] / 2  # of activations; the rest is for weights, in use and prefetched
 EXPOSED_WEIGHTS = 0.5  # share of bringing weights nearer that is not hidden, though they are prefetched
+TRANSFORMED = 2 * winograd.POINTS // 9  # bytes of Winograd's weights, 16 bits at 36 points, for a byte of those given
 EXPOSED_WRITES = 2  # a line that is written comes from the far level and returns to it
 
 
@@ -145,7 +147,7 @@ def _traffic(op: Any, batch: int) -> _Traffic:
         if constant_array(value) is None:
             reads += _bytes(value) // batch
         else:
-            weights += _bytes(value)
+            weights += _bytes(value) * (TRANSFORMED if op.name == "qcc.conv2d" and winograd.suits(op) else 1)
     value = op.results[0]
     while len(uses := list(value.uses)) == 1 and (user := uses[0].owner.operation).name in TAKEN and user.name not in PRODUCTS:
         reads += sum(_bytes(v) // batch for v in user.operands if v != value and constant_array(v) is None)

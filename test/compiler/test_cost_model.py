@@ -15,6 +15,7 @@ from qcc.dialects import machine
 from qcc.dialects.codelet import Contraction, Map, Operand, Step
 from qcc.dialects.codelet_cost import cost
 from qcc.dialects.errors import QccError
+from qcc.dialects.instruction_sets import ISAS
 from qcc.runtime.cpu import loader
 from qcc.tools import qcc_bench
 
@@ -49,6 +50,15 @@ def test_what_is_no_description_is_refused(tmp_path: Path, text: str) -> None:
 def test_a_missing_description_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(QccError, match="qcc-bench machine"):
         machine.read(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_shipped_description_of_an_instruction_set_has_its_products(isa: str) -> None:
+    facts, found = ISAS[isa], machine.shipped(isa)
+    width = 32 * facts.lanes
+    assert found.gmacs[f"fma_{width}"] > 0
+    assert (found.gmacs[f"dot4_{width}"] > 0) >= facts.dot4
+    assert (found.gmacs["amx_int8"] > 0) == facts.tiles
 
 
 def test_probes_have_the_order_of_the_runtime() -> None:

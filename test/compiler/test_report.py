@@ -111,7 +111,9 @@ def test_names_of_a_model_cannot_break_the_page(digits: dict[str, Any]) -> None:
 
 def test_json_has_the_same_data(digits: dict[str, Any], tmp_path: Path) -> None:
     report.write(digits, str(tmp_path / "r.json"))
-    assert json.loads((tmp_path / "r.json").read_text()) == json.loads(json.dumps(digits, default=str))
+    assert json.loads((tmp_path / "r.json").read_text()) == json.loads(json.dumps(report_advice.explained(digits), default=str))
+    held = json.loads((tmp_path / "r.json").read_text())
+    assert held["next_steps"] == report_advice.next_steps(digits) and any(row["reasons"] for row in held["layers"])
     with pytest.raises(QccError, match="expected a name ending in"):
         report.check_path("r.txt")
 
@@ -141,6 +143,22 @@ def test_a_fused_layer_moves_only_what_the_others_do_not() -> None:
     assert fused["energy_nj"] == pytest.approx((100 * 0.1 + 100) / 1000), "one operand; the other and the sum stay in registers"
     assert alone["energy_nj"] == pytest.approx((100 * 0.1 + 300) / 1000)
     assert "fused: has no step of its own" in report_advice.reasons(fused) and not report_advice.reasons(alone)
+
+
+def test_what_was_recognised_and_removed_is_a_reason() -> None:
+    facts = {
+        "recognized": "binary, scale per channel", "low_rank": "rank 3 of 8: two layers", "taps": "9, of which 3 are not zero everywhere",
+        "channels": 32, "channels_removed": 8, "inputs_removed": 4, "weight_only": True, "activations": "int16, quantized in the call",
+        "stored_format": "16 levels", "images_at_once": 4, "constants_merged": "9 constant inputs became 2", "density": 1.0,
+    }  # fmt: skip
+    found = report_advice.reasons({"generic": "", "facts": facts})
+    for text in (
+        "recognised: binary, scale per channel", "rank 3 of 8: two layers", "taps: 9, of which 3 are not zero everywhere",
+        "8 of 32 output channels and 4 input channels are zero or constant, and gone", "9 constant inputs became 2", "4 images at once",
+        "only the weights are quantized; input: int16, quantized in the call", "stored as 16 levels",
+    ):  # fmt: skip
+        assert text in found
+    assert len(found) == 8, "and nothing of numbers that have a column"
 
 
 def test_advice_rests_on_figures() -> None:

@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import qcc
 from qcc.compiler import driver
 from qcc.compiler.options import CompileOptions
 from qcc.dialects import element_types
@@ -358,3 +359,55 @@ def test_factorisation_svd_tucker_cp(road: str, tmp_path: Path) -> None:
     executable = check(Factorised(), road, tmp_path, exact=False)  # type: ignore[arg-type]
     products = [r for r in executable.report["layers"] if r["op"] in ("conv2d", "linear")]
     assert len(products) == 9, "the chains stay chains"
+
+
+class MultipliedOut(nn.Module):
+    """The same decompositions after a tool multiplied their factors: dense weights of a linear, a 1x1, a Tucker-2 3x3 and a separable
+    layer (Jaderberg 2014), and one of full rank."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.full = nn.Linear(256, 192), nn.Linear(192, 64)
+        self.one, self.tucker = nn.Conv2d(64, 96, 1), nn.Conv2d(96, 96, 3, padding=1)
+        self.separable = nn.Conv2d(96, 64, 5, padding=2, stride=2)
+        self.linear.weight.data = self.truncated(self.linear.weight.data, 12)
+        self.one.weight.data = self.truncated(self.one.weight.data, 8)
+        self.tucker.weight.data = torch.einsum("or,rshw,si->oihw", torch.randn(96, 10), torch.randn(10, 12, 3, 3), torch.randn(12, 96)) / 99
+        self.separable.weight.data = torch.einsum("rih,orw->oihw", torch.randn(24, 96, 5), torch.randn(64, 24, 5)) / 99
+
+    @staticmethod
+    def truncated(weight: Tensor, rank: int) -> Tensor:
+        u, s, v = torch.linalg.svd(weight.flatten(1), full_matrices=False)
+        return ((u[:, :rank] * s[:rank]) @ v[:rank]).reshape(weight.shape)
+
+    def forward(self, rows: Tensor, image: Tensor) -> tuple[Tensor, ...]:
+        return self.full(torch.relu(self.linear(rows))), self.separable(torch.relu(self.tucker(torch.relu(self.one(image)))))
+
+
+@pytest.mark.parametrize("road", ["module", pytest.param("onnx", marks=pytest.mark.slow)])
+def test_low_rank_is_recognised(road: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = MultipliedOut().eval()
+    example = torch.randn(3, 256), torch.randn(1, 64, 14, 14)
+    source = model if road == "module" else tmp_path / "model.onnx"
+    if road == "onnx":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(model, example, str(source), opset_version=19, dynamo=False)
+    with torch.no_grad():
+        expected = [y.numpy() for y in model(*example)]
+    executables = {
+        choice: qcc.compile(source, example_inputs=example if road == "module" else None, low_rank=choice, threads=1)
+        for choice in ("auto", "off")
+    }
+    for executable in executables.values():
+        for y, want in zip(executable(*(x.numpy() for x in example)), expected, strict=True):
+            np.testing.assert_allclose(y, want, atol=FLOAT_BOUND * np.abs(want).max(), rtol=0)
+    layers = {choice: [r for r in e.report["layers"] if r["op"] in ("conv2d", "linear")] for choice, e in executables.items()}
+    assert [len(layers[choice]) for choice in ("off", "auto")] == [5, 10], "Tucker-2 is three layers, full rank is one"
+    words = [r["facts"]["low_rank"] for r in layers["auto"] if "low_rank" in r["facts"]]
+    ranks = ["rank 12 of 192", "rank above", "rank 8 of 64", "rank 1", "rank 24 of 320"]
+    assert all(word.startswith(rank) for word, rank in zip(words, ranks, strict=True)), words
+    assert "then rank 1" in words[3]
+    weights, times = ({choice: sum(r[key] for r in rows) for choice, rows in layers.items()} for key in ("weights", "predicted_us"))
+    assert weights["auto"] < weights["off"] / 3 and times["auto"] < times["off"] / 1.5

@@ -39,7 +39,8 @@ def runtime_result(source: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
 
 def constant_types(source: Any) -> list[Any]:
     """Affine parameters of the quantized constants in the graph form."""
-    kinds = [op.results[0].type for op in walk(graph_form(source), "qcc.constant")]
+    module = graph_form(source)  # alive as long as its types are looked at
+    kinds = [op.results[0].type for op in walk(module, "qcc.constant")]
     return [a for kind in kinds if (a := element_types.affine(kind)) is not None]
 
 
@@ -333,9 +334,143 @@ def quant(constants: dict[str, np.ndarray], **given: Any) -> onnx.ModelProto:
         ({"z": np.float32(0.5)}, {}, r"layer 'act': the zero point of Quant is 0.5, expected an integer"),
         ({"s": np.float32(-1)}, {}, r"layer 'act': a scale is -1.0, expected a positive finite number"),
         ({"s": np.ones((2, 2), np.float32) * np.array([[1, 2], [3, 4]], np.float32)}, {}, r"expected them to vary along one axis only"),
-        ({}, {"rounding_mode": "FLOOR"}, r"layer 'act': Quant rounds a run-time value by FLOOR"),
+        ({}, {"rounding_mode": "SOMEHOW"}, r"layer 'act': rounding_mode of Quant is SOMEHOW, expected one of ROUND"),
     ],
 )
 def test_bad_quant(constants: dict[str, np.ndarray], given: dict[str, Any], message: str) -> None:
     with pytest.raises(QccError, match=message):
         graph_form(quant(constants, **given))
+
+
+ROUNDINGS = {
+    "ROUND": np.rint,
+    "CEIL": np.ceil,
+    "FLOOR": np.floor,
+    "UP": lambda v: np.sign(v) * np.ceil(np.abs(v)),
+    "DOWN": np.trunc,
+    "HALF_UP": lambda v: np.sign(v) * np.floor(np.abs(v) + 0.5),
+    "HALF_DOWN": lambda v: np.sign(v) * np.ceil(np.abs(v) - 0.5),
+}
+
+
+@pytest.mark.parametrize("mode", ROUNDINGS)
+def test_quant_rounds_run_time_values_in_every_mode(mode: str) -> None:
+    x = np.random.default_rng(5).integers(-40, 40, (2, 60)).astype(np.float32) / 8  # halves and quarters of the step
+    given = {"rounding_mode": mode, "signed": 1, "narrow": 0}
+    nodes = [helper.make_node("Quant", ["x", "s", "z", "b"], ["y"], domain="qonnx.custom_op.general", **given)]
+    source = model(nodes, {"x": (FLOAT, [2, 60])}, ["y"], {"s": np.float32(0.5), "z": np.float32(2), "b": np.float32(4)}, opset=17)
+    expected = (np.clip(ROUNDINGS[mode](x / 0.5 + 2), -8, 7) - 2) * 0.5
+    assert np.array_equal(evaluate(source, x)[0], expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("mode", ["FLOOR", "ROUND"])
+def test_trunc(version: int, mode: str) -> None:
+    """From 8 to 4 bits behind an average, as qonnx executes it."""
+    domain, given = "qonnx.custom_op.general", {"rounding_mode": mode}
+    inputs = ["x", "s", "z", "b8", *(["s4"] if version == 2 else []), "b4"]
+    nodes = [helper.make_node("Trunc", inputs, ["y"], domain=domain, **given | ({"signed": 0, "narrow": 0} if version == 2 else {}))]
+    constants = {"s": np.float32(0.25), "z": np.float32(0), "b8": np.float32(8), "b4": np.float32(4), "s4": np.float32(4)}
+    source = model(nodes, {"x": (FLOAT, [3, 100])}, ["y"], {k: v for k, v in constants.items() if k in inputs}, opset=17)
+    x = np.random.default_rng(6).integers(0, 256, (3, 100)).astype(np.float32) / 4
+    upper = ROUNDINGS[mode](np.rint(x / 0.25) / 16)
+    expected = np.clip(upper, 0, 15) * 4 if version == 2 else upper * 0.25
+    assert np.array_equal(evaluate(source, x)[0], expected.astype(np.float32))
+    assert ("u4" if version == 2 else "i5" if mode == "FLOOR" else "i6") in str(graph_form(source))
+
+
+def float_quant_formula(x: np.ndarray, scale: np.ndarray, exponent: int, mantissa: int, bias: int, most: float) -> np.ndarray:
+    """FloatQuant as qonnx executes it, rounding half to even."""
+    v = x / scale
+    step = np.exp2(np.maximum(np.floor(np.log2(np.abs(v) + np.finfo(np.float32).tiny)) - mantissa, 1 - bias - mantissa))
+    return (np.clip(step * np.round(v / step), -most, most) * scale).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("exponent", "mantissa", "bias", "most"), [(4, 3, 7, 448.0), (5, 2, 15, 57344.0), (2, 1, 1, 6.0), (3, 2, 3, 28.0), (2, 3, 1, 7.5)]
+)
+@pytest.mark.parametrize("constant", [True, False])
+def test_float_quant(exponent: int, mantissa: int, bias: int, most: float, constant: bool) -> None:
+    rng = np.random.default_rng(exponent)
+    given = {"has_inf": 0, "has_nan": 1, "has_subnormal": 1, "saturation": 1, "rounding_mode": "ROUND"}
+    inputs = ["w" if constant else "x", "s", "e", "m", "b", "most"]
+    nodes = [helper.make_node("FloatQuant", inputs, ["q"], name="act", domain="qonnx.custom_op.general", **given)]
+    scale = np.array([[0.5], [0.03], [2]], np.float32) if constant else np.float32(0.5)
+    values = (rng.standard_normal((3, 200)) * np.exp2(rng.integers(-12, 10, (3, 200)))).astype(np.float32)
+    constants = {"s": scale, "e": np.float32(exponent), "m": np.float32(mantissa), "b": np.float32(bias), "most": np.float32(most)}
+    if constant:
+        nodes.append(helper.make_node("Add", ["x", "q"], ["y"]))
+        constants["w"] = values
+    else:
+        nodes.append(helper.make_node("Identity", ["q"], ["y"]))
+    source = model(nodes, {"x": (FLOAT, [3, 200])}, ["y"], constants, opset=17)
+    expected = float_quant_formula(values, scale, exponent, mantissa, bias, most)
+    assert np.array_equal(evaluate(source, np.zeros_like(values) if constant else values)[0], expected)
+
+
+def test_bad_float_quant() -> None:
+    names = ["x", "s", "e", "m", "b", "most"]
+    nodes = [helper.make_node("FloatQuant", names, ["y"], name="act", domain="qonnx.custom_op.general", saturation=1)]
+    constants = dict(zip(names[1:], (np.float32(v) for v in (1, 8, 7, 127, 3e38)), strict=True))
+    with pytest.raises(QccError, match="layer 'act': FloatQuant rounds a run-time value to 8 exponent bits, expected at most 5"):
+        graph_form(model(nodes, {"x": (FLOAT, [2, 2])}, ["y"], constants, opset=17))
+
+
+# -- QCDQ ----------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "zero", "low", "high", "words"),
+    [
+        (np.uint8, 0, 0, 15, "u4:f32"),
+        (np.int8, 0, -7, 7, "i4<-7:7>:f32"),
+        (np.int8, 0, -1, 1, "i2<-1:1>:f32"),
+        (np.uint8, 3, 0, 7, "u3:f32"),
+        (np.uint8, 0, 0, 1, "u1:f32"),
+        (np.int8, 0, -5, 6, "i4:f32"),  # no range of a width: cut in front
+        (np.uint8, 100, 0, 15, "u7:f32"),  # the zero point is none of the values
+    ],
+)
+def test_a_clip_of_integers_is_a_width(dtype: Any, zero: int, low: int, high: int, words: str) -> None:
+    """Max pooling and a reshape of the integers between, as on the way to the next layer."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("Clip", ["q", "low", "high"], ["c"]),
+        helper.make_node("MaxPool", ["c"], ["p"], kernel_shape=[2, 2]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("DequantizeLinear", ["f", "s", "z"], ["y"]),
+    ]
+    constants = {"s": np.float32(0.3), "z": dtype(zero), "low": dtype(low), "high": dtype(high)}
+    source = model(nodes, {"x": (FLOAT, [1, 2, 6, 6])}, ["y"], constants, opset=19)
+    x = np.random.default_rng(7).normal(0, 4, (1, 2, 6, 6)).astype(np.float32)
+    assert np.array_equal(evaluate(source, x)[0], runtime_result(source, x=x))
+    text = str(graph_form(source))
+    assert words in text and set(operations(graph_form(source))) <= {
+        "qcc.quantize", "qcc.dequantize", "qcc.max_pool2d", "qcc.reshape", "qcc.clamp", "func.return",
+    }  # fmt: skip
+
+
+def test_a_clip_of_many_constant_integers_is_done_at_once() -> None:
+    rng = np.random.default_rng(8)
+    w = rng.integers(-128, 128, (300, 300)).astype(np.int8)  # more than constants are folded of
+    nodes = [
+        helper.make_node("Clip", ["w", "low", "high"], ["c"]),
+        helper.make_node("DequantizeLinear", ["c", "s", "z"], ["d"]),
+        helper.make_node("MatMul", ["x", "d"], ["y"]),
+    ]
+    constants = {"w": w, "low": np.int8(-7), "high": np.int8(7), "s": np.float32(0.1), "z": np.int8(0)}
+    source = model(nodes, {"x": (FLOAT, [2, 300])}, ["y"], constants, opset=19)
+    (kind,) = constant_types(source)
+    assert kind.bits == 8
+    x = rng.normal(size=(2, 300)).astype(np.float32)
+    np.testing.assert_allclose(evaluate(source, x)[0], runtime_result(source, x=x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 6), (-448, 448), (None, 2), (-1.5, None)])
+def test_a_clip_of_real_values_is_a_clamp(low: float | None, high: float | None) -> None:
+    constants = {name: np.float32(v) for name, v in (("low", low), ("high", high)) if v is not None}
+    nodes = [helper.make_node("Clip", ["x", "low" if low is not None else "", *(["high"] if high is not None else [])], ["y"])]
+    source = model(nodes, {"x": (FLOAT, [2, 50])}, ["y"], constants)
+    x = np.random.default_rng(9).normal(0, 300, (2, 50)).astype(np.float32)
+    assert np.array_equal(evaluate(source, x)[0], runtime_result(source, x=x))
+    assert operations(graph_form(source)) == ["qcc.clamp", "func.return"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qcc.dialects.codelet import ELEMENT_BYTES, Depthwise
+from qcc.dialects.codelet import ELEMENT_BYTES
 from qcc.dialects.instruction_sets import ISAS
+from qcc.dialects.window_codelet import Depthwise
 from qcc.passes.llvm.codelets import halo
 from qcc.passes.llvm.codelets.access import bytes_of, load, pieces
 from qcc.passes.llvm.codelets.builder import Builder, Index, Value

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qcc.dialects.codelet import ELEMENT_BYTES, DepthwiseQuads, channel_blocks
+from qcc.dialects.codelet import ELEMENT_BYTES
+from qcc.dialects.window_codelet import DepthwiseQuads, channel_blocks
 from qcc.passes.llvm.codelets import halo
 from qcc.passes.llvm.codelets.access import bytes_of, pieces, store
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from qcc.dialects.codelet import ELEMENT_BYTES, Window
+from qcc.dialects.codelet import ELEMENT_BYTES
+from qcc.dialects.window_codelet import Window
 from qcc.passes.llvm.codelets import halo
 from qcc.passes.llvm.codelets.access import bytes_of, load, pieces, store
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value

@@ -16,7 +16,7 @@ from qcc.dialects import codelet_cost
 from qcc.dialects.codelet import Contraction, Operand
 from qcc.dialects.column_codelet import COLUMNS, Columns, scratch_of, unit_order
 from qcc.dialects.instruction_sets import ISAS
-from qcc.dialects.machine import DEFAULTS
+from qcc.dialects.machine import shipped
 from qcc.dialects.mlir import layer_name, op_attribute
 from qcc.passes.tile.codelets import packing
 from qcc.passes.tile.codelets.lowering import Lowering
@@ -64,7 +64,7 @@ def plan(lowering: Lowering, op: Any, place: Place, values: np.ndarray) -> Plan 
 def _microseconds(isa: str, found: Plan, out: int, k: int) -> tuple[float, float]:
     """Predicted times by columns and of the contraction that reads all."""
     facts = ISAS[isa]
-    machine = DEFAULTS["emerald-rapids-vnni" if facts.lanes == 16 or facts.dot4 else "x86-64-v3"]
+    machine = shipped(isa)
     x, w = Operand(0, "u8", (1,)), Operand(1, "s8", (0,))
     ours = Columns(isa, found.compute, (out, k), found.width, x, w, (), (), x, found.density)
     compute = "dot4_u8s8" if facts.dot4 else "dot2_s16"

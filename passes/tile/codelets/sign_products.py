@@ -16,7 +16,7 @@ import numpy as np
 from qcc.dialects import codelet_cost
 from qcc.dialects.codelet import Contraction, Operand, PackSigns
 from qcc.dialects.instruction_sets import ISAS
-from qcc.dialects.machine import DEFAULTS, Machine
+from qcc.dialects.machine import shipped
 from qcc.dialects.mlir import layer_name, op_attribute
 from qcc.dialects.sign_codelet import BYTE_STEPS, WORD_BITS, Signs
 from qcc.passes.tile.codelets import packing
@@ -163,7 +163,7 @@ def _microseconds(lowering: Lowering, found: Plan, sizes: Sizes, values: np.ndar
     channels = values.shape[1]
     somewhere = Operand(0, "u8", (0, 0, 0, 0))
     pack = PackSigns(lowering.isa, (n, h, w, channels), found.words, found.signs.x_planes, somewhere, somewhere, 0, 0, n * h)
-    cost = codelet_cost.cost(pack, _machine(lowering.isa))
+    cost = codelet_cost.cost(pack, shipped(lowering.isa))
     assert cost is not None
     return cost.microseconds + _predicted(lowering.isa, found.compute, sizes, found.taps, found.run, "i32", found.tile, found.signs)
 
@@ -171,7 +171,7 @@ def _microseconds(lowering: Lowering, found: Plan, sizes: Sizes, values: np.ndar
 def _bytes_microseconds(lowering: Lowering, sizes: Sizes, values: np.ndarray) -> float:
     """Predicted time of the best products of bytes."""
     _, channels, kh, kw = values.shape
-    isa, facts, machine = lowering.isa, ISAS[lowering.isa], _machine(lowering.isa)
+    isa, facts, machine = lowering.isa, ISAS[lowering.isa], shipped(lowering.isa)
     compute, run = "lane_i32", kw * channels
     if facts.dot4:
         compute = "dot4_u8s8"
@@ -191,15 +191,9 @@ def _predicted(
 ) -> float:
     x, w = Operand(0, "i32" if signs else "u8", (0, 0, 1, run, 0)), Operand(1, element, (0, 0, 0, 0, 0))
     contraction = Contraction(isa, compute, sizes, x, w, taps, (0, 0), run, tile, (1, sizes[2]), (), (), x, signs=signs)
-    cost = codelet_cost.cost(contraction, _machine(isa))
+    cost = codelet_cost.cost(contraction, shipped(isa))
     assert cost is not None
     return cost.microseconds
-
-
-def _machine(isa: str) -> Machine:
-    """A shipped description, so that the same model gives the same code wherever it is compiled."""
-    facts = ISAS[isa]
-    return DEFAULTS["emerald-rapids-amx" if facts.tiles else "emerald-rapids-vnni" if facts.lanes == 16 or facts.dot4 else "x86-64-v3"]
 
 
 @dataclass(frozen=True)

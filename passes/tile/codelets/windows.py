@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects.codelet import Depthwise, DepthwiseQuads, Operand, Window, channel_blocks, interleaved_channel, quads_of
+from qcc.dialects.codelet import Operand
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import error_at, op_attribute
+from qcc.dialects.window_codelet import Depthwise, DepthwiseQuads, Window, channel_blocks, interleaved_channel, quads_of
 from qcc.passes.tile.codelets import elementwise, packing
 from qcc.passes.tile.codelets.level_codes import LevelCodes
 from qcc.passes.tile.codelets.lowering import Lowering

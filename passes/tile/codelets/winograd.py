@@ -49,18 +49,35 @@ def plan(lowering: Lowering, op: Any, place: Place, values: np.ndarray) -> Plan 
     """How to compute conv2d `op` with weights [out, c, kh, kw], or None where the direct loop is to be used."""
     n, out, height, width = shape_of(op.results[0])
     channels, facts = shape_of(op.operands[0])[1], ISAS[lowering.isa]
-    strides, dilations, groups = (op_attribute(op, name) for name in ("strides", "dilations", "groups"))
-    if values.shape[2:] != (3, 3) or [*strides, *dilations, groups] != [1] * 5 or not facts.dot2:
-        return None
-    if min(height, width) < EDGE or channels % CHANNELS or out % CHANNELS or place.strides[1] != 1:
+    if not suits(op) or not facts.dot2 or place.strides[1] != 1:
         return None
     compute = "lane_f32" if values.dtype.kind == "f" else "dot2_s16"
     if compute == "dot2_s16" and (place.element != "u8" or not _exact(values)):
+        return None
+    return fastest(facts, compute, (n, height, width), channels, out)
+
+
+def fastest(facts: IsaFacts, compute: str, pixels: tuple[int, int, int], channels: int, out: int) -> Plan | None:
+    """The plan for results [n, h, w, out] of 3x3 kernels over `channels`; None where there is none, or it is predicted slower than the
+    direct loop."""
+    n, height, width = pixels
+    if not _divisible(height, width, channels, out):
         return None
     tiles = n * -(-height // EDGE) * -(-width // EDGE)
     best = min((_predict(facts, compute, tiles, channels, out, strip) for strip in _divisors(tiles)), key=lambda p: p.cycles)
     direct = n * height * width * channels * out * 9 / winograd_rates(facts, compute)[0] * 1.1
     return best if best.cycles < GAIN * direct else None
+
+
+def suits(op: Any) -> bool:
+    """Whether the sizes of conv2d `op` allow it."""
+    (_, out, height, width), (_, channels, *kernel) = shape_of(op.results[0]), shape_of(op.operands[1])
+    strides, dilations, groups = (op_attribute(op, name) for name in ("strides", "dilations", "groups"))
+    return [*kernel, *strides, *dilations, groups] == [3, 3, 1, 1, 1, 1, 1] and _divisible(height, width, channels, out)
+
+
+def _divisible(height: int, width: int, channels: int, out: int) -> bool:
+    return min(height, width) >= EDGE and not (channels % CHANNELS or out % CHANNELS)
 
 
 def microseconds(chosen: Plan) -> float:

@@ -3,6 +3,7 @@
 #include "internal.h"
 
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -11,40 +12,29 @@ extern const unsigned char qcc_model_weights[] __attribute__((visibility("hidden
 extern const int64_t qcc_model_weights_form[3] __attribute__((visibility("hidden"))); /* coded or not, enum qcc_decode, bytes */
 extern const char qcc_model_metadata[] __attribute__((visibility("hidden")));
 
-enum { HUGE_PAGE = 2 << 20, LEAST_BYTES = 8 << 20 };
+enum { LEAST_BYTES = 8 << 20 };
 
 static _Atomic(unsigned char *) copy; /* of the weights, in huge pages; one for all contexts */
 
-static size_t copy_bytes(void) { return ((size_t)qcc_model_program.weights_bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE; }
-
-/* Large weights stream from memory in every run. Pages of a mapped file are small, and walking their tables costs two threads up to half
- * of the bandwidth (more on a virtual machine), so they are copied once into huge pages; the file's own pages are given back. */
+/* Large weights stream from memory in every run. Pages of a mapped file are small, so they are copied once into huge pages; the file's
+ * own pages are given back. */
 static const void *resident_weights(void) {
     if (qcc_model_program.weights_bytes < LEAST_BYTES) return qcc_model_weights;
     unsigned char *known = atomic_load(&copy);
     if (known) return known;
-    size_t size = copy_bytes();
-    unsigned char *block = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (block == MAP_FAILED) return qcc_model_weights;
-    size_t skip = -(uintptr_t)block % HUGE_PAGE; /* what lies before and behind the aligned part is given back */
-    if (skip) munmap(block, skip);
-    munmap(block + skip + size, HUGE_PAGE - skip);
-    block += skip;
-    madvise(block, size, MADV_HUGEPAGE);
-    memcpy(block, qcc_model_weights, (size_t)qcc_model_program.weights_bytes);
-    mprotect(block, size, PROT_READ);
+    size_t size = (size_t)qcc_model_program.weights_bytes;
+    unsigned char *block = qcc_pages(size);
+    if (!block) return qcc_model_weights;
+    memcpy(block, qcc_model_weights, size);
     if (!atomic_compare_exchange_strong(&copy, &known, block)) {
-        munmap(block, size);
+        free(block);
         return known;
     }
-    madvise((void *)qcc_model_weights, (size_t)qcc_model_program.weights_bytes, MADV_DONTNEED);
+    madvise((void *)qcc_model_weights, size, MADV_DONTNEED);
     return block;
 }
 
-__attribute__((destructor)) static void release(void) {
-    unsigned char *block = atomic_exchange(&copy, NULL);
-    if (block) munmap(block, copy_bytes());
-}
+__attribute__((destructor)) static void release(void) { free(atomic_exchange(&copy, NULL)); }
 
 /* JSON in UTF-8: names, shapes, types and quantization of inputs and outputs, the report per layer, versions, needed CPU features. */
 const char *qcc_model_info(void) { return qcc_model_metadata; }

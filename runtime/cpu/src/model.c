@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 
 struct patch { /* an operand that lies in a caller's buffer, known only in the call */
@@ -137,7 +136,7 @@ static int create(const qcc_program *program, int threads, qcc_model **result) {
     model->threads = choose_threads(threads);
     model->scratch_stride = round_up(program->scratch_bytes);
     int64_t arena = round_up(program->arena_bytes), total = arena + model->threads * model->scratch_stride + QCC_ALIGNMENT;
-    model->memory = aligned_alloc(4096, (size_t)((total + 4095) / 4096 * 4096));
+    model->memory = qcc_pages((size_t)total);
     model->pointers = calloc((size_t)program->operand_count + 1, sizeof *model->pointers);
     model->patches = calloc((size_t)program->operand_count + 1, sizeof *model->patches);
     model->step_ns = calloc((size_t)program->step_count + 1, sizeof *model->step_ns);
@@ -194,8 +193,7 @@ static int decode_shared(qcc_model *model, const void *image, int64_t image_byte
     int status = QCC_OK;
     hold(shared);
     if (!shared->block) {
-        void *block = aligned_alloc(4096, (size_t)((bytes + QCC_ALIGNMENT + 4095) / 4096 * 4096)); /* slack for wide loads behind the last */
-        if (block) madvise(block, (size_t)bytes, MADV_HUGEPAGE); /* decision 0006: what streams from memory wants huge pages */
+        void *block = qcc_pages((size_t)(bytes + QCC_ALIGNMENT)); /* slack for wide loads behind the last */
         status = block ? qcc_weights_decode(image, image_bytes, block, bytes, model->threads, -1)
                        : qcc_fail(QCC_NO_MEMORY, "out of memory: the decoded weights have %lld bytes", (long long)bytes);
         if (status)

@@ -73,7 +73,7 @@ int qcc_stream_create(struct qcc_stream **result, const qcc_program *program, co
         if (used > most) most = used;
     }
     stream->begin[program->step_count] = jobs;
-    stream->place = aligned_alloc(4096, (size_t)((most + QCC_ALIGNMENT + 4095) / 4096 * 4096)); /* slack for wide loads behind the last */
+    stream->place = qcc_pages((size_t)(most + QCC_ALIGNMENT)); /* slack for wide loads behind the last */
     if (!stream->place) goto memory;
     memset(stream->place, 0, (size_t)(most + QCC_ALIGNMENT));
     for (int64_t i = 0; i < jobs; i++) stream->jobs[i].target = stream->place + (uintptr_t)stream->jobs[i].target;

@@ -1,0 +1,84 @@
+"""The nodes that take the place of one quantized ONNX operator.
+
+QuantizeLinear and DequantizeLinear nodes carry two attributes of qcc's own for what ONNX cannot say: `bits` (a width that is not the
+container's) and `narrow` (the least value is not used).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+
+from qcc.compiler.frontend.onnx_graph import OnnxGraph, error_at_node, label, node
+
+
+@dataclass
+class Expansion:
+    """The nodes that take one node's place."""
+
+    graph: OnnxGraph
+    source: onnx.NodeProto
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return label(self.source)
+
+    def add(self, op: str, inputs: list[str], output: str = "", **given: Any) -> str:
+        output = output or self.graph.fresh(self.source.output[0])
+        self.nodes.append(node(op, inputs, [output], self.name, **given))
+        return output
+
+    def dequantize(self, x: str, scale: str, zero_point: str = "", **given: Any) -> str:
+        return self.add("DequantizeLinear", trim([x, scale, zero_point]), **given)
+
+    def quantize(self, x: str, scale: str, zero_point: str = "", output: str = "", **given: Any) -> str:
+        return self.add("QuantizeLinear", trim([x, scale, zero_point]), output, **given)
+
+    def input(self, index: int) -> str:
+        return self.source.input[index] if index < len(self.source.input) else ""
+
+    def fake_quantize(
+        self, stored: np.ndarray | None, scale: np.ndarray, zero: np.ndarray, bits: int, signed: bool, narrow: bool, of: str = ""
+    ) -> None:
+        """Quantize and dequantize input 0 (or value `of`), per tensor or along one axis; `stored` holds the levels of a constant."""
+        container = np.dtype(f"{'' if signed else 'u'}int{8 if bits <= 8 else 16 if bits <= 16 else 32}")
+        axis = self._parameter_axis(scale, zero)
+        scales, zeros = np.broadcast_arrays(scale.astype(np.float32), zero) if axis is not None else (scale.reshape(-1)[0], zero)
+        shape = () if axis is None else (-1,)
+        scale_name = self.graph.constant(scales.astype(np.float32).reshape(shape), f"{self.name}.scale")
+        zero_name = self.graph.constant(zeros.astype(container).reshape(shape), f"{self.name}.zero_point")
+        given: dict[str, Any] = {"axis": axis, "bits": bits, "narrow": int(narrow)}
+        if stored is None:
+            x = self.quantize(of or self.input(0), scale_name, zero_name, **given)
+        else:
+            x = self.graph.constant(stored.astype(container), f"{self.name}.weight")
+        self.add("DequantizeLinear", [x, scale_name, zero_name], self.source.output[0], **given)
+
+    def _parameter_axis(self, scale: np.ndarray, zero: np.ndarray) -> int | None:
+        """The axis, counted from the last, along which scale or zero point vary; None where there is one of each."""
+        axes = {i - a.ndim for a in (scale, zero) for i, size in enumerate(a.shape) if size != 1}
+        if len(axes) > 1:
+            shapes = f"{list(scale.shape)} and {list(zero.shape)}"
+            raise error_at_node(self.source, f"scale and zero point have shapes {shapes}, expected them to vary along one axis only")
+        return axes.pop() if axes else None
+
+    def constant_input(self, index: int, what: str) -> np.ndarray:
+        """The value of an input that has to be known; raises QccError that says `what` it is."""
+        array = self.graph.array(self.input(index))
+        if array is None:
+            raise error_at_node(
+                self.source,
+                f"{what} of {self.source.op_type} is computed at run time, expected a constant",
+            )
+        return array
+
+
+def trim(names: list[str]) -> list[str]:
+    """`names` without empty ones at the end."""
+    while names and not names[-1]:
+        names.pop()
+    return names
