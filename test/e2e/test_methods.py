@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import qcc
-from qcc.compiler import driver
+from qcc.compiler import driver, report_advice
 from qcc.compiler.options import CompileOptions
 from qcc.dialects import element_types
 from qcc.dialects.compressed_types import Minifloat
@@ -411,3 +412,29 @@ def test_low_rank_is_recognised(road: str, tmp_path: Path) -> None:
     assert "then rank 1" in words[3]
     weights, times = ({choice: sum(r[key] for r in rows) for choice, rows in layers.items()} for key in ("weights", "predicted_us"))
     assert weights["auto"] < weights["off"] / 3 and times["auto"] < times["off"] / 1.5
+
+
+@pytest.mark.parametrize("road", ["module", pytest.param("pt2", marks=pytest.mark.slow), pytest.param("onnx", marks=pytest.mark.slow)])
+def test_masks_of_torch_prune_that_were_never_removed(road: str, tmp_path: Path) -> None:
+    """torch.nn.utils.prune keeps weight_orig and weight_mask until `prune.remove`: their product is a constant, with its zeros."""
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 16)).eval()
+    prune.l1_unstructured(model[0], "weight", 0.9)
+    prune.ln_structured(model[2], "weight", 0.5, n=2, dim=0)
+    example = (torch.randn(1, 256),)
+    source: Any = model
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        expected = model(*example).numpy()
+        if road != "module":
+            source = tmp_path / f"model.{road}"
+        if road == "pt2":
+            torch.export.save(torch.export.export(model, example, strict=False), source)
+        elif road == "onnx":
+            torch.onnx.export(model, example, str(source), opset_version=19, dynamo=False)
+    executable = qcc.compile(source, example_inputs=example if road == "module" else None, threads=1)
+    np.testing.assert_allclose(executable(example[0].numpy()), expected, atol=FLOAT_BOUND * np.abs(expected).max(), rtol=0)
+    first, second, third = (row for row in executable.report["layers"] if row["macs"])
+    assert 0.09 < first["density"] < 0.11 and first["nonzero_macs"] == round(first["macs"] * first["density"])
+    assert second["output_shape"] == [1, 128] and third["weights"] == 128 * 16, "half of the channels are gone"
+    assert "of 256 output channels" in " ".join(report_advice.reasons(second))
