@@ -139,6 +139,8 @@ class _Nest:
             made = transposed(b, [b.load(f"{self.lanes}xf32", at + i * c.row_bytes) for i in range(self.lanes)])
             place = (b.add(row, b.mul(v, self.lanes)), b.mul(number, self.lanes))
             results = Results(b, c, self.buffers, self.instructions, place)
+            for m in range(rows):  # y's rows are far apart: the next square's would be waited for one by one
+                b.prefetch(results.y + 4 * (m * c.y.strides[0] + self.lanes * c.y.strides[1]), level=1)
             for m in range(rows):
                 for start, size in pieces(channels, self.lanes):
                     part = made[m] if size == self.lanes else b.shuffle(made[m], made[m], list(range(start, start + size)))
