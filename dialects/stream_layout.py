@@ -45,7 +45,9 @@ SUMS_BYTES = 8
 """Of its tables per k: two bytes for each of the 16 subsets of 4 k."""
 
 STREAM_APART = 1024
-"""Bytes between the streams of the vectors of a block."""
+"""Bytes between the streams of the vectors of a block, so that streams of a power of two do not fall into the same sets of a cache."""
+LEAST_APART = 1 << 16
+"""Bytes of a stream from which they are kept apart: shorter ones are not read from memory for long enough to matter."""
 
 MOST_SUMS = 24  # accumulators of byte products that fit the registers beside words, masks and temporaries
 
@@ -135,11 +137,14 @@ class StreamLayout:
 
     def stream_bytes(self, blocks: int) -> int:
         """From the codes of one vector of split blocks [block][group][step] to those of the next; they do not share lines of a cache."""
-        return blocks * self.vector_bytes + STREAM_APART
+        return blocks * self.vector_bytes + self._gap_bytes(blocks)
+
+    def _gap_bytes(self, blocks: int) -> int:
+        return STREAM_APART if blocks * self.vector_bytes >= LEAST_APART else 0
 
     def region_bytes(self, blocks: int, vectors: int) -> int:
         """All of so many split blocks."""
-        return self.headers_bytes(blocks, vectors) + vectors * self.stream_bytes(blocks) - STREAM_APART
+        return self.headers_bytes(blocks, vectors) + vectors * self.stream_bytes(blocks) - self._gap_bytes(blocks)
 
     # --- scratch --------------------------------------------------------------------------------------------------------------------
 
