@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 from torch_mlir.execution_engine import ExecutionEngine
 
+from qcc.compiler.targets.cpu import ISA_FEATURES
 from qcc.dialects.mlir import create_context, ir, op_attribute, parse_module, passmanager
 from qcc.passes.base import PassContext, make_pass, parse_pipeline, run_pipeline
 from qcc.runtime.reference import interpreter
-from test.emulation import amx
+from test.emulation import amx, vectors
 
 LOWER = "builtin.module(canonicalize,cse,convert-scf-to-cf,convert-arith-to-llvm,convert-cf-to-llvm,reconcile-unrealized-casts)"
 GARBAGE = 0xA5
-AMX = (
-    "attach-target{cpu=sapphirerapids features=+avx2,+fma,+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512vnni,+amx-tile,+amx-int8,+amx-bf16}"
-)
+AMX_FEATURES = frozenset({"amx-tile", "amx-int8", "amx-bf16"})
 
 
 class Tiled:
@@ -26,6 +25,7 @@ class Tiled:
     def __init__(
         self, module: ir.Module, isa: str, activations: str = "auto", *, byte_expand: bool = False, popcount: bool = False
     ) -> None:
+        wanted = ISA_FEATURES[isa] | ({"avx512vbmi2"} if byte_expand else set())
         options = f"isa={isa} activations={activations} byte-expand={str(byte_expand).lower()} popcount={str(popcount).lower()}"
         run_pipeline(module, parse_pipeline(f"assign-layout,lower-to-codelets{{{options}}}"))
         self.text = str(module)
@@ -41,10 +41,14 @@ class Tiled:
                     function.operation.erase()
             make_pass("generate-codelets").run(module, PassContext())
             passmanager.PassManager.parse(LOWER).run(module.operation)
+            here, libraries = vectors.host_features(), []
+            if not wanted - AMX_FEATURES <= here:
+                module, libraries = parse_module(vectors.emulate(str(module)), module.context), [vectors.library()]
             if isa == "amx":
                 amx.install()
-                run_pipeline(module, parse_pipeline(AMX))
-            self.engine = ExecutionEngine(module, opt_level=2)
+                features = ",".join(f"+{name}" for name in sorted(wanted & here | AMX_FEATURES))
+                run_pipeline(module, parse_pipeline(f"attach-target{{cpu=x86-64 features={features}}}"))
+            self.engine = ExecutionEngine(module, opt_level=2, shared_libs=libraries)
         kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
         self.functions = {name: kind(self.engine.raw_lookup(name)) for name, _, _ in self.calls}
 

@@ -316,7 +316,7 @@ def _constant_weights(
 
 def _listed(lowering: Lowering, op: Any, w: np.ndarray, reading: Reading, sizes: Sequence[int]) -> byte_pairs.Listed | None:
     """u8 x s8 products summed in 16 bits without overflow, where that takes fewer instructions than 16-bit products."""
-    if sizes[2] * sizes[3] < LEAST_PIXELS or not w.size:
+    if sizes[2] * sizes[3] < LEAST_PIXELS or not w.size or np.abs(w).max() > MOST_LISTED:
         return None
     kind = affine_of(op.operands[0])
     greatest = 255 if kind is None else int(kind.qmax) + stored_offset(op.operands[0].type)
@@ -326,6 +326,7 @@ def _listed(lowering: Lowering, op: Any, w: np.ndarray, reading: Reading, sizes:
 
 
 SIGNS_PER_MAC = 11  # multiply-accumulates in the time of one word of signs, for the size of tasks
+MOST_LISTED = 255  # of the magnitude of weights: greater ones are cut into so many parts that 16-bit products are fewer
 LEAST_PIXELS = 4  # below, tables cost more than they save
 DOT2_INSTRUCTIONS = {8: 4.3, 16: 3.2}
 """By lanes: cost of 16-bit products of four elements of the reduction, to be compared with the instructions of `Listed`.
