@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, choices=(1, 2), help="only this thread count (default: 1 and 2)")
     parser.add_argument("--list", action="store_true", help="say what would be measured and stop")
     parser.add_argument("--exclusive", default=os.environ.get("QCC_BENCH_EXCLUSIVE", ""), metavar="COMMAND", help="see benchmarks.run")
-    parser.add_argument("--out", type=Path, default=run.RESULTS)
+    parser.add_argument("--out", type=Path, default=run.results_here())
     arguments = parser.parse_args()
     words = arguments.only.split(",") if arguments.only else []
     failed = 0
@@ -71,7 +71,7 @@ def main() -> None:
             if not arguments.list:
                 failed += not measure(one, threads, arguments.out, arguments.exclusive)
     if not arguments.list:
-        table.write(arguments.out, arguments.out.parent / table.PAGE.name)
+        table.write(arguments.out)
     sys.exit(1 if failed else 0)
 
 

@@ -1,6 +1,6 @@
 """ResNet-50 compressed in seven ways beside its dense 8-bit version: time in one interleaved run, and size beside the entropy.
 
-    python -m benchmarks.compressed                      # compile what is missing, measure, write results/compressed-*.json
+    python -m benchmarks.compressed                      # compile what is missing, measure, write compressed-*.json
     python -m benchmarks.compressed --prepare            # only compile
     python -m benchmarks.compressed --threads 2 --names w4,ternary
 
@@ -25,7 +25,7 @@ import qcc
 from test.e2e import models
 
 from .peers import ROOT
-from .run import RESULTS, machine, revision
+from .run import machine, results_here, revision
 
 DENSE = "resnet50"
 NAMES = [DENSE, *models.COMPRESSED]
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--artifacts", type=Path, default=FOLDER, help="folder of the compiled networks, which are not made again")
     parser.add_argument("--prepare", action="store_true", help="only compile")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=results_here())
     arguments = parser.parse_args()
     names = [DENSE, *(n if n.startswith(DENSE) else f"{DENSE}-{n}" for n in arguments.names.split(","))]
     paths = {name: prepare(name, arguments.artifacts) for name in names}

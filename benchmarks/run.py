@@ -7,7 +7,7 @@
     python -m benchmarks.run resnet50 --peers qcc_int8,onnxruntime_int8 --layers
 
 Every peer lives in its own process and runs in short blocks, A B C A B C, so that a change of the machine's speed meets all of them. The
-output of each is checked against the float network. Medians, ratios and evidence of what ran go to `benchmarks/results/` as JSON.
+output of each is checked against the float network. Medians, ratios and evidence of what ran go to `benchmarks/results/MACHINE/` as JSON.
 
 `--exclusive COMMAND` (or QCC_BENCH_EXCLUSIVE) names a command that holds the machine for us: it is started when all peers are ready, we
 measure from its first line of output, and we close its standard input when done.
@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import select
 import shlex
 import subprocess
@@ -29,13 +30,14 @@ from typing import Any
 
 import numpy as np
 
+from qcc.compiler.targets.cpu import CpuTarget
 from test.e2e import models
 
 from . import files
 from .bandwidth import Bandwidth
 from .peers import CPUS, PRECISIONS, ROOT, STREAMS, Peer, Task, all_peers, python_with, reason_to_skip
 
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = ROOT / "benchmarks" / "results"  # a folder for every kind of machine
 FOLDER = ROOT / "build" / "bench-files"  # what peers make of the model files
 START_SECONDS, BLOCK_SECONDS = 900, 120
 LAYER_ROUNDS = 5
@@ -107,6 +109,12 @@ def machine() -> dict[str, Any]:
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     found = {"cpu": fields.get("model name", platform.processor()), "processors": len(os.sched_getaffinity(0))}
     return found | {"flags": fields.get("flags", ""), "system": platform.platform(), "python": platform.python_version()}
+
+
+def results_here() -> Path:
+    """Where this machine's results are: under its CPU's name and the best instruction set that qcc has codelets for."""
+    name = re.sub(r"\((r|tm)\)|@.*|\b(cpu|processor)\b", " ", machine()["cpu"].lower())
+    return RESULTS / "-".join([*re.findall(r"\w+", name), CpuTarget().isa])
 
 
 def revision() -> str:
@@ -271,7 +279,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="length of a block (default: 0.5)")
     parser.add_argument("--layers", action="store_true", help="also the time per layer")
     parser.add_argument("--exclusive", default=os.environ.get("QCC_BENCH_EXCLUSIVE", ""), metavar="COMMAND")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="directory of the JSON file")
+    parser.add_argument("--out", type=Path, default=results_here(), help="directory of the JSON file (default: %(default)s)")
     arguments = parser.parse_args()
     peers = peers_of(arguments.precision, arguments.model)
     if arguments.peers:

@@ -1,6 +1,7 @@
-"""All recorded results as one page: `benchmarks/TABLE.md`, and `benchmarks/plot.svg` where matplotlib is installed.
+"""The recorded results of each machine as a page beside them: `TABLE.md`, and `plot.svg` where matplotlib is installed.
 
-    python -m benchmarks.table
+    python -m benchmarks.table                                # of every machine in results/
+    python -m benchmarks.table --results build/my-results
 
 The ratio of a row is time of qcc / time of the fastest peer in the same interleaved run; below 1 is faster.
 """
@@ -19,7 +20,7 @@ import numpy as np
 
 from .run import RESULTS, best_peer, of_memory, ratio
 
-PAGE, PLOT = RESULTS.parent / "TABLE.md", RESULTS.parent / "plot.svg"
+PAGE, PLOT = "TABLE.md", "plot.svg"
 NAMES = {
     "int8": "8-bit integers",
     "fp32": "binary32",
@@ -90,7 +91,7 @@ def page(results: list[Result], more: Sequence[str] = ()) -> str:
         groups.setdefault(group_of(result), []).append(result)
     lines = ["# Measured side by side", ""]
     lines += [
-        "Median milliseconds; all systems of a row in one interleaved run. Made by `python -m benchmarks.table` of the files in `results/`."
+        "Median milliseconds; all systems of a row in one interleaved run. Made by `python -m benchmarks.table` of the files beside it."
     ]
     lines += ["", "![plot](plot.svg)", "", "## In sum: time of qcc / time of the fastest peer", ""]
     lines += ["| precision | instruction set | batch | threads | models | geometric mean | worst |", "|---|---|---|---|---|---|---|"]
@@ -223,16 +224,16 @@ def plot(results: list[Result], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
-def write(folder: Path, out: Path) -> bool:
-    """Write the page and the plot; whether there are results."""
+def write(folder: Path) -> bool:
+    """Write the page and the plot of the results in `folder`; whether there are any."""
     results = read(folder)
     if not results:
         return False
-    out.write_text(page(results, compressed(folder)))
-    print(out)
+    (folder / PAGE).write_text(page(results, compressed(folder)))
+    print(folder / PAGE)
     if importlib.util.find_spec("matplotlib"):
-        plot(results, out.with_name(PLOT.name))
-        print(out.with_name(PLOT.name))
+        plot(results, folder / PLOT)
+        print(folder / PLOT)
     else:
         print("no plot: matplotlib is not installed; pip install -e '.[bench]'")
     return True
@@ -240,11 +241,11 @@ def write(folder: Path, out: Path) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--out", type=Path, default=PAGE, help="the page; the plot goes beside it")
+    parser.add_argument("--results", type=Path, help="one machine's folder (default: all)")
     arguments = parser.parse_args()
-    if not write(arguments.results, arguments.out):
-        parser.error(f"no results in {arguments.results}; run python -m benchmarks.all")
+    folders = [arguments.results] if arguments.results else sorted(folder for folder in RESULTS.iterdir() if folder.is_dir())
+    if not sum([write(folder) for folder in folders]):
+        parser.error(f"no results in {arguments.results or RESULTS}; run python -m benchmarks.all")
 
 
 if __name__ == "__main__":
