@@ -1,13 +1,14 @@
 /* Read bandwidth of DRAM, as the bound of what streams weights: four pointers through a buffer of huge pages with software prefetch.
  * Compiled and called by benchmarks/bandwidth.py. */
 #define _GNU_SOURCE
-#include <immintrin.h>
 #include <omp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+
+typedef uint64_t line __attribute__((vector_size(64))); /* whatever registers the machine has */
 
 static char *memory;
 static size_t memory_bytes;
@@ -23,17 +24,18 @@ int probe_prepare(size_t bytes) {
 
 /* `streams` pointers at once over bytes from `start`; distance is how far ahead of them lines are prefetched. */
 static uint64_t read_all(const char *start, size_t bytes, int streams, size_t distance) {
-    __m512i sums[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
+    line sums[4] = {};
     size_t part = bytes / streams;
     for (size_t o = 0; o < part; o += 256)
         for (int s = 0; s < streams; s++) {
             const char *p = start + s * part + o;
             for (int j = 0; j < 4; j++) {
-                if (distance) _mm_prefetch(p + 64 * j + distance, _MM_HINT_T0);
-                sums[j] = _mm512_add_epi64(sums[j], _mm512_load_si512(p + 64 * j));
+                if (distance) __builtin_prefetch(p + 64 * j + distance);
+                sums[j] += *(const line *)(p + 64 * j);
             }
         }
-    return _mm512_reduce_add_epi64(_mm512_add_epi64(_mm512_add_epi64(sums[0], sums[1]), _mm512_add_epi64(sums[2], sums[3])));
+    line sum = sums[0] + sums[1] + sums[2] + sums[3];
+    return sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
 }
 
 static volatile uint64_t sink;

@@ -18,18 +18,19 @@ class Stream:
     [block][group][step][words of the decoder]; the last block, if it has fewer vectors, follows in the same form. Where blocks are not
     split so (`StreamLayout.is_split`): [block][group], header and codes [step][vector][words]. The last group has as many k as are left.
     `compute` is f32, or int16 and int8 for x quantized per row and group in the call and multiplied as signed bytes, high ones first;
-    those two read affine codes only. `zeros` says where zero[g, n] is: "none" (0), "constant" (`zero`), "channel" (in the header; i32
-    where x is quantized, else f32). level(code) is `step` * code for the decoder "planes", what `table` says for "table", the byte itself
-    for "bytes", the value of a half whose upper bits are the byte's for "half", and for "shuffle" the `level_digits` bytes, high one
-    first, that `table` [digits, 64] (repeated) has for the code, less `zero` (low byte 128 where there are two). "sums" is "planes" of
-    one bit each, [bit] words of 32 k, whose groups of 4 k name an entry in a table of sums of x that is made in the call. "bitmap" stores
-    a bit per byte of codes, [step][vector] words of 64 bits for 16 channels of 4 bytes, and the bytes of the set ones in `values`; the
-    others are `zero`. A byte is one code of 8 bits, or two of 4 bits, whose k are 4 apart. "indexed" stores signed values of 8 or 4 bits
-    and the column of each in `values`, and in w per block of 16 channels their scales, the i32 sums of their values and a record per step
-    (`stream_layout`); `starts` then has for every block where it begins in w and in `values`, and half of the number of its steps.
-    "quads" stores for every 4 k `kept` signed values of 8 or 4 bits, [step of 64 k][vector] first two bits each for where they are and
-    then the values; sums of a group's values are in its header in the place of zeros. "bitmap_f32" stores a bit per weight,
-    [step][vector] words of 64 bits for 4 k of 16 channels, and the set ones in `values`.
+    those two read affine codes only. Instruction sets without products of four bytes (`multiplies_pairs`) multiply 16 bits in pairs, and
+    the bytes of a word of planes hold k 0, 2, 1, 3: both pairs are a mask away. `zeros` says where zero[g, n] is: "none" (0), "constant"
+    (`zero`), "channel" (in the header; i32 where x is quantized, else f32). level(code) is `step` * code for the decoder "planes", what
+    `table` says for "table", the byte itself for "bytes", the value of a half whose upper bits are the byte's for "half", and for "shuffle"
+    the `level_digits` bytes, high one first, that `table` [digits, 64] (repeated) has for the code, less `zero` (low byte 128 where there
+    are two). "sums" is "planes" of one bit each, [bit] words of 32 k, whose groups of 4 k name an entry in a table of sums of x that is
+    made in the call. "bitmap" stores a bit per byte of codes, [step][vector] words of 64 bits for 16 channels of 4 bytes, and the bytes of
+    the set ones in `values`; the others are `zero`. A byte is one code of 8 bits, or two of 4 bits, whose k are 4 apart. "indexed" stores
+    signed values of 8 or 4 bits and the column of each in `values`, and in w per block of 16 channels their scales, the i32 sums of their
+    values and a record per step (`stream_layout`); `starts` then has for every block where it begins in w and in `values`, and half of the
+    number of its steps. "quads" stores for every 4 k `kept` signed values of 8 or 4 bits, [step of 64 k][vector] first two bits each for
+    where they are and then the values; sums of a group's values are in its header in the place of zeros. "bitmap_f32" stores a bit per
+    weight, [step][vector] words of 64 bits for 4 k of 16 channels, and the set ones in `values`.
     x has strides over (m, k), y and operands over (m, n).
     """
 
@@ -54,6 +55,7 @@ class Stream:
     mantissa: int = 0  # of the small float behind decoder "half"
     table: int = -1  # number of the buffer with the levels
     values: int = -1  # number of the buffer with the values of decoders "bitmap" and "indexed"
+    span: int = 0  # k of which 32 bits hold the exact sum, where x is multiplied in pairs and a group has more
     fill: int = 0  # bytes of values behind a mask, or of a pair of steps, on average
     kept: int = 0  # values of every 4 k behind decoder "quads"
     starts: int = -1  # number of the buffer with where in them every block begins, i64

@@ -19,6 +19,12 @@ def planes(bits: int) -> tuple[int, ...]:
     return tuple(p for p in (8, 4, 2, 1) if bits & p)
 
 
+def multiplies_pairs(isa: str) -> bool:
+    """Whether `isa` multiplies pairs of 16 bits and, for want of products of four bytes, x and codes of streams are that."""
+    facts = ISAS[isa]
+    return facts.dot2 and not facts.dot4 and facts.lanes == 8
+
+
 def plane_depth(bits: int) -> int:
     """How many codes fill whole 32-bit words in every plane."""
     return 32 // planes(bits)[-1]
@@ -49,7 +55,10 @@ STREAM_APART = 1024
 LEAST_APART = 1 << 16
 """Bytes of a stream from which they are kept apart: shorter ones are not read from memory for long enough to matter."""
 
-MOST_SUMS = 24  # accumulators of byte products that fit the registers beside words, masks and temporaries
+MOST_SUMS = {32: 24, 16: 10}
+"""Accumulators of products that fit so many registers beside words, masks and temporaries."""
+GREATEST_X = 1 << 15
+"""|x| quantized to 16 bits, and a bound for the sums of its products."""
 
 
 def field_shifts(bits: int, fold: int) -> list[int]:
@@ -65,9 +74,21 @@ def field_shifts(bits: int, fold: int) -> list[int]:
     return sorted(found)
 
 
-def choose_fold(bits: int, digits: int, rows: int, vectors: int) -> int:
-    """The greatest fold of 8, 4 and 0 whose sums, for `rows` rows of `digits` digits and `vectors` vectors, fit the registers."""
-    return next(f for f in (8, 4, 0) if not f or len(field_shifts(bits, f)) * digits * rows * vectors <= MOST_SUMS)
+def choose_fold(isa: str, bits: int, sums: int) -> int:
+    """The greatest fold of 8, 4 and 0 for which `sums` sums (digits, rows, vectors), each for every distance, fit the registers."""
+    most = MOST_SUMS[ISAS[isa].registers]
+    return next(f for f in (8, 4, 0) if not f or len(field_shifts(bits, f)) * sums <= most)
+
+
+def pairs_span(bits: int, fold: int, level: int) -> int:
+    """k, in whole steps, whose products with x of 16 bits 32 bits can sum exactly: fields that share a sum, as they lie, and |level|s."""
+    depth, weight, in_step = plane_depth(bits), 0, dict.fromkeys(field_shifts(bits, fold), 0)
+    for p in planes(bits):
+        for b in range(0, 8, p):
+            where = b % fold if fold else weight
+            in_step[where - weight] += depth * p // 8 * ((1 << p) - 1) << where
+        weight += p
+    return ((1 << 31) - 1) // (GREATEST_X * max(*in_step.values(), depth * level)) * depth
 
 
 @dataclass(frozen=True)
@@ -111,7 +132,7 @@ class StreamLayout:
     @property
     def is_split(self) -> bool:
         """Whether each vector of the blocks is a stream of its own, behind the headers of all, or blocks lie one behind the other."""
-        return self.lanes == 16 and self.codelet.decoder not in ("bitmap", "bitmap_f32", "indexed")
+        return self.codelet.decoder not in ("bitmap", "bitmap_f32", "indexed")
 
     def codes_bytes(self, count: int) -> int:
         """Codes of `count` k of one vector."""
@@ -149,8 +170,18 @@ class StreamLayout:
     # --- scratch --------------------------------------------------------------------------------------------------------------------
 
     @property
+    def has_pairs(self) -> bool:
+        """Whether x is one number of 16 bits, multiplied in pairs, where it is quantized."""
+        return self.codelet.compute != "f32" and multiplies_pairs(self.codelet.isa)
+
+    @property
     def digits(self) -> int:
-        return DIGITS[self.codelet.compute]
+        return 1 if self.has_pairs else DIGITS[self.codelet.compute]
+
+    @property
+    def spans(self) -> int:
+        """Parts of a group whose sums are exact, each with a sum of x of its own."""
+        return -(-min(self.codelet.group, self.codelet.sizes[2]) // self.codelet.span) if self.codelet.span else 1
 
     @property
     def places(self) -> int:
@@ -159,8 +190,8 @@ class StreamLayout:
 
     @property
     def x_sums(self) -> int:
-        """Words in scratch per group: of x, one for every digit, or what sums of places begin with."""
-        return max(1, self.places if self.codelet.decoder == "shuffle" else self.digits)
+        """Words in scratch per group: of x, one for every digit or span, or what sums of places begin with."""
+        return max(1, self.spans if self.has_pairs else self.places if self.codelet.decoder == "shuffle" else self.digits)
 
     @property
     def groups(self) -> int:
@@ -170,7 +201,7 @@ class StreamLayout:
     def digit_bytes(self) -> int:
         """One digit of a row of x: whole groups, and zeros behind the last k up to whole steps (and vectors that the writer stores)."""
         slack = STREAM_WINDOW if self.codelet.decoder == "indexed" else 0  # a window may begin at the last k
-        return _round_up(self.codelet.sizes[2], 64) + slack
+        return (_round_up(self.codelet.sizes[2], 64) + slack) * (2 if self.has_pairs else 1)
 
     @property
     def x_bytes(self) -> int:

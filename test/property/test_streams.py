@@ -75,6 +75,7 @@ def check(case: dict[str, Any], make: Any, isa: str, activations: str, *, byte_e
         module = module_of(case, stored, element, rng, bitmap=byte_expand)
         real = decode(stored, ir.RankedTensorType.get(list(stored.shape), element))
         x = (rng.normal(size=(case["rows"], case["k"])) * rng.uniform(0.1, 10)).astype(np.float32)
+        x = np.full_like(x, 3.0) if case.get("level") else x
         want = interpreter.run(module, [x])[0]
         tiled = Tiled(module, isa, activations, byte_expand=byte_expand)
     got = tiled(x)[0].view(want.dtype).reshape(want.shape)
@@ -132,7 +133,7 @@ def _mx(element: str) -> Any:
 
 FORMATS: dict[str, Any] = {
     **{f"int{bits}": affine(bits, zeros=False) for bits in range(1, 9)},
-    **{f"int{bits}_zeros": affine(bits, zeros=True) for bits in (2, 4, 8)},
+    **{f"int{bits}_zeros": affine(bits, zeros=True) for bits in range(1, 9)},
     "binary": described(lambda rng, scales, group: types.Binary(scales)),
     "ternary": described(lambda rng, scales, group: types.Ternary(scales, scales)),
     "ternary_asymmetric": described(lambda rng, scales, group: types.Ternary(np.full(1, 0.7, np.float32), np.full(1, 0.4, np.float32))),
@@ -153,9 +154,10 @@ FORMATS: dict[str, Any] = {
 
 
 WIDE = ["avx512_vnni", "avx512_vbmi"]
+QUANTIZING = [*WIDE, "avx2"]
 
 
-@pytest.mark.parametrize("isa", WIDE)
+@pytest.mark.parametrize("isa", QUANTIZING)
 @pytest.mark.parametrize("name", ["int8", "int4_zeros", "int3", "binary", "ternary", "codebook16", "codebook256", "fp8_e4m3"])
 @settings(EXAMPLES, max_examples=2)
 @given(case=shapes())
@@ -164,7 +166,7 @@ def test_each_decoder(name: str, isa: str, case: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("isa", WIDE)
+@pytest.mark.parametrize("isa", QUANTIZING)
 @pytest.mark.parametrize("name", FORMATS)
 @settings(EXAMPLES, max_examples=4)
 @given(case=shapes())
@@ -175,10 +177,20 @@ def test_formats(name: str, isa: str, case: dict[str, Any]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("activations", ["float", "int8"])
+@pytest.mark.parametrize("isa", ["avx512_vnni", "avx2"])
 @settings(EXAMPLES, max_examples=2)
 @given(case=shapes())
-def test_activations(name: str, activations: str, case: dict[str, Any]) -> None:
-    check(case, FORMATS[name], "avx512_vnni", activations)
+def test_activations(name: str, isa: str, activations: str, case: dict[str, Any]) -> None:
+    check(case, FORMATS[name], isa, activations)
+
+
+@pytest.mark.parametrize("name", [f"int{bits}{zeros}" for bits in range(1, 9) for zeros in ("", "_zeros")])
+@settings(EXAMPLES, max_examples=2)
+@given(case=shapes(), k=st.sampled_from([130, 700, 1500, 5000]))
+def test_pairs_of_16_bits(name: str, case: dict[str, Any], k: int) -> None:
+    """Groups longer than 32 bits can sum, and x that is largest and of one sign all along."""
+    case |= {"group": 0, "k": k, "n": min(case["n"], 30) + 40, "level": True}
+    assert check(case, FORMATS[name], "avx2", "auto")["compute"] == "int16"
 
 
 @pytest.mark.parametrize("name", ["int8", "int4_zeros", "int3", "codebook16", "fp8_e4m3"])
@@ -266,13 +278,15 @@ def test_zeros_are_not_stored() -> None:
 
 
 @pytest.mark.parametrize(("activations", "compute"), [("auto", "int16"), ("float", "f32"), ("int16", "int16"), ("int8", "int8")])
-def test_option_decides(activations: str, compute: str) -> None:
+@pytest.mark.parametrize("isa", ["avx512_vnni", "avx2"])
+def test_option_decides(isa: str, activations: str, compute: str) -> None:
     case = {"seed": 1, "rows": 2, "n": 40, "k": 64, "group": 0, "bias": True, "relu": False, "quantized_result": False}
-    assert check(case, FORMATS["int4"], "avx512_vnni", activations)["compute"] == compute
+    assert check(case, FORMATS["int4"], isa, activations)["compute"] == compute
 
 
+@pytest.mark.parametrize("isa", ["avx512_vnni", "avx2"])
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
-def test_not_finite_inputs_give_nan(bad: float) -> None:
+def test_not_finite_inputs_give_nan(bad: float, isa: str) -> None:
     """Quantizing x must not hide an overflow of the layer before."""
     case = {"seed": 2, "rows": 2, "n": 20, "k": 64, "group": 0, "bias": False, "relu": False, "quantized_result": False}
     rng, context = np.random.default_rng(2), create_context()
@@ -281,11 +295,12 @@ def test_not_finite_inputs_give_nan(bad: float) -> None:
         module = module_of(case, stored, element, rng)
         x = rng.normal(size=(2, 64)).astype(np.float32)
         x[1, 5] = bad
-        got = Tiled(module, "avx512_vnni", "int16")(x)[0].view(np.float32).reshape(2, 20)
+        got = Tiled(module, isa, "int16")(x)[0].view(np.float32).reshape(2, 20)
     assert np.isfinite(got[0]).all() and np.isnan(got[1]).all()
 
 
-def test_extreme_inputs() -> None:
+@pytest.mark.parametrize("isa", ["avx512_vnni", "avx2"])
+def test_extreme_inputs(isa: str) -> None:
     """All zero, subnormal and huge rows."""
     case = {"seed": 3, "rows": 3, "n": 20, "k": 64, "group": 0, "bias": False, "relu": False, "quantized_result": False}
     rng, context = np.random.default_rng(3), create_context()
@@ -294,6 +309,6 @@ def test_extreme_inputs() -> None:
         module = module_of(case, stored, element, rng)
         real = decode(stored, ir.RankedTensorType.get([20, 64], element))
         x = rng.normal(size=(3, 64)).astype(np.float32) * np.array([[0.0], [1e-40], [1e30]], np.float32)
-        got = Tiled(module, "avx512_vnni", "int16")(x)[0].view(np.float32).reshape(3, 20)
+        got = Tiled(module, isa, "int16")(x)[0].view(np.float32).reshape(3, 20)
     bound = BOUNDS["int16"] * np.abs(x).max(axis=1, keepdims=True) * np.abs(real).sum(axis=1) + 1e-38
     assert (np.abs(got - x.astype(np.float64) @ real.T.astype(np.float64)) <= bound).all()

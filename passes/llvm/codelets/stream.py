@@ -1,8 +1,8 @@
 """The loop nest of weight-only linear layers: weights stream by once, in the order in which they lie, and every row of x uses them.
 
-Channels are the lanes. The reduction over one group is `stream_float` (f32 lanes), or on x as bytes `stream_digits`, `stream_shuffle`
-(levels of a table), `stream_sums` (few bits), `stream_bitmap`, `stream_quads` or `stream_indexed` (zeros not stored); this file has
-blocks, groups, rows and epilogue.
+Channels are the lanes. The reduction over one group is `stream_float` (f32 lanes), `stream_pairs` (x of 16 bits), or on x as bytes
+`stream_digits`, `stream_shuffle` (levels of a table), `stream_sums` (few bits), `stream_bitmap`, `stream_quads` or `stream_indexed` (zeros
+not stored); this file has blocks, groups, rows and epilogue.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from qcc.passes.llvm.codelets import (
     stream_digits,
     stream_float,
     stream_indexed,
+    stream_pairs,
     stream_quads,
     stream_shuffle,
     stream_sums,
@@ -56,7 +57,7 @@ class _Nest:
         self.layout = StreamLayout(codelet)
         self.lanes = self.layout.lanes
         self.steps = Steps(b, instructions)
-        plain = stream_float if codelet.compute == "f32" else stream_digits
+        plain = stream_pairs if self.layout.has_pairs else stream_float if codelet.compute == "f32" else stream_digits
         reduction = REDUCTIONS.get(codelet.decoder, plain)
         self.reduction = reduction.Reduction(b, codelet, buffers, instructions, scratch)
 

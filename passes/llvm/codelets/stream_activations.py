@@ -1,8 +1,8 @@
 """What a streamed linear layer needs of x before the first weight: the sum of every group, and x as signed bytes where it is quantized.
 
 Per row and group x = scale * q, q the nearest integer; int8 keeps |q| <= 127 as one byte, int16 |q| <= 32639 as two signed bytes, q = 256 *
-high + low (for signed weights as unsigned ones, the high one 128 greater), or |q| <= 16383 and tables of `stream_sum_tables`. A group
-with infinity or NaN gets scale NaN, so that results that depend on it are NaN.
+high + low (for signed weights as unsigned ones, the high one 128 greater), 16 bits for `stream_pairs`, or |q| <= 16383 and tables of
+`stream_sum_tables`. A group with infinity or NaN gets scale NaN, so that results that depend on it are NaN.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from qcc.dialects.codelet import Stream
-from qcc.dialects.stream_layout import SUMS_BYTES, StreamLayout
+from qcc.dialects.stream_layout import DIGITS, SUMS_BYTES, StreamLayout
 from qcc.passes.llvm.codelets import stream_sum_tables
 from qcc.passes.llvm.codelets.access import bytes_of, load_first
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value, kind_of, lanes_of
 
-GREATEST = {1: 127.0, 2: 32639.0}
+GREATEST = {0: 0.0, 1: 127.0, 2: 32639.0}
 """|q| by digits: 127 * 256 + 127 for two."""
 
 
@@ -25,14 +25,14 @@ def emit(b: Builder, codelet: Stream, buffers: Sequence[Value], instructions: An
     layout = StreamLayout(codelet)
     if not layout.needs_scratch:
         return
-    has_tables = codelet.decoder == "sums"
+    has_tables, slack = codelet.decoder == "sums", 128 if layout.has_pairs else 64
     x, (full, rest) = codelet.x, divmod(codelet.sizes[2], codelet.group)
 
     def row(m: Index) -> None:
         source = b.at(buffers[x.buffer], bytes_of(x, (m, 0), b))
         target = b.at(scratch, b.mul(m, layout.row_bytes))
         for end in stream_sum_tables.ends(layout) if has_tables else [(digit + 1) * layout.digit_bytes for digit in range(layout.digits)]:
-            b.store(b.constant(0, "64xi8"), target + (end - 64))  # what lies between the last k and the end of its step
+            b.store(b.constant(0, f"{slack}xi8"), target + (end - slack))  # what lies between the last k and the end of its step
         writer = _Group(b, layout, source, target, instructions)
         b.loop(0, full, 1, lambda g: writer.write(g, codelet.group))
         if rest:
@@ -46,7 +46,7 @@ class _Group:
         self.b, self.layout, self.source, self.target, self.instructions = b, layout, source, target, instructions
         self.lanes, self.group = layout.lanes, layout.codelet.group
         self.has_tables = layout.codelet.decoder == "sums"
-        self.greatest = stream_sum_tables.GREATEST if self.has_tables else GREATEST[layout.digits] if layout.digits else 0.0
+        self.greatest = stream_sum_tables.GREATEST if self.has_tables else GREATEST[DIGITS[layout.codelet.compute]]
 
     def write(self, g: Index, count: int) -> None:
         """Scale, digits and sums of group `g` of `count` k."""
@@ -64,10 +64,28 @@ class _Group:
         inverse, scale = self._scale(greatest)
         b.store(scale, words + layout.scale_offset())
         factor = b.splat(inverse, self.lanes)
+        if layout.has_pairs:
+            self._write_spans(start, count, factor, words)
+            return
         sums = self._walk(start, count, lambda i, x, *sums: self._quantize(i, x, factor, sums), [none] * layout.digits)
         totals = [reduce(b, "add", total) for total in sums]
         for i, total in enumerate(self._starts(totals) if layout.codelet.decoder == "shuffle" else totals):
             b.store(total, words + layout.sum_offset(i))
+
+    def _write_spans(self, start: Index, count: int, factor: Value, words: Address) -> None:
+        """x in 16 bits, and its sum for each span of the group."""
+        b, layout = self.b, self.layout
+        span = min(layout.codelet.span or count, count)
+
+        def write(i: Index, size: int) -> None:
+            none = b.constant(0, f"{self.lanes}xi32")
+            (total,) = self._walk(b.add(start, b.mul(i, span)), size, lambda k, x, sum: self._quantize(k, x, factor, [sum]), [none])
+            b.store(reduce(b, "add", total), b.at(words, b.mul(i, 4 * layout.groups)) + layout.sum_offset())
+
+        whole, rest = divmod(count, span)
+        b.loop(0, whole, 1, lambda i: write(i, span))
+        if rest:
+            write(whole, rest)
 
     def _starts(self, totals: Sequence[Value]) -> list[Value]:
         """What the sums of `stream_shuffle` begin with, by place: minus the bytes of zero, high ones first, times the sums of digits."""
@@ -113,6 +131,9 @@ class _Group:
         q = self.instructions.to_integer(b, b.binary("fmul", x, factor))
         if self.has_tables:
             return stream_sum_tables.write(b, q, b.at(self.target, b.mul(i, SUMS_BYTES)), sums)
+        if self.layout.has_pairs:
+            b.store(b.cast("trunc", q, "i16"), b.at(self.target, b.mul(i, 2)))
+            return [b.binary("add", sums[0], q)]
         digits = [q]
         if self.layout.codelet.decoder in ("indexed", "quads"):  # unsigned ones, the high one 128 too great
             digits = [b.binary("add", b.binary("ashr", q, b.like(8, q)), b.like(128, q)), q]

@@ -20,9 +20,6 @@ from qcc.passes.llvm.codelets.decoders import decoder
 from qcc.passes.llvm.codelets.stream_place import Place
 from qcc.passes.llvm.codelets.stream_prefetch import LINE_BYTES
 
-TURN_LINES = 16
-"""Of weights in a turn of the loop over steps; a group of up to twice as many has no loop."""
-
 
 @dataclass(frozen=True)
 class Field:
@@ -48,6 +45,9 @@ def fields(layout: StreamLayout) -> list[Field]:
 
 
 class Reduction:
+    turn_lines = 16
+    """Of weights in a turn of the loop over steps; a group of up to twice as many has no loop."""
+
     def __init__(self, b: Builder, codelet: Stream, buffers: Sequence[Value], instructions: Any, scratch: Value) -> None:
         self.b, self.codelet, self.scratch, self.instructions = b, codelet, scratch, instructions
         self.layout = StreamLayout(codelet)
@@ -60,7 +60,7 @@ class Reduction:
         """`totals` [row][vector] with group `g` of `count` k, stored at `place`, added."""
         b, c, depth, vectors = self.b, self.codelet, self.layout.depth, place.vectors
         x = b.at(b.at(self.scratch, b.mul(row, self.layout.row_bytes)), b.mul(g, c.group))
-        fold = choose_fold(c.bits, self.digits, rows, vectors)
+        fold = choose_fold(c.isa, c.bits, self.digits * rows * vectors)
         shifts = field_shifts(c.bits, fold)
         number = {shift: i for i, shift in enumerate(shifts)}
         sums = [b.constant(0, f"{self.lanes}xi32")] * (rows * vectors * self.digits * len(shifts))
@@ -82,19 +82,19 @@ class Reduction:
                         i = (n * vectors + v) * len(shifts) + number[f.bit % fold - f.weight if fold else 0]
                         made[i] = self.instructions.dot4_u8s8(b, made[i], code, digit)
 
-        sums = self.steps(place, -(-count // depth), step, sums)
+        sums = self.steps(place, -(-count // depth), step, sums, len(self.fields))
         return self.scaled(row, rows, g, place.header, vectors, sums, shifts, totals)
 
     def steps(
-        self, place: Place, count: int, step: Callable[[Index, list[Value], Callable[[int], None]], None], sums: Sequence[Value]
+        self, place: Place, count: int, step: Callable[[Index, list[Value], Callable[[int], None]], None], sums: Sequence[Value], parts: int
     ) -> list[Value]:
         """`sums` after `count` steps of `place`, several in a turn of the loop.
 
-        step(s, sums, ask) changes `sums` and calls ask(i) before field i, which asks for memory ahead.
+        step(s, sums, ask) changes `sums` and calls ask(i) before the i-th of its `parts` parts, which asks for memory ahead.
         """
-        b, fields = self.b, len(self.fields)
+        b = self.b
         place.prefetch_header(b)
-        in_turn = max(1, TURN_LINES // (place.vectors * -(-self.layout.step_bytes // LINE_BYTES)))
+        in_turn = max(1, self.turn_lines * LINE_BYTES // (place.vectors * self.layout.step_bytes))
         in_turn = count if count <= 2 * in_turn else in_turn
 
         def turn(first: Index, length: int, sums: Sequence[Value]) -> list[Value]:
@@ -102,7 +102,7 @@ class Reduction:
             for i in range(length):
 
                 def ask(part: int, i: int = i) -> None:
-                    place.prefetch_steps(b, first, length, (i * fields + part, length * fields))
+                    place.prefetch_steps(b, first, length, (i * parts + part, length * parts))
 
                 step(b.add(first, i), made, ask)
             return made

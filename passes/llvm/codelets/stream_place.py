@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from qcc.dialects.stream_layout import StreamLayout
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index
@@ -34,11 +35,12 @@ class Place:
             prefetch_lines(b, lines, part)
             return
         starts = [self.step(b, v, first) for v in range(self.vectors)]
+        ends = [i * self.stride for i in range(count + 1)]  # a step may be half of a line
         lines = [
-            start + (i * self.stride + line)
-            for i in range(count)
+            start + line * LINE_BYTES
+            for first, end in pairwise(-(-end // LINE_BYTES) for end in ends)
             for start in starts
-            for line in range(0, self.layout.step_bytes, LINE_BYTES)
+            for line in range(first, end)
         ]
         prefetch_lines(b, lines, part, Distances.of(self.vectors))
 

@@ -40,7 +40,7 @@ class Reduction(stream_digits.Reduction):
                 ask(part)
                 self._products(sums, [codes[f.word] for codes in opened], f, xs, rows)
 
-        sums = self.steps(place, -(-count // layout.depth), step, sums)
+        sums = self.steps(place, -(-count // layout.depth), step, sums, len(self.fields))
         return self._levels_scaled(rows, count, place, words, sums, totals)
 
     def _start(self, words: Address, place: int) -> Value:

@@ -22,6 +22,9 @@ from qcc.dialects.stream_layout import (
     StreamLayout,
     bytes_codes,
     choose_fold,
+    multiplies_pairs,
+    pairs_span,
+    plane_depth,
     planes,
 )
 from qcc.passes.tile.codelets import elementwise
@@ -157,6 +160,7 @@ def configuration(isa: str, codes: Codes, variant: Variant, rows: int) -> Stream
         zero=variant.zero,
         fill=variant.fill,
         kept=variant.kept,
+        span=variant.span,
         level_digits=variant.table.shape[0] if variant.table is not None and variant.decoder == "shuffle" else 0,
         step=codes.step if variant.decoder in ("planes", "sums") else 1,
         mantissa=codes.small_float[1] if codes.small_float is not None and variant.decoder == "half" else 0,
@@ -191,6 +195,7 @@ class Variant:
     bits: int = 0  # of values, where they are not the codes'
     fill: int = 0
     kept: int = 0
+    span: int = 0
 
 
 def _scale_element(variant: Variant) -> str:
@@ -212,6 +217,8 @@ def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool
     facts = ISAS[isa]
     needed = -(-c.codes.shape[0] // facts.lanes)
     wanted = {"auto": "int16", "float": "f32"}.get(activations, activations)
+    if wanted != "f32" and rows <= MOST_QUANTIZED_ROWS and (pairs := _pairs_variant(isa, c, wanted, rows)) is not None:
+        return pairs
     exact = facts.dot4 and facts.lanes == 16 and rows <= MOST_QUANTIZED_ROWS  # the tiles below are made for 32 registers
     if wanted != "f32" and exact and c.levels is not None and (shuffled := _shuffle_variant(c, wanted, min(rows, 8), needed)) is not None:
         return shuffled
@@ -220,8 +227,7 @@ def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool
         vectors = min(needed, 4 if rows <= 4 else 2)
         return _float_variant(isa, c, vectors)
     digits, tile = DIGITS[compute], min(rows, 8)
-    in_place = [v for v in (4, 2, 1) if choose_fold(c.bits, digits, tile, v)]
-    vectors = in_place[0] if in_place else next(v for v in (4, 2, 1) if digits * tile * v <= MOST_SUMS)
+    vectors = _vectors_in_place(isa, c.bits, digits * tile)
     if compute == "int16" and rows == 1 and facts.byte_lanes and _sums_fit(c):
         return _variant(compute, "sums", min(needed, 8), c.codes, c, c.zeros.astype(np.int32))
     if not zeros and compute == "int16" and facts.byte_lanes and (quads := _quads_variant(c, compute, tile, needed)) is not None:
@@ -231,6 +237,27 @@ def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool
     if not zeros and byte_expand and (sparse := _bitmap_variant(c, compute, tile, needed)) is not None:
         return sparse
     return _variant(compute, "planes", min(needed, vectors), c.codes, c, c.zeros.astype(np.int32))
+
+
+def _vectors_in_place(isa: str, bits: int, sums: int) -> int:
+    """As many vectors as leave codes where they lie, or as their `sums` sums each have registers for."""
+    in_place = [v for v in (4, 2, 1) if choose_fold(isa, bits, sums * v)]
+    return in_place[0] if in_place else next(v for v in (4, 2, 1) if sums * v <= MOST_SUMS[ISAS[isa].registers])
+
+
+def _pairs_variant(isa: str, c: Codes, compute: str, rows: int) -> Variant | None:
+    """Codes and x in 16 bits, if the sum of a step at least is exact and groups are whole steps."""
+    k, tile, depth = c.codes.shape[1], min(rows, 8), plane_depth(c.bits)
+    if not multiplies_pairs(isa) or c.levels is not None or (c.group % depth and c.group != k):
+        return None
+    vectors = min(-(-c.codes.shape[0] // ISAS[isa].lanes), _vectors_in_place(isa, c.bits, tile))
+    ends = [level * c.step - int(zero) for level in (0, (1 << c.bits) - 1) for zero in (c.zeros.min(), c.zeros.max())]
+    folds = {choose_fold(isa, c.bits, r * v) for r in range(1, tile + 1) for v in range(1, vectors + 1)}
+    span = min(pairs_span(c.bits, fold, max(map(abs, ends))) for fold in folds)
+    if not span:
+        return None
+    found = _variant(compute, "planes", vectors, c.codes, c, c.zeros.astype(np.int32))
+    return replace(found, span=span if span < min(c.group, k) else 0)
 
 
 def _shuffle_variant(c: Codes, compute: str, rows: int, needed: int) -> Variant | None:
@@ -249,7 +276,7 @@ def _shuffle_variant(c: Codes, compute: str, rows: int, needed: int) -> Variant 
     table = np.tile(found.bytes_of, 64 // c.levels.size)
     products = DIGITS[compute] + count - 1  # by weight, of which the least of three is left out
     scaled = replace(c, scales=c.scales * np.float32(found.unit * 256.0 ** max(0, products - 2)))
-    vectors = next(v for v in (4, 2, 1) if min(2, products) * rows * v <= MOST_SUMS)
+    vectors = next(v for v in (4, 2, 1) if min(2, products) * rows * v <= MOST_SUMS[32])
     kind = "constant" if found.zero else "none"
     return Variant(compute, "shuffle", min(needed, vectors), c.codes, scaled.scales, c.zeros.astype(np.int32), kind, found.zero, table)
 
@@ -271,7 +298,7 @@ def _quads_variant(c: Codes, compute: str, rows: int, needed: int) -> Variant | 
         return None
     factor = 16 if bits == 4 else 1
     sums = np.add.reduceat(values, np.arange(0, k, c.group), axis=1, dtype=np.int32) * factor  # [n, groups]
-    vectors = min(needed, next(v for v in (4, 2, 1) if DIGITS[compute] * rows * v <= MOST_SUMS))
+    vectors = min(needed, next(v for v in (4, 2, 1) if DIGITS[compute] * rows * v <= MOST_SUMS[32]))
     stored, scales = values.astype(np.int8).view(np.uint8), c.scales / np.float32(factor)
     return Variant(compute, "quads", vectors, stored, scales, sums, "channel", 0, bits=bits, kept=kept)
 
@@ -316,7 +343,7 @@ def _bitmap_variant(c: Codes, compute: str, rows: int, needed: int) -> Variant |
         return None
     sums = DIGITS[compute] * rows * (in_byte if rows <= MOST_IN_PLACE_ROWS else 1)
     zeros_kind = "constant" if zero else "none"
-    vectors = min(needed, max(1, MOST_SUMS // sums // 2), 4)
+    vectors = min(needed, max(1, MOST_SUMS[32] // sums // 2), 4)
     return Variant(
         compute, "bitmap", vectors, present, c.scales, c.zeros.astype(np.int32), zeros_kind, zero, bits=bits, fill=math.ceil(64 * stored)
     )

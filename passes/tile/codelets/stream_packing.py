@@ -98,6 +98,8 @@ def _codes(layout: StreamLayout, codes: Array) -> Array:
         words = [_bits(padded >> plane & 1) for plane in range(layout.codelet.bits)]
         joined = np.stack(words, axis=-1)  # [blocks, vectors, lanes, groups, steps, planes] u32
         return np.ascontiguousarray(joined.transpose(0, 3, 4, 1, 5, 2)).view(np.uint8).reshape(blocks, groups, -1)
+    if layout.has_pairs:  # bytes 0 and 2 of a word, and 1 and 3, have neighbours
+        padded = padded.reshape(*padded.shape[:-1], -1, 2, 2).swapaxes(-1, -2).reshape(padded.shape)
     low, words = 0, []
     for p in planes(layout.codelet.bits):
         words.append(_plane(padded, low, p, bool(layout.digits)))
