@@ -138,3 +138,12 @@ static void expand(char *y, int64_t size, const void *const *operands, int64_t e
 INSTRUCTION(vpexpandb) { expand(result, size, operands, 1); }
 
 INSTRUCTION(vexpandps) { expand(result, size, operands, 4); }
+
+/* What LLVM calls where there is no instruction that rounds to bfloat16 (ties to even); the result is in the lower half of xmm0. */
+float __truncsfbf2(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits = x != x ? bits >> 16 | 0x40 : (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+    memcpy(&x, &bits, sizeof bits);
+    return x;
+}
