@@ -24,6 +24,9 @@ from qcc.dialects.window_codelet import Depthwise, DepthwiseQuads, Window
 
 NOTHING = 1 << 16  # an argument of a step that is the integer 0 and takes no instruction
 
+WIDE = ("lane_i64", "dot2_s16_i64")
+"""Values of `compute` that sum in 64 bits."""
+
 ELEMENT_BYTES = {"u8": 1, "s8": 1, "u16": 2, "s16": 2, "i32": 4, "i64": 8, "f32": 4, "bf16": 2, "i1": 1}
 
 
@@ -107,10 +110,11 @@ class Contraction:
     `sums` is a buffer of u8 quadruples per step of a run (1 where the run has an element, 0 in its padding), present when `zero` (a per
     channel i32 operand) times the sum of x is to be subtracted: weights whose zero point is not in the packed bytes.
     `listed`: the steps of the reduction and where their weights are stand in tables instead. `signs`: x and w are bits.
+    `segment`: steps of dot2_s16_i64, a divisor of those of a run, that are summed in 32 bits before the sum is widened.
     """
 
     isa: str
-    compute: str  # dot4_u8s8, pairs_u8s8, dot2_s16, popcount_words, popcount_bytes, lane_i32, lane_i64, lane_f32
+    compute: str  # dot4_u8s8, pairs_u8s8, dot2_s16, dot2_s16_i64, popcount_words, popcount_bytes, lane_i32, lane_i64, lane_f32
     sizes: tuple[int, int, int, int, int]
     x: Operand
     w: Operand
@@ -130,6 +134,7 @@ class Contraction:
     halo: Halo | None = None
     listed: Listed | None = None
     signs: Signs | None = None
+    segment: int = 0
     kind: str = "contraction"
 
 

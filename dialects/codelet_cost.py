@@ -34,16 +34,16 @@ from qcc.dialects.sign_codelet import PackSigns, Signs
 from qcc.dialects.window_codelet import Depthwise, DepthwiseQuads, Window, channel_blocks
 
 LATENCY_CYCLES = {
-    "dot4_u8s8": 5.0, "pairs_u8s8": 1.0, "dot2_s16": 1.0, "popcount_words": 1.0, "popcount_bytes": 1.0, "lane_f32": 4.0, "lane_i32": 5.0,
-    "lane_i64": 5.0,
+    "dot4_u8s8": 5.0, "pairs_u8s8": 1.0, "dot2_s16": 1.0, "dot2_s16_i64": 1.0, "popcount_words": 1.0, "popcount_bytes": 1.0, "lane_f32": 4.0,
+    "lane_i32": 5.0, "lane_i64": 5.0,
 }  # fmt: skip
 """Least cycles between two multiply-adds on one accumulator."""
-EMULATED_CYCLES = {"lane_i32": 1.5, "lane_i64": 3.0, "pairs_u8s8": 1.0, "dot2_s16": 0.67}
+EMULATED_CYCLES = {"lane_i32": 1.5, "lane_i64": 3.0, "pairs_u8s8": 1.0, "dot2_s16": 0.67, "dot2_s16_i64": 1.0}
 """Cycles of a vector multiply-add that is no single instruction of the machine description."""
 POPCOUNT_CYCLES = {"popcount_words": {16: 1.5}, "popcount_bytes": {16: 4.0, 8: 2.7}}
 """Exclusive or, population count and addition of a vector of words, by lanes: ports of an instruction, or of two shuffles and six more."""
 PORTABLE_POPCOUNT_CYCLES = 9.0  # by shifts and masks in registers of 128 bits
-DEPTHS = {"dot4_u8s8": 4, "pairs_u8s8": 4, "dot2_s16": 2}
+DEPTHS = {"dot4_u8s8": 4, "pairs_u8s8": 4, "dot2_s16": 2, "dot2_s16_i64": 2}
 """Elements of the reduction that one step of a contraction takes, where not 1."""
 JOINED_LOAD = 0.3  # of a load that is part of a product's instruction, beside one of its own
 

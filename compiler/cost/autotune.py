@@ -18,7 +18,7 @@ from typing import Any
 import qcc
 from qcc.compiler.cost.probe import cache_directory
 from qcc.dialects import codelet, codelet_cost
-from qcc.dialects.codelet import Contraction
+from qcc.dialects.codelet import WIDE, Contraction
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.machine import Machine
 from qcc.dialects.mlir import ir, op_attribute, python_value, walk
@@ -43,7 +43,7 @@ def contractions(module: ir.Module) -> dict[str, Contraction]:
 def candidates(c: Contraction, machine: Machine) -> list[Tile]:
     """(rows, columns) of register tiles: the one it has, then others that fit the registers, by predicted cycles."""
     facts, (_, _, height, width, _) = ISAS[c.isa], c.sizes
-    vectors, summed, wide = c.tile[2], c.zero is not None, 2 if c.compute == "lane_i64" else 1
+    vectors, summed, wide = c.tile[2], c.zero is not None, 2 if c.compute in WIDE else 1
     one_row = c.w.strides[2] != 0
     predicted: dict[Tile, float] = {}
     for rows in range(1, 1 if one_row else min(4, height) + 1):

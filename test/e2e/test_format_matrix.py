@@ -306,8 +306,6 @@ WITHOUT_CODES = {
     ("minifloat E5M6, 12 bits, per channel", "linear"): "more than 256 levels",
     ("minifloat E5M6, 12 bits, per channel", "conv 3x3"): "more than 256 levels",
     ("int8 with zero points per channel", "conv 3x3"): "more than 256 levels",
-    ("int16 per tensor", "conv 3x3"): "multiplied as 32-bit words",
-    ("int16 per channel", "conv 3x3"): "multiplied as 32-bit words",
     **{(f"MX{name}", "depthwise"): "as many scales as weights" for name in (*SMALL_FLOATS, "INT8")},
 }
 """(format, layer): why a coded artefact needs more bytes than the format."""

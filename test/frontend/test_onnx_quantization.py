@@ -31,6 +31,7 @@ CONTAINERS = {
 
 
 def runtime_result(source: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
+    """The output by ONNX Runtime; not for products of full-range u8 and s8, which saturate in it on CPUs without VNNI."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
@@ -126,9 +127,8 @@ def linear_convolution() -> tuple[onnx.ModelProto, np.ndarray]:
 def test_linear_convolution_then_movement_of_integers() -> None:
     source, x = linear_convolution()
     (found,) = evaluate(source, x)
-    expected = runtime_result(source, x=x)
-    assert np.abs(found - expected).max() <= 0.0301
-    assert np.mean(found != expected) < 0.02
+    (expected,) = ReferenceEvaluator(source).run(None, {"x": x})
+    assert np.array_equal(found, expected)
     assert "quant.scast" not in operations(graph_form(source))
 
 
@@ -229,7 +229,8 @@ def test_dynamic_quantization() -> None:
     ]
     source = model(nodes, {"x": (FLOAT, [3, 8])}, ["y"], constants)
     x = rng.normal(size=(3, 8)).astype(np.float32)
-    np.testing.assert_allclose(evaluate(source, x)[0], runtime_result(source, x=x), rtol=1e-5, atol=1e-5)
+    (expected,) = ReferenceEvaluator(source).run(None, {"x": x})
+    np.testing.assert_allclose(evaluate(source, x)[0], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_scales_at_run_time_are_float_arithmetic() -> None:

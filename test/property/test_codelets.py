@@ -61,9 +61,9 @@ def convolutions(draw: Any) -> dict[str, Any]:
         "dilations": (draw(st.integers(1, 2)), draw(st.integers(1, 2))),
         "padding": tuple(draw(st.integers(0, 2)) for _ in range(4)),
         "size": (draw(st.integers(5, 12)), draw(st.integers(5, 12))),
-        "x_bits": draw(st.sampled_from([8, 8, 8, 7, 5, 4, 2, 1])),
+        "x_bits": draw(st.sampled_from([8, 8, 8, 7, 5, 4, 2, 1, 10, 16])),
         "x_signed": draw(st.booleans()),
-        "w_bits": draw(st.sampled_from([8, 8, 8, 6, 4, 3, 2, 1])),
+        "w_bits": draw(st.sampled_from([8, 8, 8, 6, 4, 3, 2, 1, 12, 16])),
         "w_signed": draw(st.booleans()),
         "y_signed": draw(st.booleans()),
         "residual": draw(st.booleans()),
@@ -95,7 +95,8 @@ def _convolution(case: dict[str, Any]) -> tuple[str, list[np.ndarray]]:
         f"dilations = array<i64: {dh}, {dw}>, groups = {groups} : i64"
     )
     shape = [n, o, oh, ow]
-    acc = t.op("qcc.conv2d", operands, _tensor(shape, "i32"), attributes)
+    width = 32 if case["x_bits"] + case["w_bits"] <= 22 else 64
+    acc = t.op("qcc.conv2d", operands, _tensor(shape, f"i{width}"), attributes)
     y = _requantize(t, rng, acc, shape, 1, 8, case["y_signed"], _spread(case["x_bits"], case["w_bits"], kh * kw * c // groups))
     inputs = [rng.standard_normal((n, c, h, w)).astype(np.float32) * 3]
     if case["residual"]:
@@ -137,7 +138,7 @@ def test_depthwise(isa: str, case: dict[str, Any], channels: int, kernel: tuple[
     inside=st.integers(1, 70),
     out=st.integers(1, 70),
     x_bits=st.sampled_from([8, 8, 8, 12, 16, 4, 1]),
-    w_bits=st.sampled_from([8, 8, 4, 2, 12, 1]),
+    w_bits=st.sampled_from([8, 8, 4, 2, 12, 16, 1]),
     signed=st.tuples(st.booleans(), st.booleans()),
     width=st.sampled_from([32, 32, 40]),
 )

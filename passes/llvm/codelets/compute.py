@@ -66,6 +66,12 @@ class Dot2:
         return self.instructions.dot2_s16(self.b, acc, x, w)
 
 
+class Dot2Wide(Dot2):
+    """The same with i64 accumulators: the i32 sums of a segment are added to them."""
+
+    accumulator = "i64"
+
+
 class Lane:
     """One element at a time in lanes of the accumulator's type: integers of any width that fits, or f32 with fused multiply-add."""
 
@@ -105,6 +111,7 @@ TILES: dict[str, Any] = {
     "dot4_u8s8": Dot4,
     "pairs_u8s8": Dot4,
     "dot2_s16": Dot2,
+    "dot2_s16_i64": Dot2Wide,
     "popcount_words": SignProducts,
     "popcount_bytes": SignProducts,
 }

@@ -151,7 +151,8 @@ class Nest:
         step_bytes = vectors * self.lanes * tile.w_bytes
         steps = -(-c.run // tile.depth)
         in_memory = weights_in_memory(c.isa, c.compute, c.w.element, len(pixels), vectors)
-        unrolled = next(u for u in UNROLLED if steps % u == 0)
+        segment = c.segment or steps
+        unrolled = next(u for u in UNROLLED if segment % u == 0)
         ahead = Ahead(b, c, weights, (n, h, w), len(pixels), math.prod(c.taps) * steps // unrolled)
         summed = c.zero is not None
         if summed:
@@ -187,7 +188,14 @@ class Nest:
                         made = multiply(here + i * tile.x_bytes, stored + i * step_bytes, sums + 4 * i, made)
                     return made
 
-                return b.loop(0, turns, 1, turn, acc)
+                if not c.segment:
+                    return b.loop(0, turns, 1, turn, acc)
+
+                def widened(first: Index, *acc: Value) -> list[Value]:
+                    sums = b.loop(first, b.add(first, segment // unrolled), 1, turn, [b.constant(0, f"{self.lanes}xi32")] * len(acc))
+                    return [b.binary("add", wide, b.cast("sext", part, "i64")) for wide, part in zip(acc, sums, strict=True)]
+
+                return b.loop(0, turns, segment // unrolled, widened, acc)
 
             return b.loop(0, c.taps[1], 1, inner, acc)
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects import integer_values
-from qcc.dialects.codelet import ELEMENT_BYTES, Contraction, Listed, Operand
+from qcc.dialects.codelet import ELEMENT_BYTES, WIDE, Contraction, Listed, Operand
+from qcc.dialects.codelet_cost import DEPTHS
 from qcc.dialects.errors import QccError
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import error_at, ir, layer_name, op_attribute
 from qcc.dialects.sign_codelet import Signs
-from qcc.passes.tile.codelets import byte_pairs, columns, elementwise, packing, sign_products, tile_products, windows, winograd
+from qcc.passes.tile.codelets import byte_pairs, columns, elementwise, packing, sign_products, tile_products, wide_sums, windows, winograd
 from qcc.passes.tile.codelets.border import read_border
 from qcc.passes.tile.codelets.level_codes import LevelCodes, level_codes
 from qcc.passes.tile.codelets.lowering import Lowering
@@ -291,8 +292,8 @@ def _constant_weights(
     facts = ISAS[lowering.isa]
     depth = DEPTHS.get(compute, 1)
     steps, table = taps * -(-run // depth), None
-    if compute == "dot2_s16":
-        if (table := _listed(lowering, op, packed, reading, sizes)) is not None:
+    if depth == 2 and reading.place.element == "u8":
+        if compute == "dot2_s16" and (table := _listed(lowering, op, packed, reading, sizes)) is not None:
             compute, element, steps = "pairs_u8s8", "s8", math.ceil(taps * -(-run // 4) * table.instructions / 3)
         else:
             reading = replace(reading, place=elementwise.widened(lowering, reading.place))
@@ -301,7 +302,7 @@ def _constant_weights(
     if table is not None:
         flat, group_stride = table.weights, 0
     else:
-        stored = packed.astype(np.int8 if element == "s8" else np.int16) if compute == "dot2_s16" else packed
+        stored = packed.astype(np.int8 if element == "s8" else np.int16) if depth == 2 else packed
         flat, group_stride = packing.pack(stored, lanes=facts.lanes, depth=depth, vectors=tile[2])
     width = tile[2] * facts.lanes
     bias_place = (
@@ -310,7 +311,10 @@ def _constant_weights(
     zero_place = None if zero is None else lowering.weights(packing.pad_channels(zero.astype(np.int32), width), "i32")
     recipe = None if weights.codes is None else weights.codes.panels(packed.shape[0], element, facts.lanes, tile[2])
     w_place = lowering.weights(packing.bf16_words(flat) if element == "bf16" else flat, element, recipe)
-    contracting = Contracting(compute, sizes, reading, w_place, (0, group_stride, 0, 0, block), bias_place, zero_place, tile, listed=table)
+    segment = wide_sums.segment(packed, _greatest(op.operands[0])) if compute == "dot2_s16_i64" else 0
+    contracting = Contracting(
+        compute, sizes, reading, w_place, (0, group_stride, 0, 0, block), bias_place, zero_place, tile, listed=table, segment=segment
+    )
     emit(lowering, contracting, program, y, halo_word, spread)
 
 
@@ -318,10 +322,8 @@ def _listed(lowering: Lowering, op: Any, w: np.ndarray, reading: Reading, sizes:
     """u8 x s8 products summed in 16 bits without overflow, where that takes fewer instructions than 16-bit products."""
     if sizes[2] * sizes[3] < LEAST_PIXELS or not w.size or np.abs(w).max() > MOST_LISTED:
         return None
-    kind = affine_of(op.operands[0])
-    greatest = 255 if kind is None else int(kind.qmax) + stored_offset(op.operands[0].type)
     distances = np.add.outer(*(np.arange(count) * stride for count, stride in zip(reading.taps, reading.tap_strides, strict=True)))
-    table = byte_pairs.pack(w, distances.reshape(-1), lanes=ISAS[lowering.isa].lanes, greatest=greatest)
+    table = byte_pairs.pack(w, distances.reshape(-1), lanes=ISAS[lowering.isa].lanes, greatest=_greatest(op.operands[0]))
     return table if table.instructions < DOT2_INSTRUCTIONS[ISAS[lowering.isa].lanes] else None
 
 
@@ -347,11 +349,11 @@ def _bias_container(bias: np.ndarray, compute: str) -> np.ndarray:
     """Biases wrap like the accumulators they start."""
     if compute == "lane_f32":
         return bias.astype(np.float32)
-    return bias if compute == "lane_i64" else bias.astype(np.int64).astype(np.uint32).view(np.int32)
+    return bias if compute in WIDE else bias.astype(np.int64).astype(np.uint32).view(np.int32)
 
 
 def _bias_element(compute: str) -> str:
-    return {"lane_f32": "f32", "lane_i64": "i64"}.get(compute, "i32")
+    return "f32" if compute == "lane_f32" else "i64" if compute in WIDE else "i32"
 
 
 def _stored_zero(x: Any) -> int:
@@ -360,26 +362,28 @@ def _stored_zero(x: Any) -> int:
     return 0 if kind is None else int(kind.zero_points[0]) + stored_offset(x.type)
 
 
+def _greatest(x: Any) -> int:
+    """The greatest magnitude of the stored bytes of a quantized value, or of its 16 bits."""
+    kind = affine_of(x)
+    return 255 if kind is None else max(abs(int(bound) + stored_offset(x.type)) for bound in (kind.qmin, kind.qmax))
+
+
 def _compute(lowering: Lowering, op: Any, values: np.ndarray, x: Place) -> tuple[str, str, np.ndarray, np.ndarray | None]:
     """(compute tile, element of the packed weights, values to pack, zero [groups, c] or None)."""
     if values.dtype.kind == "f":
         bf16 = not (values.view(np.uint32) & 0xFFFF).any()  # nothing is lost
         return "lane_f32", "bf16" if bf16 else "f32", values, None
+    element, pairs = packing.narrowest(values), ISAS[lowering.isa].pairs and x.element in ("u8", "s16")
     if _accumulator_bits(op) > 32:
-        return "lane_i64", "i32", values, None
+        in_pairs = pairs and element != "i32" and wide_sums.segment(values, _greatest(op.operands[0])) > 0
+        return "dot2_s16_i64" if in_pairs else "lane_i64", element, values, None
     if ISAS[lowering.isa].dot4 and x.element == "u8":
         groups, channels = values.shape[:2]
         split = packing.split_zero(values.reshape(groups * channels, -1))
         if split is not None:
             packed, zero = split
             return "dot4_u8s8", "s8", packed.reshape(values.shape), None if zero is None else zero.reshape(groups, channels)
-    if ISAS[lowering.isa].pairs and x.element == "u8" and (element := packing.narrowest(values)) != "i32":
-        return "dot2_s16", element, values, None
-    return "lane_i32", packing.narrowest(values), values, None
-
-
-DEPTHS = {"dot4_u8s8": 4, "dot2_s16": 2}
-"""Elements of a reduction that a compute tile takes at once; 1 for the others."""
+    return "dot2_s16" if pairs and element != "i32" else "lane_i32", element, values, None
 
 
 @dataclass
@@ -397,6 +401,7 @@ class Contracting:
     bias_strides: tuple[int, int, int, int, int] | None = None
     listed: byte_pairs.Listed | None = None
     signs: Signs | None = None
+    segment: int = 0
 
 
 def emit(lowering: Lowering, c: Contracting, program: Program, y: Place, halo_word: int, spread: Sequence[tuple[int, ...]]) -> None:
@@ -451,6 +456,7 @@ def emit(lowering: Lowering, c: Contracting, program: Program, y: Place, halo_wo
         halo=halo,
         listed=listed,
         signs=c.signs,
+        segment=c.segment,
     )
     lowering.call(codelet, [*places, y])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from qcc.dialects.codelet import WIDE
 from qcc.dialects.codelet_cost import parts, product_cycles, sign_cycles, tile_cycles
 from qcc.dialects.instruction_sets import ISAS, weights_in_memory
 from qcc.dialects.machine import DEFAULTS
@@ -16,7 +17,7 @@ TYPICAL = DEFAULTS["emerald-rapids-vnni"]  # not the machine measured: the same 
 FINISH_CYCLES = 5.0  # of a result vector, whatever its steps are: tiles of one layer differ little in it
 
 
-TEMPORARIES = {"dot2_s16": 1, "pairs_u8s8": 3, "popcount_words": 2, "popcount_bytes": 5}
+TEMPORARIES = {"dot2_s16": 1, "dot2_s16_i64": 1, "pairs_u8s8": 3, "popcount_words": 2, "popcount_bytes": 5}
 """Registers for products on their way to an accumulator, and for constants."""
 
 
@@ -31,7 +32,7 @@ def choose_tile(
     `summed`: one more accumulator per pixel. The steps of pairs_u8s8 are those of one vector of channels. `signs`: of a product of bits.
     """
     facts = ISAS[isa]
-    wide = 2 if compute == "lane_i64" or (signs and signs.x_planes == signs.w_planes == 2) else 1
+    wide = 2 if compute in WIDE or (signs and signs.x_planes == signs.w_planes == 2) else 1
     needed = -(-channels // facts.lanes)
     rate = sign_cycles(isa, compute, signs) if signs else product_cycles(compute, facts.lanes, TYPICAL)
     found: list[tuple[float, tuple[int, int, int]]] = []
