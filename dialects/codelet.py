@@ -107,8 +107,8 @@ class Contraction:
     n, g, h have stride 0 in `w.strides`, whose last entry is the stride of a block); a block is `tile[2]` vectors of channels, the
     last one as many as are left. `ahead`: they are constants, and those behind the ones in use are prefetched. `tile` is rows, columns
     and vectors of the register tile. Tasks are n * g * block chunks * row chunks.
-    `sums` is a buffer of u8 quadruples per step of a run (1 where the run has an element, 0 in its padding), present when `zero` (a per
-    channel i32 operand) times the sum of x is to be subtracted: weights whose zero point is not in the packed bytes.
+    `sums` is a buffer of u8 quadruples, or s16 pairs, per step of a run (1 where the run has an element, 0 in its padding), present when
+    `zero` (a per channel i32 operand) times the sum of x is to be subtracted: weights whose zero point is not in the packed bytes.
     `listed`: the steps of the reduction and where their weights are stand in tables instead. `signs`: x and w are bits.
     `segment`: steps of dot2_s16_i64, a divisor of those of a run, that are summed in 32 bits before the sum is widened.
     """

@@ -89,22 +89,21 @@ class Lowering:
         place = Place(None, element, tuple(shape), tuple(row_major(shape)))
         return self.buffer(place, space, span_bytes(place) + SLACK_BYTES, name=layer_name(self.current.location) or None)
 
-    def result(self, value: Any, *, in_output: bool = False) -> Place:
-        """A place for `value`, laid out as assign-layout says, and recorded as where it lies.
-
-        `in_output`: it may be the caller's memory, because the codelet writes f32 wherever it is told, and no byte more.
-        """
+    def result(self, value: Any) -> Place:
+        """A place for `value`, laid out as assign-layout says, and recorded as where it lies: the caller's memory where that holds the
+        same, row-major f32."""
         op = producer(value)
-        if in_output and value in self.outputs:
-            self.places[value] = self.interface(value, "output", self.outputs[value])
-            return self.places[value]
         element = element_name(value.type)
         if element is None:
             raise error_at(op, f"'{op.name}' gives elements of {ir.RankedTensorType(value.type).element_type}, which no codelet stores")
         if configuration.ISAS[self.isa].tiles and _is_left_factor_in_bf16(value):
             element = "bf16"
         shape = whole_shape(self.slices, value)
-        if op_attribute(op, "qtile.layout") == "channels_last" and len(shape) == 4:
+        channels_last = op_attribute(op, "qtile.layout") == "channels_last" and len(shape) == 4
+        if value in self.outputs and element == "f32" and not channels_last:
+            self.places[value] = self.interface(value, "output", self.outputs[value])
+            return self.places[value]
+        if channels_last:
             place = self.image(element, shape, op_attribute(op, "qtile.halo", [0, 0, 0, 0]))
         else:
             place = self.temporary(element, shape)

@@ -297,6 +297,8 @@ def _constant_weights(
             compute, element, steps = "pairs_u8s8", "s8", math.ceil(taps * -(-run // 4) * table.instructions / 3)
         else:
             reading = replace(reading, place=elementwise.widened(lowering, reading.place))
+    if compute == "dot2_s16" and element == "s16" and (split := _split_zero(packed)) is not None:
+        element, (packed, zero) = "s8", split
     tile = choose_tile(lowering.isa, compute, element, sizes[2], sizes[3], channels, steps, one_row=False, summed=zero is not None)
     block = packing.block_stride(taps=taps, run=run, lanes=facts.lanes, depth=depth, vectors=tile[2])
     if table is not None:
@@ -362,6 +364,12 @@ def _stored_zero(x: Any) -> int:
     return 0 if kind is None else int(kind.zero_points[0]) + stored_offset(x.type)
 
 
+def _split_zero(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """Integers [groups, c, taps, run] as signed bytes less a zero [groups, c], where every channel allows it."""
+    split = packing.split_zero(values.reshape(values.shape[0] * values.shape[1], -1))
+    return None if split is None else (split[0].reshape(values.shape), None if split[1] is None else split[1].reshape(values.shape[:2]))
+
+
 def _greatest(x: Any) -> int:
     """The greatest magnitude of the stored bytes of a quantized value, or of its 16 bits."""
     kind = affine_of(x)
@@ -377,12 +385,8 @@ def _compute(lowering: Lowering, op: Any, values: np.ndarray, x: Place) -> tuple
     if _accumulator_bits(op) > 32:
         in_pairs = pairs and element != "i32" and wide_sums.segment(values, _greatest(op.operands[0])) > 0
         return "dot2_s16_i64" if in_pairs else "lane_i64", element, values, None
-    if ISAS[lowering.isa].dot4 and x.element == "u8":
-        groups, channels = values.shape[:2]
-        split = packing.split_zero(values.reshape(groups * channels, -1))
-        if split is not None:
-            packed, zero = split
-            return "dot4_u8s8", "s8", packed.reshape(values.shape), None if zero is None else zero.reshape(groups, channels)
+    if ISAS[lowering.isa].dot4 and x.element == "u8" and (split := _split_zero(values)) is not None:
+        return "dot4_u8s8", "s8", *split
     return "dot2_s16" if pairs and element != "i32" else "lane_i32", element, values, None
 
 
@@ -424,7 +428,7 @@ def emit(lowering: Lowering, c: Contracting, program: Program, y: Place, halo_wo
         zero = Operand(len(places), "i32", per_channel)
         places.append(c.zero)
         sums = len(places)
-        places.append(lowering.weights(_ones(reading.run), "u8"))
+        places.append(_ones(lowering, reading.run, DEPTHS[c.compute]))
     listed = None
     if (table := c.listed) is not None:
         listed = Listed(len(places), len(places) + 1, table.classes)
@@ -461,8 +465,8 @@ def emit(lowering: Lowering, c: Contracting, program: Program, y: Place, halo_wo
     lowering.call(codelet, [*places, y])
 
 
-def _ones(run: int) -> np.ndarray:
-    """[steps, 4] u8: 1 where a run has an element."""
-    ones = np.zeros(-(-run // 4) * 4, np.uint8)
+def _ones(lowering: Lowering, run: int, depth: int) -> Place:
+    """[steps, depth] in u8 quadruples or s16 pairs: 1 where a run has an element."""
+    ones = np.zeros(-(-run // depth) * depth, np.int16)
     ones[:run] = 1
-    return ones
+    return lowering.weights(ones, "u8" if depth == 4 else "s16")

@@ -118,7 +118,7 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
     if len(op.operands) > 2 and bias is None:
         program.steps.append(Step("float", (program.operand(lowering.place(op.operands[2]).broadcast(shape_of(result))),), kind="add"))
     absorbed = elementwise.absorb(lowering, program, result)
-    x, y = rows_contiguous(lowering, lowering.place(op.operands[0])), lowering.result(last_of(op, absorbed), in_output=True)
+    x, y = rows_contiguous(lowering, lowering.place(op.operands[0])), lowering.result(last_of(op, absorbed))
     sizes, strides = row_space(lowering, [x, *program.operands, y], 1)
     if strides is None:
         x, program.operands[:] = _copied(lowering, x), [_copied(lowering, p) for p in program.operands]

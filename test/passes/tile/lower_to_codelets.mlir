@@ -1,4 +1,4 @@
-// RUN: qcc-opt %s --pass-pipeline='builtin.module(lower-to-codelets{isa=avx512_vnni})' | filecheck %s
+// RUN: qcc-opt %s --pass-pipeline='builtin.module(lower-to-codelets{isa=avx512_vnni})' --split-input-file | filecheck %s
 
 // A product and the requantize that alone uses it are one call; the interface keeps its tensor types.
 // CHECK: func.func @main() attributes {qcc.inputs = [{name = "input_0", type = tensor<2x8x!quant.uniform<u8:f32, 5.000000e-01>>}]
@@ -14,4 +14,25 @@ func.func @main(%x: tensor<2x8x!quant.uniform<u8:f32, 0.5>>) -> tensor<2x4x!quan
   %a = "qcc.linear"(%x, %w) : (tensor<2x8x!quant.uniform<u8:f32, 0.5>>, tensor<4x8x!quant.uniform<i8:f32, 0.1>>) -> tensor<2x4xi32>
   %r = "qcc.requantize"(%a) {multiplier = dense<0.1> : tensor<1xf32>, mode = "f32"} : (tensor<2x4xi32>) -> tensor<2x4x!quant.uniform<i8:f32, 0.25>>
   return %r : tensor<2x4x!quant.uniform<i8:f32, 0.25>>
+}
+
+// -----
+
+// Real results go straight into the caller's memory, but for one that something else reads.
+// CHECK: %[[X:.*]] = "qtile.buffer"(){{.*}}space = "input"
+// CHECK: %[[A:.*]] = "qtile.buffer"(){{.*}}space = "arena"
+// CHECK: %[[S:.*]] = "qtile.buffer"(){{.*}}index = 1{{.*}}space = "output"
+// CHECK: %[[B:.*]] = "qtile.buffer"(){{.*}}index = 2{{.*}}space = "output"
+// CHECK: %[[Y:.*]] = "qtile.buffer"(){{.*}}index = 0{{.*}}space = "output"
+// CHECK: call @contraction_{{.*}}, %[[A]])
+// CHECK-NEXT: call @rows_{{.*}}(%[[A]], %[[S]])
+// CHECK-NEXT: call @contraction_{{.*}}, %[[B]])
+// CHECK-NEXT: call @map_{{.*}}(%[[A]], %[[Y]])
+// CHECK-NEXT: return
+func.func @main(%x: tensor<2x8xf32>) -> (tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>) {
+  %w = "qcc.constant"() {value = dense<3.0> : tensor<4x8xf32>} : () -> tensor<4x8xf32>
+  %a = "qcc.linear"(%x, %w) : (tensor<2x8xf32>, tensor<4x8xf32>) -> tensor<2x4xf32>
+  %s = "qcc.softmax"(%a) {axis = 1 : i64} : (tensor<2x4xf32>) -> tensor<2x4xf32>
+  %b = "qcc.linear"(%x, %w) : (tensor<2x8xf32>, tensor<4x8xf32>) -> tensor<2x4xf32>
+  return %a, %s, %b : tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>
 }

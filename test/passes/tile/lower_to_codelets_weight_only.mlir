@@ -4,7 +4,6 @@
 // Weights that only linear layers of a real x read are never expanded: 4 bits of 16 lanes times 8 k, and 16 scales.
 // CHECK: space = "weights"{{.*}}memref<128xi8>
 // CHECK: call @stream_
-// CHECK-NEXT: call @map_
 // CHECK-NEXT: return
 // CHECK: func.func private @stream_{{.*}}compute = "f32", decoder = "table"
 // INT16: func.func private @stream_{{.*}}compute = "int16", decoder = "planes"
