@@ -34,8 +34,8 @@ from qcc.dialects.sign_codelet import PackSigns, Signs
 from qcc.dialects.window_codelet import Depthwise, DepthwiseQuads, Window, channel_blocks
 
 LATENCY_CYCLES = {
-    "dot4_u8s8": 5.0, "pairs_u8s8": 1.0, "dot2_s16": 1.0, "dot2_s16_i64": 1.0, "popcount_words": 1.0, "popcount_bytes": 1.0, "lane_f32": 4.0,
-    "lane_i32": 5.0, "lane_i64": 5.0,
+    "dot4_u8s8": 5.0, "pairs_u8s8": 1.0, "dot2_s16": 1.0, "dot2_s16_i64": 1.0, "popcount_words": 1.0, "popcount_bytes": 1.0,
+    "lane_f32": 4.0, "lane_i32": 5.0, "lane_i64": 5.0,
 }  # fmt: skip
 """Least cycles between two multiply-adds on one accumulator."""
 EMULATED_CYCLES = {"lane_i32": 1.5, "lane_i64": 3.0, "pairs_u8s8": 1.0, "dot2_s16": 0.67, "dot2_s16_i64": 1.0}
