@@ -447,7 +447,7 @@ def tasks(codelet: Any) -> int:
     if isinstance(codelet, Columns):
         return -(-codelet.sizes[0] // codelet.width)
     if isinstance(codelet, Stream):
-        return -(-codelet.sizes[1] // (codelet.vectors * ISAS[codelet.isa].lanes * codelet.chunk))
+        return -(-codelet.sizes[1] // (codelet.vectors * codelet.lanes * codelet.chunk))
     if isinstance(codelet, SparseGather | RowLanes):
         return -(-codelet.sizes[1] // (ISAS[codelet.isa].lanes * codelet.chunk))
     if isinstance(codelet, SparseLanes):

@@ -21,6 +21,11 @@ class IsaFacts:
     tiles: bool = False  # has a matrix unit
     from_memory: frozenset[str] = frozenset()  # products that can take weights where they lie: `compute` of a contraction
 
+    @property
+    def streams_pairs(self) -> bool:
+        """Whether weight-only layers multiply x and codes of 16 bits in pairs, for want of products of four bytes."""
+        return self.dot2 and not self.dot4 and self.lanes == 8
+
 
 _WEIGHTS_IN_MEMORY = frozenset({"dot4_u8s8", "lane_f32"})
 

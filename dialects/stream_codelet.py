@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qcc.dialects.instruction_sets import ISAS
+
 if TYPE_CHECKING:
     from qcc.dialects.codelet import Operand, Step
 
@@ -18,7 +20,7 @@ class Stream:
     [block][group][step][words of the decoder]; the last block, if it has fewer vectors, follows in the same form. Where blocks are not
     split so (`StreamLayout.is_split`): [block][group], header and codes [step][vector][words]. The last group has as many k as are left.
     `compute` is f32, or int16 and int8 for x quantized per row and group in the call and multiplied as signed bytes, high ones first;
-    those two read affine codes only. Instruction sets without products of four bytes (`multiplies_pairs`) multiply 16 bits in pairs, and
+    those two read affine codes only. Instruction sets without products of four bytes (`streams_pairs`) multiply 16 bits in pairs, and
     the bytes of a word of planes hold k 0, 2, 1, 3: both pairs are a mask away. `zeros` says where zero[g, n] is: "none" (0), "constant"
     (`zero`), "channel" (in the header; i32 where x is quantized, else f32). level(code) is `step` * code for the decoder "planes", what
     `table` says for "table", the byte itself for "bytes", the value of a half whose upper bits are the byte's for "half", and for "shuffle"
@@ -62,3 +64,9 @@ class Stream:
     bias: Operand | None = None
     params: int = -1
     kind: str = "stream"
+
+    @property
+    def lanes(self) -> int:
+        """Channels of a vector: as many as 32-bit lanes, or as bytes where those are looked up for want of wider ones."""
+        facts = ISAS[self.isa]
+        return 4 * facts.lanes if self.decoder == "sums" and facts.streams_pairs else facts.lanes

@@ -19,12 +19,6 @@ def planes(bits: int) -> tuple[int, ...]:
     return tuple(p for p in (8, 4, 2, 1) if bits & p)
 
 
-def multiplies_pairs(isa: str) -> bool:
-    """Whether `isa` multiplies pairs of 16 bits and, for want of products of four bytes, x and codes of streams are that."""
-    facts = ISAS[isa]
-    return facts.dot2 and not facts.dot4 and facts.lanes == 8
-
-
 def plane_depth(bits: int) -> int:
     """How many codes fill whole 32-bit words in every plane."""
     return 32 // planes(bits)[-1]
@@ -46,7 +40,7 @@ STREAM_WINDOW = 64
 INDEXED_RECORD_BYTES = 10
 """Of a step: 8 for which values there are, 2 for the first column."""
 SUMS_DEPTH = 32
-"""k of a step of decoder "sums": a word has a bit for each."""
+"""k of a step of decoder "sums": a word has a bit for each. Where its lanes are bytes, a step is 8 k."""
 SUMS_BYTES = 8
 """Of its tables per k: two bytes for each of the 16 subsets of 4 k."""
 
@@ -99,14 +93,14 @@ class StreamLayout:
 
     @property
     def lanes(self) -> int:
-        return ISAS[self.codelet.isa].lanes
+        return self.codelet.lanes
 
     # --- weights --------------------------------------------------------------------------------------------------------------------
 
     @property
     def depth(self) -> int:
         """k of one step."""
-        fixed = {"bytes": 4, "half": 4, "bitmap_f32": 4, "sums": SUMS_DEPTH, "quads": STREAM_WINDOW}
+        fixed = {"bytes": 4, "half": 4, "bitmap_f32": 4, "sums": 8 if self.has_pairs else SUMS_DEPTH, "quads": STREAM_WINDOW}
         fixed["bitmap"] = 4 * bytes_codes(self.codelet.bits)
         return fixed.get(self.codelet.decoder) or plane_depth(self.codelet.bits)
 
@@ -172,7 +166,7 @@ class StreamLayout:
     @property
     def has_pairs(self) -> bool:
         """Whether x is one number of 16 bits, multiplied in pairs, where it is quantized."""
-        return self.codelet.compute != "f32" and multiplies_pairs(self.codelet.isa)
+        return self.codelet.compute != "f32" and ISAS[self.codelet.isa].streams_pairs
 
     @property
     def digits(self) -> int:
@@ -191,7 +185,8 @@ class StreamLayout:
     @property
     def x_sums(self) -> int:
         """Words in scratch per group: of x, one for every digit or span, or what sums of places begin with."""
-        return max(1, self.spans if self.has_pairs else self.places if self.codelet.decoder == "shuffle" else self.digits)
+        fixed = {"sums": 2, "shuffle": self.places}
+        return fixed.get(self.codelet.decoder) or max(1, self.spans if self.has_pairs else self.digits)
 
     @property
     def groups(self) -> int:

@@ -201,11 +201,12 @@ def test_generic_vectors(name: str, case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["int1", "int2_zeros", "int3", "binary", "ternary"])
+@pytest.mark.parametrize("isa", ["avx512_vbmi", "avx2"])
 @settings(EXAMPLES, max_examples=4)
-@given(case=shapes(), groups=st.sampled_from([0, 32, 64]))
-def test_sums_of_x_are_looked_up(name: str, case: dict[str, Any], groups: int) -> None:
-    case |= {"rows": 1, "group": groups, "k": 3 * groups or case["k"]}
-    assert check(case, FORMATS[name], "avx512_vbmi", "auto")["decoder"] == "sums"
+@given(case=shapes(), groups=st.sampled_from([0, 0, 32, 64]), k=st.sampled_from([7, 150, 1024, 2500]), n=st.sampled_from([32, 60, 95, 160]))
+def test_sums_of_x_are_looked_up(name: str, isa: str, case: dict[str, Any], groups: int, k: int, n: int) -> None:
+    case |= {"rows": 1, "n": n, "group": groups, "k": 3 * groups or k}
+    assert check(case, FORMATS[name], isa, "auto")["decoder"] == "sums"
 
 
 @pytest.mark.parametrize("name", ["int4", "int2", "int8", "fp4", "codebook256"])

@@ -1,8 +1,8 @@
 """The loop nest of weight-only linear layers: weights stream by once, in the order in which they lie, and every row of x uses them.
 
 Channels are the lanes. The reduction over one group is `stream_float` (f32 lanes), `stream_pairs` (x of 16 bits), or on x as bytes
-`stream_digits`, `stream_shuffle` (levels of a table), `stream_sums` (few bits), `stream_bitmap`, `stream_quads` or `stream_indexed` (zeros
-not stored); this file has blocks, groups, rows and epilogue.
+`stream_digits`, `stream_shuffle` (levels of a table), `stream_sums` and `stream_byte_sums` (few bits), `stream_bitmap`, `stream_quads` or
+`stream_indexed` (zeros not stored); this file has blocks, groups, rows and epilogue.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from qcc.dialects.codelet import ELEMENT_BYTES, Stream
+from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.stream_layout import StreamLayout
 from qcc.passes.llvm.codelets import (
     stream_activations,
     stream_bitmap,
     stream_bitmap_float,
+    stream_byte_sums,
     stream_digits,
     stream_float,
     stream_indexed,
@@ -58,7 +60,7 @@ class _Nest:
         self.lanes = self.layout.lanes
         self.steps = Steps(b, instructions)
         plain = stream_pairs if self.layout.has_pairs else stream_float if codelet.compute == "f32" else stream_digits
-        reduction = REDUCTIONS.get(codelet.decoder, plain)
+        reduction = stream_byte_sums if codelet.decoder == "sums" and self.layout.has_pairs else REDUCTIONS.get(codelet.decoder, plain)
         self.reduction = reduction.Reduction(b, codelet, buffers, instructions, scratch)
 
     def task(self, task: Value) -> None:
@@ -141,7 +143,7 @@ class _Nest:
         y = b.at(self.buffers[c.y.buffer], bytes_of(c.y, (row, channel), b))
         for r in range(rows):
             for v, lanes in enumerate(vectors):
-                for first, count in pieces(lanes, self.lanes):
+                for first, count in pieces(lanes, ISAS[c.isa].lanes):
                     value = totals[r * len(vectors) + v]
                     if count < self.lanes:
                         value = b.shuffle(value, value, list(range(first, first + count)))

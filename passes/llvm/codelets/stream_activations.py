@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from qcc.dialects.codelet import Stream
+from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.stream_layout import DIGITS, SUMS_BYTES, StreamLayout
 from qcc.passes.llvm.codelets import stream_sum_tables
 from qcc.passes.llvm.codelets.access import bytes_of, load_first
@@ -44,7 +45,7 @@ def emit(b: Builder, codelet: Stream, buffers: Sequence[Value], instructions: An
 class _Group:
     def __init__(self, b: Builder, layout: StreamLayout, source: Address, target: Address, instructions: Any) -> None:
         self.b, self.layout, self.source, self.target, self.instructions = b, layout, source, target, instructions
-        self.lanes, self.group = layout.lanes, layout.codelet.group
+        self.lanes, self.group = ISAS[layout.codelet.isa].lanes, layout.codelet.group
         self.has_tables = layout.codelet.decoder == "sums"
         self.greatest = stream_sum_tables.GREATEST if self.has_tables else GREATEST[DIGITS[layout.codelet.compute]]
 
@@ -64,10 +65,12 @@ class _Group:
         inverse, scale = self._scale(greatest)
         b.store(scale, words + layout.scale_offset())
         factor = b.splat(inverse, self.lanes)
-        if layout.has_pairs:
+        if layout.has_pairs and not self.has_tables:
             self._write_spans(start, count, factor, words)
             return
-        sums = self._walk(start, count, lambda i, x, *sums: self._quantize(i, x, factor, sums), [none] * layout.digits)
+        sums = self._walk(
+            start, count, lambda i, x, *sums: self._quantize(i, x, factor, sums), [none] * (2 if self.has_tables else layout.digits)
+        )
         totals = [reduce(b, "add", total) for total in sums]
         for i, total in enumerate(self._starts(totals) if layout.codelet.decoder == "shuffle" else totals):
             b.store(total, words + layout.sum_offset(i))
@@ -130,7 +133,7 @@ class _Group:
         b = self.b
         q = self.instructions.to_integer(b, b.binary("fmul", x, factor))
         if self.has_tables:
-            return stream_sum_tables.write(b, q, b.at(self.target, b.mul(i, SUMS_BYTES)), sums)
+            return stream_sum_tables.write(b, self.layout, q, b.at(self.target, b.mul(i, SUMS_BYTES)), sums)
         if self.layout.has_pairs:
             b.store(b.cast("trunc", q, "i16"), b.at(self.target, b.mul(i, 2)))
             return [b.binary("add", sums[0], q)]

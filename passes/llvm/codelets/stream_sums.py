@@ -10,6 +10,7 @@ that a product with 2^plane adds four looked-up sums to the lane: a quarter of t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from qcc.dialects.codelet import Stream
@@ -21,6 +22,15 @@ from qcc.passes.llvm.codelets.stream_place import Place
 TABLE_K = 16  # of the four tables that share a register
 TABLE_BYTES = 64
 MOST_VECTORS = 8
+
+
+@dataclass(frozen=True)
+class OfX:
+    """For a row and group, in all lanes: the sum of x, what was taken off the tables times the planes, and the scale."""
+
+    sum: Value
+    lacking: Value
+    scale: Value
 
 
 class Reduction:
@@ -79,28 +89,37 @@ class Reduction:
         self, row: Index, rows: int, g: Index, address: Address, vectors: int, sums: Sequence[Value], totals: Sequence[Value]
     ) -> list[Value]:
         """Join the sums modulo 2^32, which hold the result, put back what tables lack, take the zeros off, scale."""
-        b, layout, made, kind = self.b, self.layout, list(totals), f"{self.lanes}xi32"
+        b, layout, made = self.b, self.layout, list(totals)
         chains = len(sums) // (2 * rows * vectors)
         base = b.at(b.at(self.scratch, b.mul(row, layout.row_bytes)), b.mul(g, 4))
         for r in range(rows):
-            here = base + r * layout.row_bytes
-            x_sum, lacking = (b.splat(b.load("i32", here + layout.sum_offset(which)), self.lanes) for which in range(2))
-            lacking = b.binary("mul", lacking, b.like((1 << self.codelet.bits) - 1, lacking))
-            x_scale = b.splat(b.load("f32", here + layout.scale_offset()), self.lanes)
+            x = self.of_x(base + r * layout.row_bytes)
             for v in range(vectors):
                 i = r * vectors + v
                 high, low = (self._joined(sums[2 * i * chains + digit : 2 * (i + 1) * chains : 2]) for digit in range(2))
-                total = b.binary("add", b.binary("add", b.binary("shl", high, b.like(8, high)), low), lacking)
-                if self.codelet.step != 1:
-                    total = b.binary("mul", total, b.like(self.codelet.step, total))
-                if self.codelet.zeros != "none":
-                    stored = self.codelet.zeros == "channel"
-                    zero = stream_header.zero(b, layout, address, vectors, v, "i32") if stored else b.constant(self.codelet.zero, kind)
-                    total = b.binary("sub", total, b.binary("mul", x_sum, zero))
-                scale = stream_header.scale(b, layout, address, v)
-                value = b.binary("fmul", b.cast("sitofp", total, "f32"), x_scale)
-                made[i] = b.op("llvm.intr.fma", [value, scale, made[i]], f"{self.lanes}xf32")
+                total = b.binary("add", b.binary("add", b.binary("shl", high, b.like(8, high)), low), x.lacking)
+                made[i] = self.scaled(total, x, address, vectors, v, made[i])
         return made
+
+    def of_x(self, words: Address) -> OfX:
+        """What the scratch of a row holds for the group whose words are at `words`."""
+        b, layout = self.b, self.layout
+        x_sum, lacking = (b.splat(b.load("i32", words + layout.sum_offset(which)), self.lanes) for which in range(2))
+        lacking = b.binary("mul", lacking, b.like((1 << self.codelet.bits) - 1, lacking))
+        return OfX(x_sum, lacking, b.splat(b.load("f32", words + layout.scale_offset()), self.lanes))
+
+    def scaled(self, total: Value, x: OfX, header: Address, vectors: int, v: int, made: Value) -> Value:
+        """`made` with what vector `v` of `vectors` sums up to, with zeros taken off and scaled."""
+        b, layout = self.b, self.layout
+        if self.codelet.step != 1:
+            total = b.binary("mul", total, b.like(self.codelet.step, total))
+        if self.codelet.zeros != "none":
+            stored = self.codelet.zeros == "channel"
+            zero = stream_header.zero(b, layout, header, vectors, v, "i32") if stored else b.like(self.codelet.zero, total)
+            total = b.binary("sub", total, b.binary("mul", x.sum, zero))
+        scale = stream_header.scale(b, layout, header, v)
+        value = b.binary("fmul", b.cast("sitofp", total, "f32"), x.scale)
+        return b.op("llvm.intr.fma", [value, scale, made], f"{self.lanes}xf32")
 
     def _joined(self, parts: Sequence[Value]) -> Value:
         total = parts[0]

@@ -22,7 +22,6 @@ from qcc.dialects.stream_layout import (
     StreamLayout,
     bytes_codes,
     choose_fold,
-    multiplies_pairs,
     pairs_span,
     plane_depth,
     planes,
@@ -47,6 +46,8 @@ MOST_COLUMNS = 65535
 MOST_INDEXED_DENSITY = 0.12  # from which on columns of a byte take more than a bit per weight
 INDEXED_FILLED = 0.75  # of the places of a step, typically
 MOST_SUMS_BITS = 3  # of codes that are looked up in sums of x; 4 bits are quicker as products
+LOOKED_UP = 32  # channels whose sums one byte shuffle of 256 bits looks up
+MOST_PADDING = 1.125  # times the channels, that are padded to whole registers of bytes
 SPARSE_SAVING = 0.9  # of the dense bytes, from which on a bitmap pays for its slower decoding
 
 
@@ -90,7 +91,8 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
     places: list[Place] = [x, x]
     given = {"x": Operand(0, "f32", (strides[0][0], 1), x.offset), "y": Operand(0, y.element, ()), "steps": tuple(program.steps)}
     codelet = replace(configuration(lowering.isa, codes, variant, sizes[0]), **given)
-    blocks = -(-n // (variant.vectors * ISAS[lowering.isa].lanes))
+    width = variant.vectors * codelet.lanes
+    blocks = -(-n // width)
     wanted = max(1, min(MOST_TASKS, sizes[0] * n * k // TASK_MACS, blocks))
     values = starts = None
     if variant.decoder == "indexed":
@@ -112,8 +114,7 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
         places.append(lowering.weights(variant.table, "u8" if variant.decoder == "shuffle" else "f32"))
     if bias is not None:
         extra["bias"] = Operand(len(places), "f32", (0, 1))
-        width = blocks * variant.vectors * ISAS[lowering.isa].lanes
-        places.append(lowering.constant_place(np.pad(bias.astype(np.float32), (0, width - n))))
+        places.append(lowering.constant_place(np.pad(bias.astype(np.float32), (0, blocks * width - n))))
     extra["operands"] = tuple(place.operand(len(places) + i, strides[1 + i]) for i, place in enumerate(program.operands))
     places += program.operands
     extra["params"] = lowering.append_params(places, program.words)
@@ -247,10 +248,13 @@ def _vectors_in_place(isa: str, bits: int, sums: int) -> int:
 
 def _pairs_variant(isa: str, c: Codes, compute: str, rows: int) -> Variant | None:
     """Codes and x in 16 bits, if the sum of a step at least is exact and groups are whole steps."""
-    k, tile, depth = c.codes.shape[1], min(rows, 8), plane_depth(c.bits)
-    if not multiplies_pairs(isa) or c.levels is not None or (c.group % depth and c.group != k):
+    (n, k), tile, depth = c.codes.shape, min(rows, 8), plane_depth(c.bits)
+    if not ISAS[isa].streams_pairs or c.levels is not None or (c.group % depth and c.group != k):
         return None
-    vectors = min(-(-c.codes.shape[0] // ISAS[isa].lanes), _vectors_in_place(isa, c.bits, tile))
+    registers = -(-n // LOOKED_UP)
+    if compute == "int16" and rows == 1 and _sums_fit(c) and registers * LOOKED_UP <= MOST_PADDING * n:
+        return _variant(compute, "sums", min(registers, 2), c.codes, c, c.zeros.astype(np.int32))
+    vectors = min(-(-n // ISAS[isa].lanes), _vectors_in_place(isa, c.bits, tile))
     ends = [level * c.step - int(zero) for level in (0, (1 << c.bits) - 1) for zero in (c.zeros.min(), c.zeros.max())]
     folds = {choose_fold(isa, c.bits, r * v) for r in range(1, tile + 1) for v in range(1, vectors + 1)}
     span = min(pairs_span(c.bits, fold, max(map(abs, ends))) for fold in folds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qcc.passes.llvm.codelets.builder import Builder, Value, lanes_of
 from qcc.passes.llvm.codelets.isa.generic import to_integer
 
-__all__ = ["dot2_s16", "multiply_add_u8", "pack_bytes", "pair_u8s8", "to_integer"]
+__all__ = ["dot2_s16", "multiply_add_u8", "pack_bytes", "pair_u8s8", "shuffle_bytes", "to_integer"]
 
 
 def dot2_s16(b: Builder, acc: Value, x: Value, w: Value) -> Value:
@@ -37,3 +37,8 @@ def pack_bytes(b: Builder, values: list[Value], zero: Value, bounds: tuple[Value
         return packed
     least, most = (b.splat(b.cast("trunc", bound, "i8"), 32) for bound in bounds)
     return b.binary("intr.umin", b.binary("intr.umax", packed, least), most)
+
+
+def shuffle_bytes(b: Builder, table: Value, index: Value) -> Value:
+    """Bytes of the 16 in each half of `table`, 32xi8, that the low 4 bits of `index` name; 0 where its sign bit is set."""
+    return b.call("llvm.x86.avx2.pshuf.b", [table, index], "32xi8")

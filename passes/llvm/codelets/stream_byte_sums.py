@@ -1,0 +1,103 @@
+"""One group of a streamed linear layer whose codes of 1 to 3 bits are looked up in tables of sums of x, by shuffles of 256 bits.
+
+As `stream_sums` (T-MAC), for instruction sets whose byte shuffle has one table of 16 bytes, and no product of four bytes. Channels are
+bytes: a byte of a plane names two of the sums of 4 x that a call makes, each two bytes without a sign. Sums of looked-up bytes are words:
+one adds whole words, low byte and 256 times the high one modulo 2^16, the other the high bytes alone, so that both are known. Planes lie
+behind each other, and 16 bits hold the sums of 1024 k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from qcc.dialects.stream_layout import SUMS_BYTES
+from qcc.passes.llvm.codelets import stream_sums
+from qcc.passes.llvm.codelets.builder import Address, Index, Value
+from qcc.passes.llvm.codelets.stream_place import Place
+
+DEPTH = 8  # k of a byte
+TABLE_BYTES = 16
+SPAN = 1024
+"""k whose 256 looked-up bytes, and one more, 16 bits can sum."""
+TURN = 4  # steps, which ask for whole lines
+
+
+class Reduction(stream_sums.Reduction):
+    def group(self, row: Index, rows: int, g: Index, count: int, place: Place, totals: Sequence[Value]) -> list[Value]:
+        """`totals` [vector] with group `g` of `count` k, stored at `place`, added; one row."""
+        b, layout = self.b, self.layout
+        tables = b.at(b.at(self.scratch, b.mul(row, layout.row_bytes)), b.mul(g, self.codelet.group * SUMS_BYTES))
+        place.prefetch_header(b)
+        steps, span = -(-count // DEPTH), SPAN // DEPTH
+        sums = [b.constant(0, f"{self.lanes}xi32")] * place.vectors
+        for plane in range(self.codelet.bits):
+            one = replace(place, codes=[address + plane * steps * self.lanes for address in place.codes], stride=self.lanes)
+
+            def add(i: Index, size: int, sums: Sequence[Value], one: Place = one, plane: int = plane) -> list[Value]:
+                first = b.mul(i, span)
+                here = replace(one, codes=[b.at(a, b.mul(first, self.lanes)) for a in one.codes])
+                found = self._span(b.at(tables, b.mul(first, DEPTH * SUMS_BYTES)), size, here)
+                shifted = [b.binary("shl", v, b.like(plane, v)) if plane else v for v in found]
+                return [b.binary("add", total, v) for total, v in zip(sums, shifted, strict=True)]
+
+            whole, rest = divmod(steps, span)
+            sums = b.loop(0, whole, 1, lambda i, *sums, add=add: add(i, span, sums), sums)
+            if rest:
+                sums = add(whole, rest, sums)
+        x = self.of_x(b.at(b.at(self.scratch, b.mul(row, layout.row_bytes)), b.mul(g, 4)))
+        return [
+            self.scaled(b.binary("add", total, x.lacking), x, place.header, place.vectors, v, made)
+            for v, (total, made) in enumerate(zip(sums, totals, strict=True))
+        ]
+
+    def _span(self, tables: Address, count: int, place: Place) -> list[Value]:
+        """What `count` steps of one plane look up, by vector, in i32 lanes."""
+        b, words = self.b, self.lanes // 2
+
+        def turn(first: Index, length: int, sums: Sequence[Value]) -> list[Value]:
+            made = list(sums)
+            for i in range(length):
+                s = b.add(first, i)
+                here = b.at(tables, b.mul(s, DEPTH * SUMS_BYTES))
+                looked = [self._table(here + TABLE_BYTES * t) for t in range(4)]  # high ones of both fours, low ones
+                for v in range(place.vectors):
+                    place.prefetch_steps(b, first, length, (i * place.vectors + v, length * place.vectors))
+                    for four, index in enumerate(self._indices(place.step(b, v, s))):
+                        for low in (0, 1):
+                            found = self.instructions.shuffle_bytes(b, looked[2 * low + four], index)
+                            found = b.op("llvm.bitcast", [found], f"{words}xi16")
+                            at = 4 * v + 2 * low
+                            made[at] = b.binary("add", made[at], found)
+                            made[at + 1] = b.binary("add", made[at + 1], b.binary("lshr", found, b.like(8, found)))
+            return made
+
+        sums = [b.constant(0, f"{words}xi16")] * (4 * place.vectors)
+        whole, rest = divmod(count, TURN)
+        sums = b.loop(0, whole, 1, lambda t, *sums: turn(b.mul(t, TURN), TURN, sums), sums)
+        sums = turn(whole * TURN, rest, sums) if rest else sums
+        return [self._words_joined(*sums[4 * v : 4 * v + 4]) for v in range(place.vectors)]
+
+    def _table(self, address: Address) -> Value:
+        """16 bytes, in both halves of a register."""
+        table = self.b.load(f"{TABLE_BYTES}xi8", address)
+        return self.b.shuffle(table, table, list(range(TABLE_BYTES)) * 2)
+
+    def _indices(self, address: Address) -> tuple[Value, Value]:
+        """The lower and the upper 4 bits of all bytes."""
+        b = self.b
+        stored = b.load(f"{self.lanes}xi8", address)
+        words = b.op("llvm.bitcast", [stored], f"{self.lanes // 2}xi16")
+        upper = b.op("llvm.bitcast", [b.binary("lshr", words, b.like(4, words))], f"{self.lanes}xi8")
+        return b.binary("and", stored, b.like(15, stored)), b.binary("and", upper, b.like(15, upper))
+
+    def _words_joined(self, high: Value, high_odd: Value, low: Value, low_odd: Value) -> Value:
+        """256 * high + low in i32 lanes: first those of the words' low bytes, then of their high ones."""
+        b = self.b
+
+        def lanes(whole: Value, odd: Value) -> Value:
+            even = b.binary("sub", whole, b.binary("shl", odd, b.like(8, odd)))
+            return b.joined([b.cast("zext", even, "i32"), b.cast("zext", odd, "i32")])
+
+        upper = lanes(high, high_odd)
+        return b.binary("add", b.binary("shl", upper, b.like(8, upper)), lanes(low, low_odd))
