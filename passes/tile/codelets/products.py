@@ -297,8 +297,11 @@ def _constant_weights(
             compute, element, steps = "pairs_u8s8", "s8", math.ceil(taps * -(-run // 4) * table.instructions / 3)
         else:
             reading = replace(reading, place=elementwise.widened(lowering, reading.place))
-    if compute == "dot2_s16" and element == "s16" and (split := _split_zero(packed)) is not None:
-        element, (packed, zero) = "s8", split
+    if compute == "dot2_s16":
+        if facts.lanes == 8 and packed.size <= FEW_WEIGHTS:
+            element = "s16"
+        elif element == "s16" and (split := _split_zero(packed)) is not None:
+            element, (packed, zero) = "s8", split
     tile = choose_tile(lowering.isa, compute, element, sizes[2], sizes[3], channels, steps, one_row=False, summed=zero is not None)
     block = packing.block_stride(taps=taps, run=run, lanes=facts.lanes, depth=depth, vectors=tile[2])
     if table is not None:
@@ -325,18 +328,20 @@ def _listed(lowering: Lowering, op: Any, w: np.ndarray, reading: Reading, sizes:
     if sizes[2] * sizes[3] < LEAST_PIXELS or not w.size or np.abs(w).max() > MOST_LISTED:
         return None
     distances = np.add.outer(*(np.arange(count) * stride for count, stride in zip(reading.taps, reading.tap_strides, strict=True)))
-    table = byte_pairs.pack(w, distances.reshape(-1), lanes=ISAS[lowering.isa].lanes, greatest=_greatest(op.operands[0]))
-    return table if table.instructions < DOT2_INSTRUCTIONS[ISAS[lowering.isa].lanes] else None
+    lanes, quads, pairs = ISAS[lowering.isa].lanes, -(-reading.run // 4), -(-reading.run // 2)
+    table = byte_pairs.pack(w, distances.reshape(-1), lanes=lanes, greatest=_greatest(op.operands[0]))
+    return table if table.instructions * quads < DOT2_INSTRUCTIONS[lanes] * pairs / 2 else None
 
 
 SIGNS_PER_MAC = 11  # multiply-accumulates in the time of one word of signs, for the size of tasks
 MOST_LISTED = 255  # of the magnitude of weights: greater ones are cut into so many parts that 16-bit products are fewer
 LEAST_PIXELS = 4  # below, tables cost more than they save
-DOT2_INSTRUCTIONS = {8: 4.3, 16: 3.2}
+DOT2_INSTRUCTIONS = {8: 3.65, 16: 3.2}
 """By lanes: cost of 16-bit products of four elements of the reduction, to be compared with the instructions of `Listed`.
 
-512-bit byte products have half the ports of additions on the machine measured, so that 16-bit ones, with fewer products, come out ahead.
+Products have half the ports of additions on the machines measured, so that 16-bit ones, with fewer products, come out ahead.
 """
+FEW_WEIGHTS = 64 * 1024  # are stored in 16 bits for 16-bit products: loads that widen compete with products for ports
 
 
 def _folded_bias(op: Any, values: np.ndarray, bias: np.ndarray | None) -> np.ndarray | None:

@@ -9,8 +9,12 @@ __all__ = ["dot2_s16", "multiply_add_u8", "pack_bytes", "pair_u8s8", "shuffle_by
 
 
 def dot2_s16(b: Builder, acc: Value, x: Value, w: Value) -> Value:
-    """acc[i] + x[2i] * w[2i] + x[2i+1] * w[2i+1]; acc 8xi32, x and w 16xi16. Wraps only where all four factors are -32768."""
-    return b.binary("add", acc, b.call("llvm.x86.avx2.pmadd.wd", [x, w], "8xi32"))
+    """acc[i] + x[2i] * w[2i] + x[2i+1] * w[2i+1]; acc 8xi32, x and w 16xi16. Wraps only where all four factors are -32768.
+
+    The addition is written out: LLVM would add the products of several steps first, which needs more registers than there are.
+    """
+    product = b.call("llvm.x86.avx2.pmadd.wd", [x, w], "8xi32")
+    return b.assembly("vpaddd $1, $2, $0", "=x,x,x", [product, acc], "8xi32")
 
 
 def pair_u8s8(b: Builder, x: Value, w: Value) -> Value:
