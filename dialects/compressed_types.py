@@ -9,7 +9,7 @@ into one. `runtime/reference/formats.py` says in numpy what stored elements mean
 
 # No `from __future__ import annotations` here: the bindings read annotations as objects.
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -221,6 +221,18 @@ def make_type(description: Description) -> ir.Type:
             return BlockscaledType.get(description.element, to_attribute(description.block), parameter(scales, scales.dtype))
         case Minifloat(exponent=e, mantissa=m, bias=bias, special=special):
             return MinifloatType.get(*(to_attribute(v) for v in (e, m, bias, special)), parameter(description.scales))
+
+
+def transposed(description: Description, order: Sequence[int]) -> ir.Type:
+    """The element type after axis `i` of a tensor of `description` became the old axis `order[i]`."""
+    moved: dict[str, Any] = {
+        name: values.transpose([*order, *range(len(order), values.ndim)])  # levels have one axis more
+        for name, values in vars(description).items()
+        if isinstance(values, np.ndarray) and values.ndim >= len(order)
+    }
+    if isinstance(description, Blockscaled):
+        moved["block"] = tuple(description.block[axis] for axis in order)
+    return make_type(replace(description, **moved))
 
 
 def parameter(values: Any, dtype: Any = np.float32) -> ir.Attribute:

@@ -23,7 +23,8 @@ from qcc.dialects.errors import QccError
 SHAPE_ELEMENTS = 256  # constants up to this size stay visible to shape inference: shapes, axes, pads and the like
 OLDEST_OPSET = 13  # torch-mlir reads operators as they are since opset 13; older models are converted
 STRUCTURE_OPSET = 17  # what older models are converted to
-NARROW_OPSET = {"int16": 21, "uint16": 21, "int4": 21, "uint4": 21, "int2": 25, "uint2": 25}  # since when these can be quantized to
+NARROW_OPSET = {"float8_e4m3fn": 19, "float8_e5m2": 19, "int16": 21, "uint16": 21, "int4": 21, "uint4": 21, "int2": 25, "uint2": 25}
+"""Since when these can be quantized to."""
 
 Kind = tuple[int, tuple[int | None, ...]]  # onnx.TensorProto.DataType, shape; None is a dynamic size
 

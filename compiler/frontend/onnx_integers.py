@@ -28,6 +28,7 @@ RANGES: dict[int, tuple[int, int]] = {
     TensorProto.UINT2: (0, 3),
 }
 
+SMALL_FLOATS = (TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2)
 STATED = ("bits", "narrow")  # attributes of `onnx_quantization`
 
 
@@ -192,8 +193,10 @@ def _per_tensor(graph: OnnxGraph, source: onnx.NodeProto) -> bool:
 
 
 def _parameters_vary(graph: OnnxGraph, source: onnx.NodeProto) -> bool:
-    """Whether scale or zero point is computed at run time, or the values are floats of 8 bits."""
-    return any(name and name not in graph.arrays for name in source.input[1:3]) or _is_float(graph, source)
+    """Whether scale or zero point is computed at run time, or the values are floats of 8 bits, but for weights that are stored so."""
+    if any(name and name not in graph.arrays for name in source.input[1:3]):
+        return True
+    return _is_float(graph, source) and not (source.input[0] in graph.arrays and graph.kinds[source.input[0]][0] in SMALL_FLOATS)
 
 
 def _is_float(graph: OnnxGraph, source: onnx.NodeProto) -> bool:

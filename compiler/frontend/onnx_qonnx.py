@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import ml_dtypes
 import numpy as np
 
 from qcc.compiler.frontend.onnx_expansion import Expansion
@@ -145,7 +146,7 @@ def _float_quant(e: Expansion) -> None:
         rounded = _ROUNDING[mode](real / step) * step
         if (np.abs(rounded) > most).any() and not attributes(e.source).get("saturation", 1):
             raise error_at_node(e.source, f"a weight of FloatQuant is greater than {most:g}, expected saturation = 1")
-        e.add("Identity", [_constant(e, np.clip(rounded, -most, most) * scale)], e.source.output[0])
+        _small_floats(e, np.clip(rounded, -most, most), scale)
         return
     if not attributes(e.source).get("saturation", 1):
         raise error_at_node(e.source, "FloatQuant of a run-time value has saturation = 0, expected 1")
@@ -156,6 +157,18 @@ def _float_quant(e: Expansion) -> None:
         raise error_at_node(e.source, f"FloatQuant rounds a run-time value to {exponent:g} exponent bits, expected at most 5")
     rounded = e.add("Clip", [_by_binades(e, limited, exponents, int(mantissa), mode), _constant(e, -most), _constant(e, most)])
     e.add("Mul", [rounded, _constant(e, scale)], e.source.output[0])
+
+
+def _small_floats(e: Expansion, values: np.ndarray, scale: np.ndarray) -> None:
+    """Constant `values` times `scale`: stored in the 8 bits of an ONNX type that holds them all, else in 32."""
+    axes = [i - scale.ndim for i, size in enumerate(scale.shape) if size != 1]
+    for dtype in (ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2):
+        stored = values.astype(dtype)
+        if len(axes) <= 1 and np.array_equal(stored.astype(np.float32), values):
+            names = [e.graph.constant(stored, f"{e.name}.weight"), e.graph.constant(scale.reshape([-1] * len(axes)), f"{e.name}.scale")]
+            e.add("DequantizeLinear", names, e.source.output[0], axis=axes[0] if axes else None)
+            return
+    e.add("Identity", [_constant(e, values * scale)], e.source.output[0])
 
 
 def _by_binades(e: Expansion, x: str, exponents: range, mantissa: int, mode: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from qcc.dialects import compressed_types as types
 from qcc.dialects import element_types, shapes, weights
 from qcc.dialects.mlir import ir
 from qcc.passes.graph._torch_reader import Declined, Reader, axis_of, like, owner, require, rule
@@ -159,7 +160,10 @@ def transposed_constant(r: Reader, value: Any, order: list[int]) -> Any:
 
 def _moved_axis(kind: ir.RankedTensorType, order: list[int]) -> ir.Type:
     a = element_types.affine(kind)
-    return kind.element_type if a is None else element_types.transposed(a, order)
+    if a is not None:
+        return element_types.transposed(a, order)
+    described = types.describe(kind)
+    return kind.element_type if described is None else types.transposed(described, order)
 
 
 @rule("torch.aten.embedding")

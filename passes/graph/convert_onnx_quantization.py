@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from qcc.dialects import compressed_types as types
 from qcc.dialects import element_types, weights
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import create, error_at, ir, op_attribute, replace_op, walk
@@ -159,6 +160,8 @@ def _replace_dequantize(op: Any, stored: ir.Value) -> None:
 
 def _element_type(op: Any, shape: tuple[int, ...], stored: _Tensor) -> ir.Type:
     """The `!quant.uniform` type that scale, zero point and attributes of `op` state for stored integers of type `stored`."""
+    if stored.element.startswith("f8"):
+        return _scaled_type(op, shape, ir.Type.parse(stored.element))
     match = re.fullmatch(r"([su])i(\d+)", stored.element)
     if match is None:
         raise error_at(op, f"the stored values are {stored.element}, expected an integer of at most 32 bits")
@@ -181,6 +184,21 @@ def _element_type(op: Any, shape: tuple[int, ...], stored: _Tensor) -> ir.Type:
     if scale.ndim == 1 and scale.size == shape[axis]:
         return element_types.affine_type(scale, zero, axis=axis, **common)
     return _blocked_type(op, shape, axis, scale, zero, common)
+
+
+def _scaled_type(op: Any, shape: tuple[int, ...], element: ir.Type) -> ir.Type:
+    """The type of weights in 8-bit floats times a scale."""
+    scale, zero = _parameters(op)
+    if zero.any():
+        raise error_at(op, f"{element} has a zero point that is not 0, which has no meaning for floats; expected 0")
+    if scale.size == 1:
+        return types.make_type(types.Scaled(element, scale.reshape(1)))
+    axis = int(op_attribute(op, "torch.onnx.axis", 1)) % len(shape)
+    if scale.ndim == 1 and scale.size == shape[axis]:
+        scale = scale.reshape([size if i == axis else 1 for i, size in enumerate(shape)])
+    if scale.ndim != len(shape) or any(size % blocks for size, blocks in zip(shape, scale.shape, strict=True)):
+        raise error_at(op, f"the scale has shape {list(scale.shape)} for data {list(shape)}, expected one value, one per channel or block")
+    return types.make_type(types.Scaled(element, scale))
 
 
 def _blocked_type(op: Any, shape: tuple[int, ...], axis: int, scale: np.ndarray, zero: np.ndarray, common: dict[str, Any]) -> ir.Type:

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from qcc.dialects import compressed_types as types
 from qcc.dialects import element_types
 from qcc.dialects.element_types import Affine
 from qcc.dialects.mlir import ir, layer_name, op_attribute, replace_op, walk
@@ -99,7 +100,9 @@ def _fold_movement(op: Any) -> None:
     kind = element_types.affine(stored.type)
     element = element_of(stored)
     if str(element).startswith("!") and kind is None:
-        return
+        if (described := types.describe(element)) is None or op.name != "qcc.transpose":
+            return
+        element = types.transposed(described, op_attribute(op, "permutation"))
     if kind is not None and (kind.axis is not None or kind.block is not None):
         element = _moved_element(op, kind, array.shape)
         if element is None:

@@ -12,6 +12,8 @@ import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+import qcc
+from qcc.dialects import compressed_types as types
 from qcc.dialects import element_types
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import walk
@@ -475,3 +477,33 @@ def test_a_clip_of_real_values_is_a_clamp(low: float | None, high: float | None)
     x = np.random.default_rng(9).normal(0, 300, (2, 50)).astype(np.float32)
     assert np.array_equal(evaluate(source, x)[0], runtime_result(source, x=x))
     assert operations(graph_form(source)) == ["qcc.clamp", "func.return"]
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("axis", [None, 0, 1])
+@pytest.mark.parametrize("road", ["DequantizeLinear", "FloatQuant"])
+def test_weights_in_8_bit_floats_stay_so(name: str, axis: int | None, road: str) -> None:
+    """FP8 with a scale per tensor, per row or per output channel (axis 1): stored and streamed in 8 bits."""
+    dtype, rng = np.dtype(getattr(ml_dtypes, name)), np.random.default_rng(3)
+    stored = rng.normal(size=(64, 24)).astype(dtype)
+    scale = rng.uniform(0.01, 0.1, {None: 1, 0: 64, 1: 24}[axis]).astype(np.float32)
+    along = scale.reshape([-1 if i == axis else 1 for i in range(2)])
+    real = stored.astype(np.float32) * along
+    constants: dict[str, Any] = {"s": scale if axis is not None else scale[0]}
+    if road == "FloatQuant":
+        widths = {"e": 4, "m": 3, "b": 7, "most": 448} if name == "float8_e4m3fn" else {"e": 5, "m": 2, "b": 15, "most": 57344}
+        constants = {"w": real, "s": along, **{key: np.float32(v) for key, v in widths.items()}}
+        nodes = [helper.make_node("FloatQuant", ["w", "s", *widths], ["d"], domain="qonnx.custom_op.general")]
+    else:
+        constants["w"] = stored
+        nodes = [helper.make_node("DequantizeLinear", ["w", "s"], ["d"], axis=axis or 0)]
+    source = model([*nodes, helper.make_node("MatMul", ["x", "d"], ["y"])], {"x": (FLOAT, [3, 64])}, ["y"], constants)
+    x = rng.normal(size=(3, 64)).astype(np.float32)
+    np.testing.assert_allclose(evaluate(source, x)[0], x @ real, rtol=2e-4, atol=1e-5)
+    module = graph_form(source)  # alive as long as its types are looked at
+    described = [types.describe(op.results[0].type) for op in walk(module, "qcc.constant")]
+    assert [d is not None and d.bits for d in described] == [8]
+    executable = qcc.compile(source, threads=1)
+    np.testing.assert_allclose(executable(x), x @ real, rtol=2e-4, atol=1e-5)
+    (layer,) = executable.report["layers"]
+    assert layer["stored_bits"] < (9 if axis != 0 else 33), "scales along the sum are multiplied out"
