@@ -63,6 +63,7 @@ _FUNCTIONS: dict[str, Function] = {
     "cos": lambda x, a: np.cos(x),
     "round_e4m3": lambda x, a: np.clip(x, -448, 448).astype(ml_dtypes.float8_e4m3fn),
     "round_e5m2": lambda x, a: x.astype(ml_dtypes.float8_e5m2),
+    "round_f16": lambda x, a: x.astype(np.float16),
 }
 
 

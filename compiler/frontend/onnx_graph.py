@@ -25,6 +25,7 @@ OLDEST_OPSET = 13  # torch-mlir reads operators as they are since opset 13; olde
 STRUCTURE_OPSET = 17  # what older models are converted to
 NARROW_OPSET = {"float8_e4m3fn": 19, "float8_e5m2": 19, "int16": 21, "uint16": 21, "int4": 21, "uint4": 21, "int2": 25, "uint2": 25}
 """Since when these can be quantized to."""
+SMALL_FLOATS = (onnx.TensorProto.FLOAT8E4M3FN, onnx.TensorProto.FLOAT8E5M2)
 
 Kind = tuple[int, tuple[int | None, ...]]  # onnx.TensorProto.DataType, shape; None is a dynamic size
 

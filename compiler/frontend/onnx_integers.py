@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from qcc.compiler.frontend.onnx_dynamic import is_dynamic
-from qcc.compiler.frontend.onnx_graph import OnnxGraph, attributes, error_at_node, label, node, used_names
+from qcc.compiler.frontend.onnx_graph import SMALL_FLOATS, OnnxGraph, attributes, error_at_node, label, node, used_names
 
 MOVEMENT = ("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Identity", "Concat", "Expand", "Split",
             "DepthToSpace", "SpaceToDepth", "Tile", "Gather")  # fmt: skip
@@ -28,7 +28,6 @@ RANGES: dict[int, tuple[int, int]] = {
     TensorProto.UINT2: (0, 3),
 }
 
-SMALL_FLOATS = (TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2)
 STATED = ("bits", "narrow")  # attributes of `onnx_quantization`
 
 
@@ -94,7 +93,7 @@ class _Quantized:
         maker = self.makers.get(stored)
         if maker is not None:
             return not _parameters_vary(self.graph, maker) and self.agree(maker, source)
-        is_input = any(stored == i.name for i in self.graph.inputs)
+        is_input = not _is_float(self.graph, source) and any(stored == i.name for i in self.graph.inputs)
         return is_input and all(n.op_type == "DequantizeLinear" and self.agree(source, n) for n in self.users[stored])
 
     def other_users(self, stored: str) -> list[onnx.NodeProto]:
@@ -193,10 +192,10 @@ def _per_tensor(graph: OnnxGraph, source: onnx.NodeProto) -> bool:
 
 
 def _parameters_vary(graph: OnnxGraph, source: onnx.NodeProto) -> bool:
-    """Whether scale or zero point is computed at run time, or the values are floats of 8 bits, but for weights that are stored so."""
+    """Whether scale or zero point is computed at run time, or the values are floats that have no function to round to them."""
     if any(name and name not in graph.arrays for name in source.input[1:3]):
         return True
-    return _is_float(graph, source) and not (source.input[0] in graph.arrays and graph.kinds[source.input[0]][0] in SMALL_FLOATS)
+    return _is_float(graph, source) and graph.kinds[_stored(source)][0] not in SMALL_FLOATS
 
 
 def _is_float(graph: OnnxGraph, source: onnx.NodeProto) -> bool:

@@ -19,6 +19,9 @@ DOMAINS = ("qonnx.custom_op.general", "finn.custom_op.general", "qonnx.custom_op
 GREATEST_BITS = 16  # of a run-time value; constants (biases) go to 32
 MOST_BINADES = 32  # of a small float that a run-time value is rounded to step by step
 
+_FP8 = {(4, 3, 7, 448): ml_dtypes.float8_e4m3fn, (5, 2, 15, 57344): ml_dtypes.float8_e5m2}
+"""ONNX's types by exponent bits, mantissa bits, exponent bias and greatest value."""
+
 _ROUNDING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "ROUND": np.rint,
     "HALF_EVEN": np.rint,
@@ -128,7 +131,7 @@ def _trunc(e: Expansion) -> None:
 def _float_quant(e: Expansion) -> None:
     """FloatQuant(x, scale, exponent_bits, mantissa_bits, exponent_bias, max_value): the nearest small float times scale, saturating.
 
-    Of a run-time value every binade is one rounding to steps of its own.
+    Of a run-time value FP8 is ONNX's own; of others every binade is one rounding to steps of its own.
     """
     scale = e.constant_input(1, "the scale").astype(np.float32)
     names = ("the exponent's width", "the mantissa's width", "the exponent bias", "the greatest value")
@@ -150,6 +153,11 @@ def _float_quant(e: Expansion) -> None:
         return
     if not attributes(e.source).get("saturation", 1):
         raise error_at_node(e.source, "FloatQuant of a run-time value has saturation = 0, expected 1")
+    dtype = _FP8.get((exponent, mantissa, bias, most))
+    if dtype is not None and _ROUNDING[mode] is np.rint and scale.size == 1:
+        parameters = (_constant(e, scale.reshape(())), e.graph.constant(np.zeros((), dtype), f"{e.name}.zero_point"))
+        e.add("DequantizeLinear", [e.quantize(e.input(0), *parameters), *parameters], e.source.output[0])
+        return
     real = e.add("Div", [e.input(0), _constant(e, scale)])
     limited = e.add("Clip", [real, _constant(e, -most), _constant(e, most)])
     exponents = range(least, math.frexp(most)[1])
@@ -162,7 +170,7 @@ def _float_quant(e: Expansion) -> None:
 def _small_floats(e: Expansion, values: np.ndarray, scale: np.ndarray) -> None:
     """Constant `values` times `scale`: stored in the 8 bits of an ONNX type that holds them all, else in 32."""
     axes = [i - scale.ndim for i, size in enumerate(scale.shape) if size != 1]
-    for dtype in (ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2):
+    for dtype in _FP8.values():
         stored = values.astype(dtype)
         if len(axes) <= 1 and np.array_equal(stored.astype(np.float32), values):
             names = [e.graph.constant(stored, f"{e.name}.weight"), e.graph.constant(scale.reshape([-1] * len(axes)), f"{e.name}.scale")]

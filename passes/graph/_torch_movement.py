@@ -37,7 +37,7 @@ def _identity(r: Reader, op: Any) -> Sequence[Any]:
     return [r.builtin(x)]
 
 
-_ROUNDED = {"f8E4M3FN": "round_e4m3", "f8E5M2": "round_e5m2"}
+_ROUNDED = {"f8E4M3FN": "round_e4m3", "f8E5M2": "round_e5m2", "f16": "round_f16", "bf16": "round_bf16"}
 
 
 def _round_trip(r: Reader, op: Any) -> Sequence[Any]:

@@ -15,6 +15,7 @@ After::
 A constant that is dequantized becomes a `qcc.constant` of the quantized type; a constant that is quantized is rounded here. Integers
 that come from or go elsewhere (an input or output of the model that is quantized already) are reinterpreted with `quant.scast`.
 
+A value that is rounded to FP8 and back becomes a `qcc.unary` between a division and a product; weights in FP8 a constant of `!qcc.scaled`.
 A dequantize of all that an `onnx.DynamicQuantizeLinear` gives becomes one `qcc.round_dynamic`.
 
 Requires: `torch.operator "onnx.X"` as torch-mlir's ONNX importer makes them, scales and zero points constant, shapes static.
@@ -67,7 +68,10 @@ class ConvertOnnxQuantizationPass(Pass):
     def run(self, module: ir.Module, context: PassContext) -> None:
         for op in [op for op in walk(module, "torch.operator") if op_attribute(op, "name") == QUANTIZE]:
             with op.location, ir.InsertionPoint(op):
-                _convert_quantize(op)
+                if _tensor_of(op, op.results[0]).element in _ROUNDED:
+                    _convert_small_float(op)
+                else:
+                    _convert_quantize(op)
         for op in [op for op in walk(module, "torch.operator") if op_attribute(op, "name") == DEQUANTIZE]:
             with op.location, ir.InsertionPoint(op):
                 if (x := _dynamically_quantized(op)) is not None:
@@ -123,6 +127,41 @@ def _convert_quantize(op: Any) -> None:
         raise error_at(op, f"integers of {kind.element_type} leave the model, expected a width of torch types: 4, 8, 16 or 32 bits")
     integers = create("quant.scast", [stored], [y.builtin]).result
     replace_op(op, [create("torch_c.from_builtin_tensor", [integers], [y.torch]).result])
+
+
+_ROUNDED = {"f8E4M3FN": ("round_e4m3", 448.0), "f8E5M2": ("round_e5m2", 57344.0)}
+"""8-bit floats: the function that rounds to them, and the greatest."""
+
+
+def _convert_small_float(op: Any) -> None:
+    """Quantize and dequantize of a run-time value in 8-bit floats: a function of f32 between a division and a product."""
+    x, element = _tensor_of(op, op.operands[0]), _tensor_of(op, op.results[0]).element
+    (scale, zero), readers = _parameters(op), [use.owner.operation for use in op.results[0].uses]
+    same = all(op_attribute(user, "name") == DEQUANTIZE and np.array_equal(_parameters(user)[0], scale) for user in readers)
+    if not same or zero.any() or not op_attribute(op, "torch.onnx.saturate", 1):
+        raise error_at(
+            op, f"{element} is computed with, has a zero point or does not saturate, expected DequantizeLinear of the same scale"
+        )
+    kind, (rounding, most) = ir.RankedTensorType.get(list(x.shape), ir.F32Type.get()), _ROUNDED[element]
+    axis = int(op_attribute(op, "torch.onnx.axis", 1)) % max(len(x.shape), 1)
+    factor = scale.reshape([-1 if i == axis and scale.size > 1 else 1 for i in range(len(x.shape))])
+    shape = ir.RankedTensorType.get(list(factor.shape), ir.F32Type.get())
+    scales = create("qcc.constant", [], [shape], {"value": weights.constant_attribute(factor)}).result
+    real = _as_builtin(op.operands[0], x)
+    real = create("qcc.div", [real if x.element == "f32" else _cast(real, x, "f32"), scales], [kind]).result
+    real = create("qcc.clamp", [real], [kind], {"min": _f32(-most), "max": _f32(most)}).result
+    rounded = create("qcc.unary", [real], [kind], {"kind": rounding}).result
+    y = create("qcc.mul", [rounded, scales], [kind]).result
+    for user in readers:
+        result = _tensor_of(user, user.results[0])
+        with user.location, ir.InsertionPoint(user):
+            made = y if result.element == "f32" else _cast(y, _Tensor(x.shape, "f32"), result.element)
+            replace_op(user, [create("torch_c.from_builtin_tensor", [made], [result.torch]).result])
+    op.erase()
+
+
+def _f32(value: float) -> ir.Attribute:
+    return ir.FloatAttr.get(ir.F32Type.get(), value)
 
 
 def _quantized(op: Any, value: ir.Value) -> ir.RankedTensorType:

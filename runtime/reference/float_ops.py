@@ -267,4 +267,5 @@ UNARY: dict[str, Callable[..., Array]] = {
     "cos": cos,
     "round_e4m3": lambda x: np.clip(x, F32(-448), F32(448)).astype(ml_dtypes.float8_e4m3fn).astype(F32),
     "round_e5m2": lambda x: x.astype(ml_dtypes.float8_e5m2).astype(F32),
+    "round_f16": lambda x: x.astype(np.float16).astype(F32),
 }

@@ -507,3 +507,26 @@ def test_weights_in_8_bit_floats_stay_so(name: str, axis: int | None, road: str)
     np.testing.assert_allclose(executable(x), x @ real, rtol=2e-4, atol=1e-5)
     (layer,) = executable.report["layers"]
     assert layer["stored_bits"] < (9 if axis != 0 else 33), "scales along the sum are multiplied out"
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_activations_in_8_bit_floats_are_compiled(name: str, per_channel: bool) -> None:
+    """FP8 activations between QuantizeLinear and DequantizeLinear: a function in a codelet, saturating, no generic path."""
+    dtype, rng = np.dtype(getattr(ml_dtypes, name)), np.random.default_rng(4)
+    most = float(ml_dtypes.finfo(dtype).max)
+    scale = rng.uniform(0.01, 0.1, 6).astype(np.float32) if per_channel else np.float32(0.037)
+    constants = {"s": scale, "z": np.zeros(scale.shape, dtype)}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], axis=1),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"], axis=1),
+        helper.make_node("Relu", ["d"], ["y"]),
+    ]
+    source = model(nodes, {"x": (FLOAT, [50, 6])}, ["y"], constants)
+    x = (rng.standard_normal((50, 6)) * np.exp2(rng.integers(-20, 13, (50, 6)))).astype(np.float32)
+    x[0] *= 1e7
+    expected = np.maximum(np.clip(x / scale, -most, most).astype(dtype).astype(np.float32) * scale, 0)
+    executable = qcc.compile(source, threads=1)
+    np.testing.assert_array_equal(evaluate(source, x)[0], expected)
+    np.testing.assert_array_equal(executable(x), expected)
+    assert not any(row["generic"] for row in executable.report["layers"])

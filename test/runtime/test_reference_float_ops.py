@@ -53,6 +53,7 @@ EXPECTED: dict[str, tuple[Function, float, float]] = {
     "round": (np.rint, 0, 0),
     "round_e4m3": (lambda x: small_float(x, 3, -6, 448.0, 448.0), 0, 0),
     "round_e5m2": (lambda x: small_float(x, 2, -14, 57344.0, np.inf), 0, 0),
+    "round_f16": (lambda x: small_float(x, 10, -14, 65504.0, np.inf), 0, 0),
     "round_bf16": (lambda x: x.astype(ml_dtypes.bfloat16).astype(np.float64), 0, 0),
 }
 

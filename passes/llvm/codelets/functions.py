@@ -201,4 +201,5 @@ UNARY: dict[str, Callable[..., Lanes]] = {
     "cos": cos,
     "round_e4m3": lambda x: round_float(x, mantissa=3, least=-6, greatest=448.0, beyond=448.0),
     "round_e5m2": lambda x: round_float(x, mantissa=2, least=-14, greatest=57344.0, beyond=INFINITY),
+    "round_f16": lambda x: round_float(x, mantissa=10, least=-14, greatest=65504.0, beyond=INFINITY),
 }
