@@ -19,7 +19,7 @@ DOMAINS = ("qonnx.custom_op.general", "finn.custom_op.general", "qonnx.custom_op
 GREATEST_BITS = 16  # of a run-time value; constants (biases) go to 32
 MOST_BINADES = 32  # of a small float that a run-time value is rounded to step by step
 
-_FP8 = {(4, 3, 7, 448): ml_dtypes.float8_e4m3fn, (5, 2, 15, 57344): ml_dtypes.float8_e5m2}
+_FP8 = {(4.0, 3.0, 7.0, 448.0): ml_dtypes.float8_e4m3fn, (5.0, 2.0, 15.0, 57344.0): ml_dtypes.float8_e5m2}
 """ONNX's types by exponent bits, mantissa bits, exponent bias and greatest value."""
 
 _ROUNDING: dict[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -516,7 +516,7 @@ def test_activations_in_8_bit_floats_are_compiled(name: str, per_channel: bool) 
     dtype, rng = np.dtype(getattr(ml_dtypes, name)), np.random.default_rng(4)
     most = float(ml_dtypes.finfo(dtype).max)
     scale = rng.uniform(0.01, 0.1, 6).astype(np.float32) if per_channel else np.float32(0.037)
-    constants = {"s": scale, "z": np.zeros(scale.shape, dtype)}
+    constants: dict[str, Any] = {"s": scale, "z": np.zeros(scale.shape, dtype)}
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], axis=1),
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"], axis=1),
