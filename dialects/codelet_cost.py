@@ -39,6 +39,7 @@ LATENCY_CYCLES = {
 }  # fmt: skip
 """Least cycles between two multiply-adds on one accumulator."""
 EMULATED_CYCLES = {"lane_i32": 1.5, "lane_i64": 3.0, "pairs_u8s8": 1.0, "dot2_s16": 0.67, "dot2_s16_i64": 1.0}
+EMULATED_CYCLES_256 = EMULATED_CYCLES | {"pairs_u8s8": 0.65, "dot2_s16": 0.35}  # in vectors of 256 bits, which have more ports
 """Cycles of a vector multiply-add that is no single instruction of the machine description."""
 POPCOUNT_CYCLES = {"popcount_words": {16: 1.5}, "popcount_bytes": {16: 4.0, 8: 2.7}}
 """Exclusive or, population count and addition of a vector of words, by lanes: ports of an instruction, or of two shuffles and six more."""
@@ -103,7 +104,7 @@ class Cost:
 def product_cycles(compute: str, lanes: int, machine: Machine) -> float:
     """Cycles of one vector multiply-add of a contraction's `compute` at full rate."""
     if compute in EMULATED_CYCLES:
-        return EMULATED_CYCLES[compute]
+        return (EMULATED_CYCLES if lanes == 16 else EMULATED_CYCLES_256)[compute]
     kind, elements = ("dot4", 4 * lanes) if compute == "dot4_u8s8" else ("fma", lanes)
     rate = machine.gmacs[f"{kind}_{512 if lanes == 16 else 256}"]
     return machine.ghz * elements / rate if rate else 2.0
@@ -371,7 +372,9 @@ def _columns(c: Columns, machine: Machine) -> Work:
 WINOGRAD_POINTS = 36  # of F(4x4, 3x3)
 INPUT_CYCLES, SUM_CYCLES = 150, 130  # of transforming a tile of x per vector, and of sums per vector with what is behind them
 
-WINOGRAD_MEASURED = 1.5  # measured time over that arithmetic: the scratch passes through the caches between its three steps
+WINOGRAD_MEASURED = {"lane_f32": 1.5, "dot2_s16": 1.5}
+"""Measured time over that arithmetic: the scratch passes through the caches between its three steps."""
+WINOGRAD_MEASURED_256 = WINOGRAD_MEASURED | {"dot2_s16": 0.75}  # of 8 lanes, which have more ports than the rates below say
 
 
 def winograd_rates(facts: IsaFacts, compute: str) -> tuple[int, int]:
@@ -396,7 +399,8 @@ def _winograd(c: Winograd, machine: Machine) -> Work:
     elements = math.prod(c.sizes)
     weights = WINOGRAD_POINTS * c.channels * out * ELEMENT_BYTES[c.w.element]
     x = n * height * width * c.channels * ELEMENT_BYTES[c.x.element]
-    cycles = WINOGRAD_MEASURED * winograd_cycles(ISAS[c.isa], c.compute, c.tiles, c.channels, out, c.strip)
+    measured = (WINOGRAD_MEASURED if ISAS[c.isa].lanes == 16 else WINOGRAD_MEASURED_256)[c.compute]
+    cycles = measured * winograd_cycles(ISAS[c.isa], c.compute, c.tiles, c.channels, out, c.strip)
     return Work(cycles, weights, x + elements * ELEMENT_BYTES[c.y.element] + _extra_bytes(c.operands, elements))
 
 

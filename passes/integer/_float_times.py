@@ -29,7 +29,7 @@ def convolution_microseconds(isa: str, sizes: Sizes, channels: int, kernel: tupl
     found = microseconds(isa, direct, weights_bytes)
     if plain and kernel == (3, 3) and ISAS[isa].dot2:
         plan = winograd.fastest(ISAS[isa], "lane_f32", (n, height, width), channels, out)
-        found = found if plan is None else min(found, codelet_cost.WINOGRAD_MEASURED * winograd.microseconds(plan))
+        found = found if plan is None else min(found, codelet_cost.WINOGRAD_MEASURED["lane_f32"] * winograd.microseconds(plan))
     return found
 
 
