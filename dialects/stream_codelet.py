@@ -19,20 +19,22 @@ class Stream:
     headers [block][group], each its scales as [vector][lane] (and zeros likewise, of 4 bytes), then for each vector its codes
     [block][group][step][words of the decoder]; the last block, if it has fewer vectors, follows in the same form. Where blocks are not
     split so (`StreamLayout.is_split`): [block][group], header and codes [step][vector][words]. The last group has as many k as are left.
-    `compute` is f32, or int16 and int8 for x quantized per row and group in the call and multiplied as signed bytes, high ones first;
-    those two read affine codes only. Instruction sets without products of four bytes (`streams_pairs`) multiply 16 bits in pairs, and
-    the bytes of a word of planes hold k 0, 2, 1, 3: both pairs are a mask away. `zeros` says where zero[g, n] is: "none" (0), "constant"
-    (`zero`), "channel" (in the header; i32 where x is quantized, else f32). level(code) is `step` * code for the decoder "planes", what
-    `table` says for "table", the byte itself for "bytes", the value of a half whose upper bits are the byte's for "half", and for "shuffle"
-    the `level_digits` bytes, high one first, that `table` [digits, 64] (repeated) has for the code, less `zero` (low byte 128 where there
-    are two). "sums" is "planes" of one bit each, [bit] words of 32 k, whose groups of 4 k name an entry in a table of sums of x that is
-    made in the call. "bitmap" stores a bit per byte of codes, [step][vector] words of 64 bits for 16 channels of 4 bytes, and the bytes of
-    the set ones in `values`; the others are `zero`. A byte is one code of 8 bits, or two of 4 bits, whose k are 4 apart. "indexed" stores
-    signed values of 8 or 4 bits and the column of each in `values`, and in w per block of 16 channels their scales, the i32 sums of their
-    values and a record per step (`stream_layout`); `starts` then has for every block where it begins in w and in `values`, and half of the
-    number of its steps. "quads" stores for every 4 k `kept` signed values of 8 or 4 bits, [step of 64 k][vector] first two bits each for
-    where they are and then the values; sums of a group's values are in its header in the place of zeros. "bitmap_f32" stores a bit per
-    weight, [step][vector] words of 64 bits for 4 k of 16 channels, and the set ones in `values`.
+    `compute` is f32, or int16 and int8 for x quantized per row and group in the call and multiplied as signed bytes, high ones first; those
+    two read affine codes only. Instruction sets without products of four bytes (`streams_pairs`) multiply 16 bits in pairs, and the bytes
+    of a word of planes hold k 0, 2, 1, 3: both pairs are a mask away. `zeros` says where zero[g, n] is: "none" (0), "constant" (`zero`),
+    "channel" (in the header; i32 where x is quantized, else f32). level(code) is `step` * code for the decoder "planes", what `table` says
+    for "table", the byte itself for "bytes", the value of a half whose upper bits are the byte's for "half", and for "shuffle" the
+    `level_digits` bytes, high one first, that `table` [digits, 64] (repeated) has for the code, less `zero` (low byte 128 where there are
+    two). "sums" is "planes" of one bit each, [bit] words of 32 k, whose groups of 4 k name an entry in a table of sums of x that is made in
+    the call; where lanes are bytes, [plane][step] bytes of 8 k. "products" has bytes of two codes of 4 bits, which name an entry in the
+    tables that the call makes of every x times the 16 levels of `table`. "bitmap" stores a bit per byte of codes, [step][vector] words of
+    64 bits for 16 channels of 4 bytes, and the bytes of the set ones in `values`; the others are `zero`. A byte is one code of 8 bits, or
+    two of 4 bits, whose k are 4 apart. "indexed" stores signed values of 8 or 4 bits and the column of each in `values`, and in w per block
+    of 16 channels their scales, the i32 sums of their values and a record per step (`stream_layout`); `starts` then has for every block
+    where it begins in w and in `values`, and half of the number of its steps. "quads" stores for every 4 k `kept` signed values of 8 or 4
+    bits, [step of 64 k][vector] first two bits each for where they are and then the values; sums of a group's values are in its header in
+    the place of zeros. "bitmap_f32" stores a bit per weight, [step][vector] words of 64 bits for 4 k of 16 channels, and the set ones in
+    `values`.
     x has strides over (m, k), y and operands over (m, n).
     """
 
@@ -69,4 +71,4 @@ class Stream:
     def lanes(self) -> int:
         """Channels of a vector: as many as 32-bit lanes, or as bytes where those are looked up for want of wider ones."""
         facts = ISAS[self.isa]
-        return 4 * facts.lanes if self.decoder == "sums" and facts.streams_pairs else facts.lanes
+        return 4 * facts.lanes if self.decoder in ("sums", "products") and facts.streams_pairs else facts.lanes

@@ -43,6 +43,8 @@ SUMS_DEPTH = 32
 """k of a step of decoder "sums": a word has a bit for each. Where its lanes are bytes, a step is 8 k."""
 SUMS_BYTES = 8
 """Of its tables per k: two bytes for each of the 16 subsets of 4 k."""
+PRODUCTS_BYTES = 32
+"""Of the tables of decoder "products" per k: two bytes for each of 16 levels."""
 
 STREAM_APART = 1024
 """Bytes between the streams of the vectors of a block, so that streams of a power of two do not fall into the same sets of a cache."""
@@ -100,7 +102,8 @@ class StreamLayout:
     @property
     def depth(self) -> int:
         """k of one step."""
-        fixed = {"bytes": 4, "half": 4, "bitmap_f32": 4, "sums": 8 if self.has_pairs else SUMS_DEPTH, "quads": STREAM_WINDOW}
+        fixed = {"bytes": 4, "half": 4, "bitmap_f32": 4, "quads": STREAM_WINDOW}
+        fixed |= {"sums": 8 if self.has_pairs else SUMS_DEPTH, "products": 2}
         fixed["bitmap"] = 4 * bytes_codes(self.codelet.bits)
         return fixed.get(self.codelet.decoder) or plane_depth(self.codelet.bits)
 
@@ -200,10 +203,15 @@ class StreamLayout:
 
     @property
     def x_bytes(self) -> int:
-        """What codes are multiplied with: the digits of x, or for decoder "sums" tables of the sums of its subsets."""
-        if self.codelet.decoder == "sums":
-            return _round_up(self.codelet.sizes[2], SUMS_DEPTH) * SUMS_BYTES
+        """What codes are multiplied with: the digits of x, or tables of the sums of its subsets or of its products."""
+        if self.table_bytes:
+            return _round_up(self.codelet.sizes[2], SUMS_DEPTH) * self.table_bytes
         return self.digits * self.digit_bytes
+
+    @property
+    def table_bytes(self) -> int:
+        """Of tables made of x, per k; 0 where codes are multiplied."""
+        return {"sums": SUMS_BYTES, "products": PRODUCTS_BYTES}.get(self.codelet.decoder, 0)
 
     @property
     def row_bytes(self) -> int:

@@ -83,6 +83,8 @@ def check(case: dict[str, Any], make: Any, isa: str, activations: str, *, byte_e
     configuration = dict(re.findall(r'(\w+) = "(\w+)"', declaration))
     used = "float" if configuration["compute"] == "f32" else configuration["compute"]
     bound = BOUNDS[used] * np.abs(x).max(axis=1, keepdims=True) * np.abs(real).sum(axis=1)[None, :] + 1e-6
+    if configuration["decoder"] == "products":  # of the greatest level, or twice that, rounded to 16 bits each
+        bound += 2.0**-15 * np.abs(x).max(axis=1, keepdims=True) * real.shape[1] * np.abs(real).max()
     if case["quantized_result"]:
         bound = bound / 0.05 + 1
     assert (np.abs(got.astype(np.float64) - want.astype(np.float64)) <= bound).all()
@@ -209,9 +211,17 @@ def test_sums_of_x_are_looked_up(name: str, isa: str, case: dict[str, Any], grou
     assert check(case, FORMATS[name], isa, "auto")["decoder"] == "sums"
 
 
+@pytest.mark.parametrize("name", ["codebook16", "fp4"])
+@settings(EXAMPLES, max_examples=4)
+@given(case=shapes(), groups=st.sampled_from([0, 0, 32, 64]), k=st.sampled_from([33, 150, 511, 1200]), n=st.sampled_from([32, 95, 160]))
+def test_products_of_x_are_looked_up(name: str, case: dict[str, Any], groups: int, k: int, n: int) -> None:
+    case |= {"rows": 1, "n": n, "group": groups, "k": 3 * groups or k}
+    assert check(case, FORMATS[name], "avx2", "auto")["decoder"] == "products"
+
+
 @pytest.mark.parametrize("name", ["int4", "int2", "int8", "fp4", "codebook256"])
 @settings(EXAMPLES, max_examples=3)
-@given(case=shapes(), isa=st.sampled_from(["avx512_vnni", "avx512_vbmi", "generic"]))
+@given(case=shapes(), isa=st.sampled_from(["avx512_vnni", "avx512_vbmi", "avx2", "generic"]))
 def test_short_scales(name: str, isa: str, case: dict[str, Any]) -> None:
     """Scales that are powers of two take a byte."""
     case |= {"group": 32, "k": 96, "n": case["n"] + 64, "rows": min(case["rows"], 2)}  # vectors in pairs

@@ -39,6 +39,7 @@ REDUCTIONS: dict[str, Any] = {
     "indexed": stream_indexed,
     "quads": stream_quads,
     "shuffle": stream_shuffle,
+    "products": stream_byte_sums,
     "sums": stream_sums,
 }
 

@@ -13,7 +13,7 @@ from typing import Any
 from qcc.dialects.codelet import Stream
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.stream_layout import DIGITS, SUMS_BYTES, StreamLayout
-from qcc.passes.llvm.codelets import stream_sum_tables
+from qcc.passes.llvm.codelets import stream_product_tables, stream_sum_tables
 from qcc.passes.llvm.codelets.access import bytes_of, load_first
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value, kind_of, lanes_of
 
@@ -26,7 +26,7 @@ def emit(b: Builder, codelet: Stream, buffers: Sequence[Value], instructions: An
     layout = StreamLayout(codelet)
     if not layout.needs_scratch:
         return
-    has_tables, slack = codelet.decoder == "sums", 128 if layout.has_pairs else 64
+    has_tables, slack = bool(layout.table_bytes), 128 if layout.has_pairs else 64
     x, (full, rest) = codelet.x, divmod(codelet.sizes[2], codelet.group)
 
     def row(m: Index) -> None:
@@ -35,6 +35,8 @@ def emit(b: Builder, codelet: Stream, buffers: Sequence[Value], instructions: An
         for end in stream_sum_tables.ends(layout) if has_tables else [(digit + 1) * layout.digit_bytes for digit in range(layout.digits)]:
             b.store(b.constant(0, f"{slack}xi8"), target + (end - slack))  # what lies between the last k and the end of its step
         writer = _Group(b, layout, source, target, instructions)
+        if codelet.decoder == "products":
+            writer.levels = b.load("16xf32", Address(buffers[codelet.table]), invariant=True)
         b.loop(0, full, 1, lambda g: writer.write(g, codelet.group))
         if rest:
             writer.write(full, rest)
@@ -46,8 +48,10 @@ class _Group:
     def __init__(self, b: Builder, layout: StreamLayout, source: Address, target: Address, instructions: Any) -> None:
         self.b, self.layout, self.source, self.target, self.instructions = b, layout, source, target, instructions
         self.lanes, self.group = ISAS[layout.codelet.isa].lanes, layout.codelet.group
-        self.has_tables = layout.codelet.decoder == "sums"
-        self.greatest = stream_sum_tables.GREATEST if self.has_tables else GREATEST[DIGITS[layout.codelet.compute]]
+        self.has_tables = bool(layout.table_bytes)
+        self.levels: Value | None = None  # 16xf32, at most 1 in magnitude, of decoder "products"
+        tables = {"sums": stream_sum_tables.GREATEST, "products": stream_product_tables.GREATEST}
+        self.greatest = tables.get(layout.codelet.decoder, GREATEST[DIGITS[layout.codelet.compute]])
 
     def write(self, g: Index, count: int) -> None:
         """Scale, digits and sums of group `g` of `count` k."""
@@ -65,6 +69,9 @@ class _Group:
         inverse, scale = self._scale(greatest)
         b.store(scale, words + layout.scale_offset())
         factor = b.splat(inverse, self.lanes)
+        if self.levels is not None:
+            self._walk(start, count, lambda i, x: self._multiply(i, b.binary("fmul", x, factor)), [])
+            return
         if layout.has_pairs and not self.has_tables:
             self._write_spans(start, count, factor, words)
             return
@@ -128,6 +135,11 @@ class _Group:
         inverse = b.select(b.compare("olt", inverse, limit), inverse, limit)
         not_finite = b.binary("fmul", greatest, b.constant(0.0, "f32"))
         return inverse, b.binary("fadd", b.binary("fdiv", one, inverse), not_finite)
+
+    def _multiply(self, i: Index, x: Value) -> list[Value]:
+        assert self.levels is not None
+        stream_product_tables.write(self.b, x, self.levels, self.b.at(self.target, self.b.mul(i, self.layout.table_bytes)))
+        return []
 
     def _quantize(self, i: Index, x: Value, factor: Value, sums: Sequence[Value]) -> list[Value]:
         b = self.b

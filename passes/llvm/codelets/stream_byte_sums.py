@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from qcc.dialects.stream_layout import SUMS_BYTES
 from qcc.passes.llvm.codelets import stream_sums
 from qcc.passes.llvm.codelets.builder import Address, Index, Value
 from qcc.passes.llvm.codelets.stream_place import Place
+from qcc.passes.llvm.codelets.stream_product_tables import OFFSET
 
-DEPTH = 8  # k of a byte
 TABLE_BYTES = 16
-SPAN = 1024
-"""k whose 256 looked-up bytes, and one more, 16 bits can sum."""
+STEP_TABLES = 4  # of the lower and the upper 4 bits of a byte, high and low bytes
+SPAN = 128
+"""Steps, each two looked-up bytes, of which 16 bits can sum one more."""
 TURN = 4  # steps, which ask for whole lines
 
 
@@ -27,25 +27,29 @@ class Reduction(stream_sums.Reduction):
     def group(self, row: Index, rows: int, g: Index, count: int, place: Place, totals: Sequence[Value]) -> list[Value]:
         """`totals` [vector] with group `g` of `count` k, stored at `place`, added; one row."""
         b, layout = self.b, self.layout
-        tables = b.at(b.at(self.scratch, b.mul(row, layout.row_bytes)), b.mul(g, self.codelet.group * SUMS_BYTES))
+        tables = b.at(b.at(self.scratch, b.mul(row, layout.row_bytes)), b.mul(g, self.codelet.group * layout.table_bytes))
         place.prefetch_header(b)
-        steps, span = -(-count // DEPTH), SPAN // DEPTH
-        sums = [b.constant(0, f"{self.lanes}xi32")] * place.vectors
-        for plane in range(self.codelet.bits):
+        steps, multiplied = -(-count // layout.depth), self.codelet.decoder == "products"
+        sums = [b.constant(-2 * steps * OFFSET if multiplied else 0, f"{self.lanes}xi32")] * place.vectors
+        for plane in range(1 if multiplied else self.codelet.bits):
             one = replace(place, codes=[address + plane * steps * self.lanes for address in place.codes], stride=self.lanes)
 
             def add(i: Index, size: int, sums: Sequence[Value], one: Place = one, plane: int = plane) -> list[Value]:
-                first = b.mul(i, span)
+                first = b.mul(i, SPAN)
                 here = replace(one, codes=[b.at(a, b.mul(first, self.lanes)) for a in one.codes])
-                found = self._span(b.at(tables, b.mul(first, DEPTH * SUMS_BYTES)), size, here)
+                found = self._span(b.at(tables, b.mul(first, STEP_TABLES * TABLE_BYTES)), size, here)
                 shifted = [b.binary("shl", v, b.like(plane, v)) if plane else v for v in found]
                 return [b.binary("add", total, v) for total, v in zip(sums, shifted, strict=True)]
 
-            whole, rest = divmod(steps, span)
-            sums = b.loop(0, whole, 1, lambda i, *sums, add=add: add(i, span, sums), sums)
+            whole, rest = divmod(steps, SPAN)
+            sums = b.loop(0, whole, 1, lambda i, *sums, add=add: add(i, SPAN, sums), sums)
             if rest:
                 sums = add(whole, rest, sums)
-        x = self.of_x(b.at(b.at(self.scratch, b.mul(row, layout.row_bytes)), b.mul(g, 4)))
+        words = b.at(b.at(self.scratch, b.mul(row, layout.row_bytes)), b.mul(g, 4))
+        if multiplied:
+            x_scale = b.splat(b.load("f32", words + layout.scale_offset()), self.lanes)
+            return [self.added(total, x_scale, place.header, v, made) for v, (total, made) in enumerate(zip(sums, totals, strict=True))]
+        x = self.of_x(words)
         return [
             self.scaled(b.binary("add", total, x.lacking), x, place.header, place.vectors, v, made)
             for v, (total, made) in enumerate(zip(sums, totals, strict=True))
@@ -59,8 +63,8 @@ class Reduction(stream_sums.Reduction):
             made = list(sums)
             for i in range(length):
                 s = b.add(first, i)
-                here = b.at(tables, b.mul(s, DEPTH * SUMS_BYTES))
-                looked = [self._table(here + TABLE_BYTES * t) for t in range(4)]  # high ones of both fours, low ones
+                here = b.at(tables, b.mul(s, STEP_TABLES * TABLE_BYTES))
+                looked = [self._table(here + TABLE_BYTES * t) for t in range(STEP_TABLES)]  # high ones of both fours, low ones
                 for v in range(place.vectors):
                     place.prefetch_steps(b, first, length, (i * place.vectors + v, length * place.vectors))
                     for four, index in enumerate(self._indices(place.step(b, v, s))):

@@ -117,8 +117,13 @@ class Reduction:
             stored = self.codelet.zeros == "channel"
             zero = stream_header.zero(b, layout, header, vectors, v, "i32") if stored else b.like(self.codelet.zero, total)
             total = b.binary("sub", total, b.binary("mul", x.sum, zero))
-        scale = stream_header.scale(b, layout, header, v)
-        value = b.binary("fmul", b.cast("sitofp", total, "f32"), x.scale)
+        return self.added(total, x.scale, header, v, made)
+
+    def added(self, total: Value, x_scale: Value, header: Address, v: int, made: Value) -> Value:
+        """`made` with the scaled sum `total` of vector `v`."""
+        b = self.b
+        scale = stream_header.scale(b, self.layout, header, v)
+        value = b.binary("fmul", b.cast("sitofp", total, "f32"), x_scale)
         return b.op("llvm.intr.fma", [value, scale, made], f"{self.lanes}xf32")
 
     def _joined(self, parts: Sequence[Value]) -> Value:

@@ -46,6 +46,7 @@ MOST_COLUMNS = 65535
 MOST_INDEXED_DENSITY = 0.12  # from which on columns of a byte take more than a bit per weight
 INDEXED_FILLED = 0.75  # of the places of a step, typically
 MOST_SUMS_BITS = 3  # of codes that are looked up in sums of x; 4 bits are quicker as products
+LEAST_PRODUCTS = 32  # in a sum, so that their rounding adds up by its root
 LOOKED_UP = 32  # channels whose sums one byte shuffle of 256 bits looks up
 MOST_PADDING = 1.125  # times the channels, that are padded to whole registers of bytes
 SPARSE_SAVING = 0.9  # of the dense bytes, from which on a bitmap pays for its slower decoding
@@ -249,10 +250,13 @@ def _vectors_in_place(isa: str, bits: int, sums: int) -> int:
 def _pairs_variant(isa: str, c: Codes, compute: str, rows: int) -> Variant | None:
     """Codes and x in 16 bits, if the sum of a step at least is exact and groups are whole steps."""
     (n, k), tile, depth = c.codes.shape, min(rows, 8), plane_depth(c.bits)
+    registers = -(-n // LOOKED_UP)
+    looked_up = compute == "int16" and rows == 1 and registers * LOOKED_UP <= MOST_PADDING * n
+    if ISAS[isa].streams_pairs and looked_up and c.levels is not None and (products := _products_variant(c, min(registers, 2))) is not None:
+        return products
     if not ISAS[isa].streams_pairs or c.levels is not None or (c.group % depth and c.group != k):
         return None
-    registers = -(-n // LOOKED_UP)
-    if compute == "int16" and rows == 1 and _sums_fit(c) and registers * LOOKED_UP <= MOST_PADDING * n:
+    if looked_up and _sums_fit(c):
         return _variant(compute, "sums", min(registers, 2), c.codes, c, c.zeros.astype(np.int32))
     vectors = min(-(-n // ISAS[isa].lanes), _vectors_in_place(isa, c.bits, tile))
     ends = [level * c.step - int(zero) for level in (0, (1 << c.bits) - 1) for zero in (c.zeros.min(), c.zeros.max())]
@@ -262,6 +266,22 @@ def _pairs_variant(isa: str, c: Codes, compute: str, rows: int) -> Variant | Non
         return None
     found = _variant(compute, "planes", vectors, c.codes, c, c.zeros.astype(np.int32))
     return replace(found, span=span if span < min(c.group, k) else 0)
+
+
+def _products_variant(c: Codes, vectors: int) -> Variant | None:
+    """16 levels, each times every x in 16 bits, at most a power of two times the greatest: 2^-16 of that is what rounding leaves."""
+    k, zero = c.codes.shape[1], c.zeros.flat[0]
+    assert c.levels is not None
+    if c.bits != 4 or not (c.zeros == zero).all() or (c.group % 8 and c.group != k) or not LEAST_PRODUCTS <= min(c.group, k) < 1 << 16:
+        return None
+    levels = c.levels.astype(np.float64) - float(zero)
+    most = float(np.abs(levels).max())
+    if not np.isfinite(most) or not most:
+        return None
+    unit = 2.0 ** math.ceil(math.log2(most))  # so that scales which are powers of two stay that
+    table = (levels / unit).astype(np.float32)
+    scales = c.scales * np.float32(unit)
+    return Variant("int16", "products", vectors, c.codes, scales, c.zeros.astype(np.int32), "none", 0, table)
 
 
 def _shuffle_variant(c: Codes, compute: str, rows: int, needed: int) -> Variant | None:

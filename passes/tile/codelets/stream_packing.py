@@ -94,8 +94,8 @@ def _codes(layout: StreamLayout, codes: Array) -> Array:
         return _quads(layout, padded)
     if layout.codelet.decoder in ("bytes", "half"):
         return np.ascontiguousarray(padded.transpose(0, 3, 4, 1, 5, 2)).reshape(blocks, groups, -1)
-    if layout.codelet.decoder == "sums" and layout.has_pairs:
-        return _bytes_of_planes(layout, padded)
+    if layout.codelet.decoder == "products" or (layout.codelet.decoder == "sums" and layout.has_pairs):
+        return _bytes_of_channels(layout, padded)
     if layout.codelet.decoder == "sums":
         words = [_bits(padded >> plane & 1) for plane in range(layout.codelet.bits)]
         joined = np.stack(words, axis=-1)  # [blocks, vectors, lanes, groups, steps, planes] u32
@@ -136,15 +136,16 @@ _FIRST_SET = np.array([sorted(range(4), key=lambda i, mask=mask: (not mask >> i 
 """[16, 4]: the places of the ones of a mask of 4 bits, then of its zeros."""
 
 
-def _bytes_of_planes(layout: StreamLayout, codes: Array) -> Array:
-    """Codes [blocks, vectors, lanes, groups, steps, 8] as bytes [blocks, groups, plane, steps, vectors, lane].
+def _bytes_of_channels(layout: StreamLayout, codes: Array) -> Array:
+    """Codes [blocks, vectors, lanes, groups, steps, 8 or 2] as bytes [blocks, groups, plane, steps, vectors, lane].
 
     The low bytes of 16-bit words are the first half of the lanes.
     """
-    bits = range(layout.codelet.bits)
-    joined = np.stack(
-        [np.packbits(codes >> bit & 1, axis=-1, bitorder="little")[..., 0] for bit in bits]
-    )  # [plane, blocks, vectors, lanes, groups, steps]
+    if layout.codelet.decoder == "products":
+        made = [codes[..., 0] | codes[..., 1] << 4]
+    else:
+        made = [np.packbits(codes >> plane & 1, axis=-1, bitorder="little")[..., 0] for plane in range(layout.codelet.bits)]
+    joined = np.stack(made)  # [plane, blocks, vectors, lanes, groups, steps]
     joined = joined.reshape(*joined.shape[:3], 2, -1, *joined.shape[4:])
     return np.ascontiguousarray(joined.transpose(1, 5, 0, 6, 2, 4, 3)).reshape(codes.shape[0], codes.shape[3], -1)
 
