@@ -12,7 +12,7 @@ import pytest
 import qcc
 from qcc.compiler.cost import probe
 from qcc.dialects import machine
-from qcc.dialects.codelet import Contraction, Map, Operand, Step
+from qcc.dialects.codelet import Contraction, Map, Operand, Step, Stream
 from qcc.dialects.codelet_cost import cost
 from qcc.dialects.errors import QccError
 from qcc.dialects.instruction_sets import ISAS
@@ -20,7 +20,7 @@ from qcc.runtime.cpu import loader
 from qcc.tools import qcc_bench
 
 ROOT = Path(__file__).parents[2]
-VNNI = machine.DEFAULTS["emerald-rapids-vnni"]
+VNNI, NARROW = machine.DEFAULTS["emerald-rapids-vnni"], machine.DEFAULTS["x86-64-v3"]
 
 
 def contraction(channels: int = 64, size: int = 14, run: int = 64, taps: tuple[int, int] = (3, 3)) -> Contraction:
@@ -89,6 +89,29 @@ def test_weights_from_memory_bound_a_layer_that_reads_each_once() -> None:
     assert least < streamed.microseconds < 2 * least
     nearer = cost(layer, VNNI)
     assert nearer and nearer.microseconds < streamed.microseconds
+
+
+@pytest.mark.parametrize(
+    ("decoder", "compute", "bits", "least", "most"),
+    [
+        ("planes", "int16", 8, 1, 1.3),
+        ("planes", "int16", 4, 1, 1.3),
+        ("sums", "int16", 1, 1, 2),
+        ("products", "int16", 4, 1, 2),
+        ("table", "f32", 4, 6, 20),
+    ],
+)
+def test_narrow_streams_take_as_many_times_the_time_of_memory_as_was_measured(
+    decoder: str, compute: str, bits: int, least: float, most: float
+) -> None:
+    n = k = 4096
+    codelet = Stream(
+        isa="avx2", compute=compute, decoder=decoder, bits=bits, sizes=(1, n, k), group=k, vectors=2, chunk=1, x=Operand(0, "f32", (k, 1)),
+        w=Operand(1, "u8", (1,)), operands=(), steps=(), y=Operand(2, "f32", (n, 1)),
+    )  # fmt: skip
+    found = cost(codelet, NARROW, weights_bytes=1 << 30)
+    memory = n * k * bits / 8 / NARROW.read_gbytes["dram"][0] / 1000
+    assert least <= found.microseconds / memory < most
 
 
 def test_a_faster_machine_is_predicted_faster() -> None:

@@ -25,10 +25,18 @@ TURN = 4  # steps, which ask for whole lines
 
 class Reduction(stream_sums.Reduction):
     def group(self, row: Index, rows: int, g: Index, count: int, place: Place, totals: Sequence[Value]) -> list[Value]:
-        """`totals` [vector] with group `g` of `count` k, stored at `place`, added; one row."""
-        b, layout = self.b, self.layout
-        tables = b.at(b.at(self.scratch, b.mul(row, layout.row_bytes)), b.mul(g, self.codelet.group * layout.table_bytes))
+        """`totals` [row][vector] with group `g` of `count` k, stored at `place`, added, row by row: codes come from a cache again."""
+        b, made = self.b, list[Value]()
         place.prefetch_header(b)
+        for r in range(rows):
+            here = b.at(self.scratch, b.mul(row, self.layout.row_bytes)) + r * self.layout.row_bytes
+            made += self._row(here, g, count, place, totals[r * place.vectors : (r + 1) * place.vectors])
+        return made
+
+    def _row(self, here: Address, g: Index, count: int, place: Place, totals: Sequence[Value]) -> list[Value]:
+        """`totals` [vector] of the row whose scratch is `here`."""
+        b, layout = self.b, self.layout
+        tables = b.at(here, b.mul(g, self.codelet.group * layout.table_bytes))
         steps, multiplied = -(-count // layout.depth), self.codelet.decoder == "products"
         sums = [b.constant(-2 * steps * OFFSET if multiplied else 0, f"{self.lanes}xi32")] * place.vectors
         for plane in range(1 if multiplied else self.codelet.bits):
@@ -45,7 +53,7 @@ class Reduction(stream_sums.Reduction):
             sums = b.loop(0, whole, 1, lambda i, *sums, add=add: add(i, SPAN, sums), sums)
             if rest:
                 sums = add(whole, rest, sums)
-        words = b.at(b.at(self.scratch, b.mul(row, layout.row_bytes)), b.mul(g, 4))
+        words = b.at(here, b.mul(g, 4))
         if multiplied:
             x_scale = b.splat(b.load("f32", words + layout.scale_offset()), self.lanes)
             return [self.added(total, x_scale, place.header, v, made) for v, (total, made) in enumerate(zip(sums, totals, strict=True))]

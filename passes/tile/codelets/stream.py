@@ -251,12 +251,12 @@ def _pairs_variant(isa: str, c: Codes, compute: str, rows: int) -> Variant | Non
     """Codes and x in 16 bits, if the sum of a step at least is exact and groups are whole steps."""
     (n, k), tile, depth = c.codes.shape, min(rows, 8), plane_depth(c.bits)
     registers = -(-n // LOOKED_UP)
-    looked_up = compute == "int16" and rows == 1 and registers * LOOKED_UP <= MOST_PADDING * n
+    looked_up = compute == "int16" and registers * LOOKED_UP <= MOST_PADDING * n
     if ISAS[isa].streams_pairs and looked_up and c.levels is not None and (products := _products_variant(c, min(registers, 2))) is not None:
         return products
     if not ISAS[isa].streams_pairs or c.levels is not None or (c.group % depth and c.group != k):
         return None
-    if looked_up and _sums_fit(c):
+    if looked_up and rows == 1 and _sums_fit(c):
         return _variant(compute, "sums", min(registers, 2), c.codes, c, c.zeros.astype(np.int32))
     vectors = min(-(-n // ISAS[isa].lanes), _vectors_in_place(isa, c.bits, tile))
     ends = [level * c.step - int(zero) for level in (0, (1 << c.bits) - 1) for zero in (c.zeros.min(), c.zeros.max())]
