@@ -207,7 +207,7 @@ def _depthwise(c: Depthwise, machine: Machine) -> Work:
     n, height, width, channels = c.sizes
     vectors = -(-channels // 16)
     taps = c.taps[0] * c.taps[1]
-    multiply = {"lane_i64": 4.0, "lane_f32": 1.0}.get(c.compute, 1.5)  # the load widens, then one multiply-add
+    multiply = {"lane_i64": 4.0, "lane_f32": 1.0, "dot2_s16": 0.9}.get(c.compute, 1.5)  # the load widens, then one multiply-add
     one = taps * multiply + steps_cycles(c.steps) + STORED_VECTOR_CYCLES
     cycles = n * height * vectors * (width * one + ROW_CYCLES * math.ceil(width / c.columns) / 4)
     elements = n * height * width * channels

@@ -15,10 +15,12 @@ class Depthwise:
 
     The iteration space is (n, h, w, c); x's strides include the convolution's, `tap_strides` are those of a kernel row and column. w is
     packed [tap][c padded to whole vectors] and so is the bias. `columns` pixels share the loaded weights; a task is `chunk` rows of n * h.
+    dot2_s16 multiplies u8 x s16 in pairs of taps, a multiple of 16 channels: w is packed [pair of `tap_pairs`][c / 16][2][8][2], the
+    channels of 16 in the order of `PAIRED_CHANNELS`.
     """
 
     isa: str
-    compute: str  # lane_i32, lane_i64, lane_f32
+    compute: str  # lane_i32, lane_i64, lane_f32, dot2_s16
     sizes: tuple[int, int, int, int]
     x: Operand
     w: Operand
@@ -33,6 +35,17 @@ class Depthwise:
     params: int = -1
     halo: Halo | None = None
     kind: str = "depthwise"
+
+
+PAIRED_CHANNELS = ((0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15))
+"""Of 16 channels those that interleaving the low and the high words of every 128 bits brings together."""
+
+
+def tap_pairs(rows: int, columns: int) -> list[tuple[int, int | None]]:
+    """The taps of a kernel, numbered row by row, in pairs: one above the other, which neighbouring outputs share, then side by side."""
+    pairs: list[tuple[int, int | None]] = [(r * columns + j, (r + 1) * columns + j) for r in range(0, rows - 1, 2) for j in range(columns)]
+    rest = range((rows - rows % 2) * columns, rows * columns)
+    return pairs + [(t, t + 1 if t + 1 in rest else None) for t in rest[::2]]
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ INTRINSICS = {  # what LLVM calls it, without the width -> instruction
 }
 CALL = re.compile(r'llvm\.call_intrinsic "llvm\.((?:x86\.avx512|masked\.expandload)[^"]*)"\((.*?)\) : \((.*)\) -> (.*)')
 ASSEMBLY = re.compile(r'llvm\.inline_asm "(\w+) ([^"]*)", "[^"]*" (.*?) : \((.*)\) -> (.*)')
+OF_AVX2 = {"vpaddd"}  # instructions in assembly that stay what they are
 IN_MEMORY = re.compile(r"(\d+)\(\$\d\)")
 
 
@@ -60,6 +61,8 @@ def emulate(text: str) -> str:
 
     def assembly(found: re.Match[str]) -> str:
         instruction, written, *rest = found.groups()
+        if instruction in OF_AVX2:
+            return found[0]
         memory = IN_MEMORY.search(written)
         return call(instruction, *rest, memory=int(memory[1]) if memory else None)
 

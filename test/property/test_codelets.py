@@ -122,7 +122,7 @@ def test_convolution(isa: str, case: dict[str, Any]) -> None:
 @given(
     case=convolutions(),
     channels=st.sampled_from([5, 16, 24, 32, 52, 64, 80, 150]),
-    kernel=st.sampled_from([(3, 3), (3, 3), (5, 5), (1, 7)]),
+    kernel=st.sampled_from([(3, 3), (3, 3), (5, 5), (1, 7), (2, 2), (4, 1)]),
 )
 def test_depthwise(isa: str, case: dict[str, Any], channels: int, kernel: tuple[int, int]) -> None:
     """Every mix of channel blocks; kernels and rows wider and narrower than a tile."""

@@ -11,7 +11,16 @@ import numpy as np
 from qcc.dialects.codelet import Operand
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import error_at, op_attribute
-from qcc.dialects.window_codelet import Depthwise, DepthwiseQuads, Window, channel_blocks, interleaved_channel, quads_of
+from qcc.dialects.window_codelet import (
+    PAIRED_CHANNELS,
+    Depthwise,
+    DepthwiseQuads,
+    Window,
+    channel_blocks,
+    interleaved_channel,
+    quads_of,
+    tap_pairs,
+)
 from qcc.passes.tile.codelets import elementwise, packing
 from qcc.passes.tile.codelets.level_codes import LevelCodes
 from qcc.passes.tile.codelets.lowering import Lowering
@@ -76,6 +85,8 @@ def depthwise(
     strides, padding, dilations = (op_attribute(op, name) for name in ("strides", "padding", "dilations"))
     packed = packing.pad_channels(values.reshape(c, kh * kw).T, ISAS[lowering.isa].lanes)  # [taps, c padded]
     element = "f32" if compute == "lane_f32" else packing.narrowest(values)
+    if compute == "lane_i32" and takes_pairs(lowering.isa, place, values):
+        compute, element, packed = "dot2_s16", "s16", _paired(values.reshape(c, kh * kw).T, kh, kw)
     frame = _Frame(lowering, program, y, lowering.halo_word(last))
     sn, _, sh, sw = place.strides
     recipe = None if codes is None else codes.taps(ISAS[lowering.isa].lanes)
@@ -92,13 +103,27 @@ def depthwise(
         w=Operand(1, element, (0, 0, 0, 1)),
         taps=(kh, kw),
         tap_strides=(sh * dilations[0], sw * dilations[1]),
-        columns=_columns(w),
+        columns=_columns(w, 5 if compute == "dot2_s16" else 8),
         chunk=_chunk(n * h, w * c * kh * kw),
         bias=bias_operand,
         **frame.fields(len(first)),
     )
     lowering.call(codelet, [*first, *frame.places])
     return {op, *absorbed}
+
+
+def takes_pairs(isa: str, x: Place, values: np.ndarray) -> bool:
+    """Whether a depthwise convolution of integers `values` over x can run by products of depth 2 of 16 channels."""
+    facts = ISAS[isa]
+    return facts.dot2 and facts.lanes == 8 and x.element == "u8" and len(values) % 16 == 0 and packing.narrowest(values) != "i32"
+
+
+def _paired(taps: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Weights [taps, c] as [pair, c / 16, 2, 8, 2] of `Depthwise`; what a pair lacks is 0."""
+    held = np.concatenate([taps, np.zeros_like(taps[:1])])
+    pairs = held[[[first, -1 if second is None else second] for first, second in tap_pairs(rows, columns)]]  # [pair, 2, c]
+    blocks = pairs.reshape(len(pairs), 2, -1, 16)[..., PAIRED_CHANNELS]  # [pair, 2, c / 16, 2, 8]
+    return np.ascontiguousarray(blocks.transpose(0, 2, 3, 4, 1))
 
 
 def takes_quads(isa: str, x: Place, values: np.ndarray) -> bool:
@@ -194,9 +219,9 @@ def _pixels(place: Place) -> Sequence[int]:
     return (n, h, w, c)
 
 
-def _columns(width: int) -> int:
-    """Pixels per register tile: as many as divide the row, at most 8, or the best of 4 to 8."""
-    return min(range(min(4, width), min(8, width) + 1), key=lambda q: (width % q != 0, -q))
+def _columns(width: int, most: int) -> int:
+    """Pixels per register tile: as many as divide the row, or the best of half of `most` to `most`."""
+    return min(range(min(most // 2, width), min(most, width) + 1), key=lambda q: (width % q != 0, -q))
 
 
 def _chunk(rows: int, work_per_row: int) -> int:
