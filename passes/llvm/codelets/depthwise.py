@@ -97,7 +97,7 @@ class _Nest:
         if c.bias is not None:
             address = b.at(self.buffers[c.bias.buffer], b.mul(channel, 4))
             bias = [b.load(f"{LANES}xi32", address + half * LANES * 4) for half in (0, 1)]
-            start = [b.shuffle(*bias, order) for order in PAIRED_CHANNELS]
+            start = [b.shuffle(bias[0], bias[1], order) for order in PAIRED_CHANNELS]
         acc = [list(start) for _ in range(columns)]
 
         def words(tap: int | None, q: int) -> Value:
@@ -116,7 +116,7 @@ class _Nest:
         results = Results(b, c, self.buffers, self.instructions, place)
         for q, halves in enumerate(acc):
             for half, order in enumerate(PAIRED_CHANNELS):  # its own inverse
-                results.put((0, 0, q, half * LANES), b.shuffle(*halves, order))
+                results.put((0, 0, q, half * LANES), b.shuffle(halves[0], halves[1], order))
         results.end()
 
     def _moved(self, i: int, j: int, q: int) -> int:
