@@ -314,6 +314,17 @@ def test_sparsity(bits: int | None, tmp_path: Path) -> None:
         assert form in facts[names[row]]["storage_bytes"], row
 
 
+@pytest.mark.parametrize("bits", [None, 8])
+@pytest.mark.parametrize("row", ["SAL + BC", "SAL + BWN"])
+def test_shift_layers_of_signs(row: str, bits: int | None, tmp_path: Path) -> None:
+    """One tap per input channel, of -1 and 1 or of a scale per filter: a ninth of the products, in two bits each."""
+    make = FORMATS["BinaryConnect (BC)" if row == "SAL + BC" else "binary weight network (BWN)"][0]
+    executable = check(Layers(make, [one_tap], bits, seed=len(row)), "module", tmp_path, bits is not None)
+    (layer,) = (r for r in executable.report["layers"] if r["name"] == "conv.0" and r["macs"])
+    assert layer["facts"]["recognized"].startswith("ternary"), "signs, and zeros at the other taps"
+    assert layer["macs"] == 9 * layer["nonzero_macs"] == 9 * 8 * 16 * 36, "8 filters of 16 taps at 36 places"
+
+
 CODINGS = {
     "run-length coding (Eyeriss)": Encoding("run-length", {"run_bits": 5}),
     "zero-flag coding": Encoding("bitmap"),
