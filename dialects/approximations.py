@@ -20,6 +20,7 @@ EXP = (0.0013814610429108143, 0.008368710055947304, 0.04166838899254799, 0.16666
 EXP_LEAST = -87.33654022216797  # below ln(2^-126), where results would be subnormal, exp is 0
 EXP_GREATEST = 89.0  # arguments are cut here; exp(89) overflows to infinity by itself
 LOG2_E = 1.4426950216293335
+LN2 = 0.6931471824645996
 LN2_HIGH = 0.6923828125  # 10 bits: n * LN2_HIGH is exact
 LN2_LOW = 0.0007643680437467992
 

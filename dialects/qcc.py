@@ -26,7 +26,7 @@ Base = base_of(Qcc)
 UNARY_KINDS = (
     "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "exp", "log", "erf", "sqrt", "rsqrt", "reciprocal", "neg", "abs", "hardswish",
     "hardsigmoid", "leaky_relu", "elu", "softplus", "mish", "sign", "binarize", "floor", "ceil", "round", "round_bf16", "sin", "cos",
-    "round_e4m3", "round_e5m2", "round_f16",
+    "round_e4m3", "round_e5m2", "round_f16", "log2", "exp2", "at_least",
 )  # fmt: skip
 REDUCE_KINDS = ("mean", "sum", "max", "min")
 

@@ -63,6 +63,9 @@ _FUNCTIONS: dict[str, Function] = {
     "cos": lambda x, a: np.cos(x),
     "round_e4m3": lambda x, a: np.clip(x, -448, 448).astype(ml_dtypes.float8_e4m3fn),
     "round_e5m2": lambda x, a: x.astype(ml_dtypes.float8_e5m2),
+    "log2": lambda x, a: np.log2(x),
+    "exp2": lambda x, a: np.exp2(x),
+    "at_least": lambda x, a: np.where(x >= (0.0 if a is None else a), 1.0, 0.0),
     "round_f16": lambda x, a: x.astype(np.float16),
 }
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from qcc.passes.graph._torch_reader import Reader, require, rule
+from qcc.dialects.mlir import ir
+from qcc.passes.graph._torch_reader import IDENTITIES, Reader, require, rule
 
 UNARY = {
     "silu": "silu", "sigmoid": "sigmoid", "tanh": "tanh", "exp": "exp", "log": "log", "erf": "erf", "sqrt": "sqrt", "rsqrt": "rsqrt",
     "reciprocal": "reciprocal", "neg": "neg", "abs": "abs", "hardswish": "hardswish", "hardsigmoid": "hardsigmoid", "mish": "mish",
-    "sign": "sign", "sgn": "sign", "floor": "floor", "ceil": "ceil", "round": "round", "sin": "sin", "cos": "cos",
+    "sign": "sign", "sgn": "sign", "floor": "floor", "ceil": "ceil", "round": "round", "sin": "sin", "cos": "cos", "log2": "log2",
+    "exp2": "exp2",
 }  # fmt: skip
 
 
@@ -37,6 +39,8 @@ def _binarize(r: Reader, op: Any) -> Sequence[Any]:
     x, limit = op.operands
     r.f32(x)
     bound = _number(r, limit) if op.name.endswith("Tensor") else r.number(limit)
+    if _becomes_numbers(r, op, bound):
+        return []
     require(bound == 0, "a comparison with something else than 0")
     selections, levels = [use.owner.operation for use in op.results[0].uses], list[float]()
     for selection in selections:
@@ -49,6 +53,26 @@ def _binarize(r: Reader, op: Any) -> Sequence[Any]:
     for selection, level in zip(selections, levels, strict=True):
         r.replace_early(selection, _scaled(r, _make(r, x, "binarize"), level))
     return []
+
+
+@rule("torch.aten.gt.Scalar")
+def _greater(r: Reader, op: Any) -> Sequence[Any]:
+    """1 where x is at least the next f32 behind the bound."""
+    r.f32(op.operands[0])
+    bound = np.nextafter(np.float32(r.number(op.operands[1])), np.float32(np.inf))
+    require(_becomes_numbers(r, op, float(bound)), "a comparison")
+    return []
+
+
+def _becomes_numbers(r: Reader, op: Any, bound: float) -> bool:
+    """Whether all that is read of a comparison are its truth values as f32, which are then made."""
+    readers = [use.owner.operation for use in op.results[0].uses]
+    same = float(np.float32(bound)) == bound
+    if not same or any(u.name not in IDENTITIES or not isinstance(r.type(u.results[0]).element_type, ir.F32Type) for u in readers):
+        return False
+    for reader in readers:
+        r.replace_early(reader, _make(r, op.operands[0], "at_least", bound))
+    return bool(readers)
 
 
 def _number(r: Reader, value: Any) -> float:
@@ -191,3 +215,11 @@ def _power(r: Reader, op: Any) -> Sequence[Any]:
     kinds = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
     require(exponent == 2 or exponent in kinds, f"a power of {exponent}")
     return _square(r, op) if exponent == 2 else [_make_unary(r, op, kinds[exponent])]
+
+
+@rule("torch.aten.pow.Scalar")
+def _power_of_two(r: Reader, op: Any) -> Sequence[Any]:
+    base, x = op.operands
+    r.f32(x, op.results[0])
+    require(r.number(base) == 2, "a power of another number than 2")
+    return [_make(r, x, "exp2")]

@@ -98,19 +98,45 @@ def _power_of_two(k: Array) -> Array:
     return ((k + 127) << 23).astype(np.int32).view(F32)
 
 
+def exp2(x: Array) -> Array:
+    """n = rint(x); r = (x - n) * ln2; (fma(P(r), r * r, r) + 1) * 2^n: exact where x is whole. x is first cut to -150 and 128."""
+    cut = np.clip(x, F32(-150), F32(128))
+    n = np.rint(cut)
+    r = (cut - n) * F32(table.LN2)
+    p = fma(horner(table.EXP, r), r * r, r) + ONE
+    with np.errstate(invalid="ignore", over="ignore"):
+        k = n.astype(np.int32)
+        y = p * _power_of_two(k >> 1) * _power_of_two(k - (k >> 1))
+    return np.where(x < F32(-150), F32(0), y)
+
+
 def log(x: Array) -> Array:
     """x = m * 2^k, m in [sqrt(1/2), sqrt(2)); f = m - 1; (f + ((P(f) * f * f^2 + k * ln2_low) - f^2 / 2)) + k * ln2_high.
 
     Subnormal x is first multiplied by 2^23 and k lowered by 23. 0 gives -infinity, negative x gives NaN.
     """
+    f, k = _fraction(x)
+    z = f * f
+    y = (horner(table.LOG, f) * f * z + k * F32(table.LN2_LOW)) - HALF * z
+    return _of_logarithms(x, (f + y) + k * F32(table.LN2_HIGH))
+
+
+def log2(x: Array) -> Array:
+    """As `log`: (f + (P(f) * f * f^2 - f^2 / 2)) * log2(e) + k, the last two as one; exact for powers of two."""
+    f, k = _fraction(x)
+    z = f * f
+    return _of_logarithms(x, fma(f + (horner(table.LOG, f) * f * z - HALF * z), F32(table.LOG2_E), k))
+
+
+def _fraction(x: Array) -> tuple[Array, Array]:
+    """f and k of `log`."""
     tiny = x < F32(2.0**-126)
     bits = np.where(tiny, x * F32(2**23), x).view(np.int32)
     k = (bits - np.int32(table.LOG_SPLIT_BITS)) >> 23
-    f = (bits - (k << 23)).view(F32) - ONE
-    exponent = (k - np.where(tiny, np.int32(23), np.int32(0))).astype(F32)
-    z = f * f
-    y = (horner(table.LOG, f) * f * z + exponent * F32(table.LN2_LOW)) - HALF * z
-    y = (f + y) + exponent * F32(table.LN2_HIGH)
+    return (bits - (k << 23)).view(F32) - ONE, (k - np.where(tiny, np.int32(23), np.int32(0))).astype(F32)
+
+
+def _of_logarithms(x: Array, y: Array) -> Array:
     y = np.where(x == 0, F32(-np.inf), np.where(x < 0, F32(np.nan), y))
     return np.where(np.isposinf(x) | np.isnan(x), x, y)
 
@@ -229,6 +255,11 @@ def reciprocal(x: Array) -> Array:
     return ONE / x
 
 
+def at_least(x: Array, alpha: Array | np.float32 | None = None) -> Array:
+    """1 where x >= alpha (0), else 0, also of NaN."""
+    return np.where(x >= (F32(0) if alpha is None else alpha), ONE, F32(0))
+
+
 def round_bf16(x: Array) -> Array:
     """The nearest bfloat16, half to even, as binary32: the upper 16 bits, rounded. NaN stays."""
     bits = x.view(np.uint32)
@@ -245,6 +276,9 @@ UNARY: dict[str, Callable[..., Array]] = {
     "tanh": tanh,
     "exp": exp,
     "log": log,
+    "log2": log2,
+    "exp2": exp2,
+    "at_least": at_least,
     "erf": erf,
     "sqrt": np.sqrt,
     "rsqrt": rsqrt,

@@ -449,3 +449,23 @@ def test_masks_of_torch_prune_that_were_never_removed(road: str, tmp_path: Path)
     assert 0.09 < first["density"] < 0.11 and first["nonzero_macs"] == round(first["macs"] * first["density"])
     assert second["output_shape"] == [1, 128] and third["weights"] == 128 * 16, "half of the channels are gone"
     assert "of 256 output channels" in " ".join(report_advice.reasons(second))
+
+
+class LogActivations(nn.Module):
+    """LogNet: 0 and 2^e of an activation, e from -6 to 0, in front of a convolution; two spellings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(16, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, rows: Tensor, image: Tensor) -> tuple[Tensor, ...]:
+        exponent = image.clamp(min=2.0**-30).log2().round()
+        y = self.one(torch.exp2(exponent.clamp(max=0.0)) * (exponent >= -6).float())
+        exponent = torch.round(torch.log2(torch.clamp(y, 2.0**-30, 1.0)))
+        return y, self.two(2.0**exponent * (exponent > -7).float())
+
+
+def test_log2_activations(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    executable = check(LogActivations(), "module", tmp_path, exact=False)  # type: ignore[arg-type]
+    assert not any(row["generic"] for row in executable.report["layers"]), "logarithms, powers and comparisons are codelets"

@@ -27,6 +27,9 @@ def small_float(x: np.ndarray, mantissa: int, least: int, greatest: float, beyon
 EXPECTED: dict[str, tuple[Function, float, float]] = {
     "exp": (np.exp, 1.0, 0),
     "log": (np.log, 1.0, 0),
+    "log2": (np.log2, 2.0, 0),
+    "exp2": (np.exp2, 1.5, 0),
+    "at_least": (lambda x: np.where(x >= 0, 1.0, 0.0), 0, 0),
     "tanh": (np.tanh, 1.5, 0),
     "erf": (special.erf, 2.5, 0),
     "sigmoid": (special.expit, 2.5, 1e-37),
@@ -61,7 +64,7 @@ EXPECTED: dict[str, tuple[Function, float, float]] = {
 def arguments(kind: str) -> np.ndarray:
     spread = np.logspace(-30, 1.9, 20000)
     x = np.concatenate([np.linspace(-80, 80, 100001), spread, -spread]).astype(np.float32)
-    return np.abs(x[x != 0]) if kind in ("log", "sqrt", "rsqrt") else x[x != 0] if kind == "reciprocal" else x
+    return np.abs(x[x != 0]) if kind in ("log", "log2", "sqrt", "rsqrt") else x[x != 0] if kind == "reciprocal" else x
 
 
 def test_every_kind_has_an_expectation() -> None:
@@ -83,13 +86,15 @@ def test_accuracy(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", UNARY_KINDS)
 def test_nan_stays_nan(kind: str) -> None:
-    assert np.isnan(meaning.unary(np.array([np.nan, 1], np.float32), kind=kind)).tolist() == [True, False]
+    assert np.isnan(meaning.unary(np.array([np.nan, 1], np.float32), kind=kind)).tolist() == [kind != "at_least", False]
 
 
 def test_limits() -> None:
     x = np.array([np.inf, -np.inf, 0, 100, -100], np.float32)
     for kind, expected in {
         "exp": [np.inf, 0, 1, np.inf, 0],
+        "exp2": [np.inf, 0, 1, 2.0**100, 2.0**-100],
+        "at_least": [1, 0, 1, 1, 0],
         "tanh": [1, -1, 0, 1, -1],
         "erf": [1, -1, 0, 1, -1],
         "sigmoid": [1, 0, 0.5, 1, 0],
@@ -122,3 +127,9 @@ def test_lane_sum_adds_in_the_stated_order(n: int) -> None:
 def test_masked_softmax_gives_exact_zeros() -> None:
     y = float_ops.softmax(np.float32([[0, -np.inf, 1, -200]]))
     assert y[0, 1] == 0 and y[0, 3] == 0 and abs(float(y.sum()) - 1) < 1e-6
+
+
+def test_powers_of_two_are_exact() -> None:
+    whole = np.arange(-149, 128, dtype=np.float32)
+    powers = np.ldexp(np.float32(1), whole.astype(np.int32))
+    assert np.array_equal(meaning.unary(whole, kind="exp2"), powers) and np.array_equal(meaning.unary(powers, kind="log2"), whole)

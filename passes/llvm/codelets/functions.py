@@ -39,15 +39,35 @@ def _power_of_two(k: Lanes) -> Lanes:
     return ((k + 127) << 23).bits("f32")
 
 
+def exp2(x: Lanes) -> Lanes:
+    cut = x.minimum(128.0)  # below -150 any y will do
+    n = cut.rint()
+    r = (cut - n) * table.LN2
+    p = fma(horner(table.EXP, r), r * r, r) + 1.0
+    return _constant(x, 0.0).where(x.compare("olt", -150.0), _times_power_of_two(p, n))
+
+
 def log(x: Lanes) -> Lanes:
+    f, k = _fraction(x)
+    z = f * f
+    y = (horner(table.LOG, f) * f * z + k * table.LN2_LOW) - 0.5 * z
+    return _of_logarithms(x, (f + y) + k * table.LN2_HIGH)
+
+
+def log2(x: Lanes) -> Lanes:
+    f, k = _fraction(x)
+    z = f * f
+    return _of_logarithms(x, fma(f + (horner(table.LOG, f) * f * z - 0.5 * z), table.LOG2_E, k))
+
+
+def _fraction(x: Lanes) -> tuple[Lanes, Lanes]:
     tiny = x.compare("olt", 2.0**-126)
     bits = (x * 2.0**23).where(tiny, x).bits("i32")
     k = (bits - table.LOG_SPLIT_BITS) >> 23
-    f = (bits - (k << 23)).bits("f32") - 1.0
-    exponent = (k - 23).where(tiny, k).to_float()
-    z = f * f
-    y = (horner(table.LOG, f) * f * z + exponent * table.LN2_LOW) - 0.5 * z
-    y = (f + y) + exponent * table.LN2_HIGH
+    return (bits - (k << 23)).bits("f32") - 1.0, (k - 23).where(tiny, k).to_float()
+
+
+def _of_logarithms(x: Lanes, y: Lanes) -> Lanes:
     y = _constant(x, -INFINITY).where(x.compare("oeq", 0.0), _constant(x, NAN).where(x.compare("olt", 0.0), y))
     return x.where(x.compare("oeq", INFINITY), x.where(x.compare("uno", 0.0), y))
 
@@ -179,6 +199,9 @@ UNARY: dict[str, Callable[..., Lanes]] = {
     "tanh": tanh,
     "exp": exp,
     "log": log,
+    "log2": log2,
+    "exp2": exp2,
+    "at_least": lambda x, alpha=0.0: _constant(x, 1.0).where(x.compare("oge", alpha), 0.0),
     "erf": erf,
     "sqrt": Lanes.sqrt,
     "rsqrt": lambda x: 1.0 / x.sqrt(),
