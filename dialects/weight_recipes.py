@@ -33,8 +33,8 @@ TRANSFORM_TIMES_24 = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], 
 class Recipe:
     """`source` [batches, channels, columns]: s8 or f32 values, or u8 codes of `levels`.
 
-    real = levels[channel or 0, code] * scales[channel or 0, (column / inner % period) / group], `levels` f32 [1 or batches * channels, K],
-    `scales` f32 [1 or batches * channels, groups].
+    real = (levels[channel or 0, g or 0, code] - zeros[channel or 0, g]) * scales[channel or 0, g], g = (column / inner % period) / group;
+    `levels` f32 [1 or batches * channels, 1 or groups, K], `scales` and `zeros` (or None) f32 [1 or batches * channels, groups].
     """
 
     layout: str
@@ -43,6 +43,7 @@ class Recipe:
     source: Array
     levels: Array | None = None
     scales: Array | None = None
+    zeros: Array | None = None
     inner: int = 1
     period: int = 1
     group: int = 1
@@ -65,10 +66,13 @@ class Recipe:
         if self.levels is None or self.scales is None:
             return self.source.astype(F32)
         batches, channels, columns = self.source.shape
-        rows = self.source.reshape(batches * channels, columns)
-        level = np.take_along_axis(np.broadcast_to(self.levels, (len(rows), self.levels.shape[1])), rows.astype(np.int64), axis=1)
-        scale = self.scales[:, np.arange(columns) // self.inner % self.period // self.group]
-        return (level * scale).astype(F32).reshape(self.source.shape)
+        codes = self.source.reshape(batches * channels, columns)
+        group = np.arange(columns) // self.inner % self.period // self.group
+        row = np.arange(len(codes))[:, None] if len(self.levels) > 1 else np.zeros((1, 1), np.int64)
+        level = self.levels[row, group if self.levels.shape[1] > 1 else 0, codes]
+        if self.zeros is not None:
+            level = level - self.zeros[:, group]
+        return (level * self.scales[:, group]).astype(F32).reshape(self.source.shape)
 
     def apply(self) -> Array:
         """The packed weights, flat: f32, or i16 of bfloat16 words and of integers."""

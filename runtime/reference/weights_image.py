@@ -2,7 +2,7 @@
 
 The image, little endian, is read by `runtime/cpu/src/weights_image.c`:
 
-    header   64 bytes: magic "QCCCODE2", image bytes u64, decoded bytes u64, number of entries, tables, tiles and recipes u32, zeros
+    header   64 bytes: magic "QCCCODE3", image bytes u64, decoded bytes u64, number of entries, tables, tiles and recipes u32, zeros
     entries  32 bytes each: decoded offset u64, decoded bytes u64, place u64, mode u8 (0 raw, 1 huffman, 2 rans), bits of a symbol in the
              lower half of a u8 and log2 of a tile's symbols - 16 in the upper, table u16, number of tiles u32; `place` is the byte
              offset of a raw entry in the image, or the first tile
@@ -32,7 +32,7 @@ from qcc.runtime.reference.codecs import CODERS, HUFFMAN, RANS, RAW
 
 Array = np.ndarray[Any, Any]
 
-MAGIC = b"QCCCODE2"
+MAGIC = b"QCCCODE3"
 TILE_SYMBOLS = 1 << 16
 ALIGNMENT_BYTES = 64
 CODECS = {"huffman": (HUFFMAN,), "rans": (RANS,), "auto": (HUFFMAN, RANS)}

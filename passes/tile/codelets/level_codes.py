@@ -5,7 +5,7 @@ Dense codelets read float weights; these recipes make them of the stored element
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,14 +26,16 @@ _WIDEST = 1 << 16
 
 @dataclass(frozen=True)
 class LevelCodes:
-    """Weights [o, i, kh, kw]: codes u8; levels f32 [1 or o, K]; scales f32 [1 or o, groups of i, 1 or kh, 1 or kw].
+    """Weights [o, i, kh, kw]: codes u8; levels f32 [1 or o, 1 or groups of i, K]; scales f32 [1 or o, groups of i, 1 or kh, 1 or kw], where
+    levels have groups without kh and kw; zeros as scales, or None.
 
-    real = levels[o or 0, code] * scale.
+    real = (levels[o or 0, group or 0, code] - zero) * scale.
     """
 
     codes: Array
     levels: Array
     scales: Array
+    zeros: Array | None = None
 
     def panels(self, groups: int, element: str, lanes: int, vectors: int) -> Recipe:
         """For a contraction over (kh, kw, i), `element` f32 or bf16."""
@@ -41,9 +43,9 @@ class LevelCodes:
         source = self.codes.reshape(groups, o // groups, *self.codes.shape[1:]).transpose(0, 1, 3, 4, 2).reshape(groups, o // groups, -1)
         rows, inputs, kh, kw = self.scales.shape
         period = i if kh * kw == 1 else source.shape[2]
-        scales = self.scales.transpose(0, 2, 3, 1).reshape(rows, -1)
+        scales, zeros = (None if a is None else a.transpose(0, 2, 3, 1).reshape(rows, -1) for a in (self.scales, self.zeros))
         layout = PANELS_F32 if element == "f32" else PANELS_BF16
-        return Recipe(layout, lanes, vectors, source, self.levels, scales, period=period, group=i // inputs)
+        return Recipe(layout, lanes, vectors, source, self.levels, scales, zeros, period=period, group=i // inputs)
 
     def winograd(self, lanes: int, vectors: int) -> Recipe | None:
         """For 3x3 kernels; None where scales vary within a kernel."""
@@ -52,8 +54,8 @@ class LevelCodes:
         if kh * kw > 1:
             return None
         source = self.codes.reshape(1, o, i * 9)
-        scales = self.scales.reshape(rows, inputs)
-        return Recipe(WINOGRAD_F32, lanes, vectors, source, self.levels, scales, inner=9, period=i, group=i // inputs)
+        scales, zeros = (None if a is None else a.reshape(rows, inputs) for a in (self.scales, self.zeros))
+        return Recipe(WINOGRAD_F32, lanes, vectors, source, self.levels, scales, zeros, inner=9, period=i, group=i // inputs)
 
     def taps(self, lanes: int) -> Recipe | None:
         """For a depthwise layer, [taps][channel]."""
@@ -62,29 +64,24 @@ class LevelCodes:
 
 
 def level_codes(stored: Array, kind: ir.RankedTensorType) -> LevelCodes | None:
-    """The codes of weights [o, i] or [o, i, kh, kw]; None where levels are more than MOST_LEVELS, or differ within a channel."""
+    """The codes of weights [o, i] or [o, i, kh, kw]; None where levels are more than MOST_LEVELS, or differ within a kernel."""
     shape = [*stored.shape, 1, 1][:4]
     if len(stored.shape) not in (2, 4) or 0 in shape or kind.encoding is not None:
         return None
     if (a := element_types.affine(kind)) is not None:
-        if a.block is None:
-            scales = a.per_axis(a.scales, len(shape))
-        else:
-            sizes = [1] * len(shape)
-            for axis, size in zip(a.block_axes, a.scales.shape, strict=True):
-                sizes[axis] = size
-            scales = a.scales.reshape(sizes)
-        return _few(integers(stored, kind).reshape(shape), None, scales, shape)
+        scales, zeros = (_placed(a, values, len(shape)) for values in (a.scales, a.zero_points))
+        found = _few(integers(stored, kind).reshape(shape), None, scales, shape)
+        if found is None and (found := _few(stored.reshape(shape), None, scales, shape)) is not None:
+            shifted = _broadcastable(zeros, shape)
+            return None if shifted is None else replace(found, zeros=np.broadcast_to(shifted, found.scales.shape))
+        return found
     match d := types.describe(kind):
         case types.Binary(scales=scales):
             return _few(stored.reshape(shape), None, scales, shape)
         case types.Ternary(positive=scales) if d.symmetric:
             return _few(stored.reshape(shape), None, scales, shape)
         case types.Ternary(negative=negative, positive=positive):
-            if (pair := _per_channel([negative, positive], shape)) is None:
-                return None
-            levels = np.stack([-pair[0], np.zeros_like(pair[0]), pair[1]], axis=1)
-            return LevelCodes((stored + 1).astype(np.uint8).reshape(shape), levels, np.ones((1, 1, 1, 1), F32))
+            return _of_tables((stored + 1).astype(np.uint8), [-negative, np.zeros_like(negative), positive], np.ones(1, F32), shape)
         case types.Log2(scales=scales):
             used = np.unique(stored)
             plain = types.make_type(types.Log2(d.bits, d.signed, d.least, np.ones(1, F32)))
@@ -92,11 +89,7 @@ def level_codes(stored: Array, kind: ir.RankedTensorType) -> LevelCodes | None:
         case types.Codebook(levels=levels, scales=scales) if levels.ndim == 1:
             return _few(stored.reshape(shape), levels.astype(F32)[np.unique(stored)], scales, shape)
         case types.Codebook(levels=levels, scales=scales):
-            table = _per_channel([levels[..., k] for k in range(levels.shape[-1])], shape)
-            spread = _broadcastable(scales, shape)
-            if table is None or spread is None:
-                return None
-            return LevelCodes(stored.astype(np.uint8).reshape(shape), np.stack(table, axis=1), spread)
+            return _of_tables(stored.astype(np.uint8), [levels[..., k] for k in range(levels.shape[-1])], scales, shape)
         case types.Scaled(scales=scales) | types.Blockscaled(scales=scales) | types.Minifloat(scales=scales):
             codes = stored if stored.dtype.kind in "iu" else stored.view(f"u{stored.dtype.itemsize}")
             used = np.unique(codes)
@@ -130,7 +123,35 @@ def _few(stored: Array, levels: Array | None, scales: Array, shape: list[int]) -
     code = np.zeros(used[-1] + 1, np.uint8)
     code[used] = np.arange(used.size)
     levels = (used + least).astype(F32) if levels is None else levels
-    return LevelCodes(code[steps].reshape(shape), levels.reshape(1, -1), spread)
+    return LevelCodes(code[steps].reshape(shape), levels.reshape(1, 1, -1), spread)
+
+
+def _placed(a: element_types.Affine, values: Array, rank: int) -> Array:
+    """Scales or zero points with as many axes as the tensor."""
+    if a.block is None:
+        return a.per_axis(values, rank)
+    sizes = [1] * rank
+    for axis, size in zip(a.block_axes, values.shape, strict=True):
+        sizes[axis] = size
+    return values.reshape(sizes)
+
+
+def _of_tables(codes: Array, levels: list[Array], scales: Array, shape: list[int]) -> LevelCodes | None:
+    """Codes 0, 1, ... of `levels`, an array of blocks each; None where levels, or scales beside groups of levels, vary within a kernel."""
+    parts = [_broadcastable(part, shape) for part in levels]
+    spread = _broadcastable(scales, shape)
+    found = [part for part in parts if part is not None]
+    if spread is None or len(found) < len(parts) or any(part.shape[2] * part.shape[3] > 1 for part in found):
+        return None
+    rows, groups = (max(part.shape[axis] for part in found) for axis in (0, 1))
+    if any(part.shape[1] not in (1, groups) for part in found):
+        return None
+    table = np.stack([np.broadcast_to(part[..., 0, 0], (rows, groups)) for part in found], axis=2)
+    if groups > 1 and spread.shape != (spread.shape[0], groups, 1, 1):
+        if spread.shape[1:] != (1, 1, 1):
+            return None
+        spread = np.broadcast_to(spread, (spread.shape[0], groups, 1, 1))
+    return LevelCodes(codes.reshape(shape), table, spread)
 
 
 def _broadcastable(scales: Array, shape: list[int]) -> Array | None:
@@ -144,11 +165,3 @@ def _broadcastable(scales: Array, shape: list[int]) -> Array | None:
     if 1 < scales.shape[2] * scales.shape[3] < shape[2] * shape[3]:
         scales = np.broadcast_to(scales, (*scales.shape[:2], *shape[2:]))
     return scales.astype(F32)
-
-
-def _per_channel(parts: list[Array], shape: list[int]) -> list[Array] | None:
-    """Arrays of blocks as [1] or [o] each, all of one size; None where blocks end within a channel."""
-    if any(part.size > 1 and part.shape[0] != part.size for part in parts):
-        return None
-    most = max(part.size for part in parts)
-    return [np.repeat(part.reshape(-1), (shape[0] if most > 1 else 1) // part.size).astype(F32) for part in parts]

@@ -234,8 +234,8 @@ def _level_codes(lowering: Lowering, op: Any) -> LevelCodes | None:
     """The codes behind the real weights of `op`, where they are dequantized; says so in the report."""
     found = level_codes(*lowering.stored[op.operands[1]]) if op.operands[1] in lowering.stored else None
     if found is not None:
-        count = found.levels.shape[1]
-        per = " per channel" if len(found.levels) > 1 else ""
+        rows, groups, count = found.levels.shape
+        per = " per group" if groups > 1 else " per channel" if rows > 1 else ""
         lowering.fact(layer_name(op.location), stored_format=f"{count} levels{per}, floats from the loading of a coded artefact on")
     return found
 

@@ -57,7 +57,7 @@ static int recipe_is_sound(const struct qcc_image *image, int64_t i) {
 
 int qcc_image_open(struct qcc_image *image, const void *data, int64_t bytes) {
     const struct header *header = data;
-    if (bytes < (int64_t)sizeof *header || memcmp(header->magic, "QCCCODE2", 8) || header->image_bytes != (uint64_t)bytes || header->decoded_bytes > INT64_MAX / 16)
+    if (bytes < (int64_t)sizeof *header || memcmp(header->magic, "QCCCODE3", 8) || header->image_bytes != (uint64_t)bytes || header->decoded_bytes > INT64_MAX / 16)
         return damaged("their header of", sizeof *header);
     const uint8_t *at = (const uint8_t *)data + sizeof *header;
     uint64_t directories = (uint64_t)header->entry_count * 32 + (uint64_t)header->recipe_count * 64 + (uint64_t)header->table_count * 8 + ((uint64_t)header->tile_count + 1) * 8;

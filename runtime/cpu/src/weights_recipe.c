@@ -17,9 +17,10 @@ uint64_t qcc_recipe_source_bytes(const struct qcc_recipe *r, uint64_t image_byte
     if (r->layout >= QCC_WINOGRAD_S16 && (r->batches != 1 || r->columns % 9 || r->channels % width_of(r))) return 0;
     if (r->layout == QCC_WINOGRAD_S16 && (r->coded || r->columns / 9 % 2)) return 0;
     if (r->coded) {
-        uint64_t floats = (uint64_t)r->level_count * r->level_rows + (uint64_t)r->scale_count * r->scale_rows;
         if (r->level_count < 1 || r->level_count > 256 || (r->level_rows != 1 && r->level_rows != count) || (r->scale_rows != 1 && r->scale_rows != count)) return 0;
-        if (r->scale_count <= (r->period - 1) / r->group || r->scale_count > MOST / count) return 0;
+        if (r->scale_count <= (r->period - 1) / r->group || r->scale_count > MOST / count || r->zeros > 1) return 0;
+        if (r->level_groups != 1 && r->level_groups != r->scale_count) return 0;
+        uint64_t floats = (uint64_t)r->level_count * r->level_rows * r->level_groups + (uint64_t)r->scale_count * r->scale_rows * (1 + r->zeros);
         if (r->parameters > image_bytes || r->parameters % 4 || floats > (image_bytes - r->parameters) / 4) return 0;
     }
     return count * r->columns * (r->coded || r->layout == QCC_WINOGRAD_S16 ? 1 : 4);
@@ -37,12 +38,15 @@ int64_t qcc_recipe_blocks(const struct qcc_recipe *r) { return blocks_of_batch(r
 static const float *real_row(const struct qcc_recipe *r, const uint8_t *image, const uint8_t *source, uint64_t c, float *row) {
     if (!r->coded) return (const float *)source + c * r->columns;
     const uint8_t *codes = source + c * r->columns;
-    const float *levels = (const float *)(image + r->parameters), *scales = levels + (uint64_t)r->level_count * r->level_rows;
-    if (r->level_rows > 1) levels += c * r->level_count;
-    if (r->scale_rows > 1) scales += c * r->scale_count;
+    uint64_t row_levels = (uint64_t)r->level_count * r->level_groups;
+    const float *levels = (const float *)(image + r->parameters), *scales = levels + row_levels * r->level_rows;
+    const float *zeros = scales + (uint64_t)r->scale_count * r->scale_rows;
+    if (r->level_rows > 1) levels += c * row_levels;
+    if (r->scale_rows > 1) scales += c * r->scale_count, zeros += c * r->scale_count;
     for (uint32_t i = 0; i < r->columns; i++) {
-        uint32_t code = codes[i] < r->level_count ? codes[i] : r->level_count - 1;
-        row[i] = levels[code] * scales[i / r->inner % r->period / r->group];
+        uint32_t code = codes[i] < r->level_count ? codes[i] : r->level_count - 1, group = i / r->inner % r->period / r->group;
+        float level = levels[(r->level_groups > 1 ? group * (uint64_t)r->level_count : 0) + code];
+        row[i] = (r->zeros ? level - zeros[group] : level) * scales[group];
     }
     return row;
 }

@@ -16,8 +16,9 @@ struct qcc_recipe {
     uint32_t batches, channels, columns; /* of the source */
     uint32_t inner, period, group;       /* scale of column c: c / inner % period / group */
     uint32_t level_count, level_rows, scale_count, scale_rows;
-    uint64_t parameters; /* byte offset of levels and scales, f32 */
-    uint64_t zero;
+    uint64_t parameters; /* byte offset of levels, scales and zeros, f32 */
+    uint32_t level_groups; /* 1, or scale_count */
+    uint32_t zeros;        /* 1 where there are as many zeros as scales, else 0 */
 };
 
 /* Bytes of the source, and of what is made; 0 where the record contradicts itself, or its parameters leave an image of `image_bytes`. */

@@ -32,14 +32,16 @@ def decode_in_c(data: np.ndarray, size: int, threads: int = 1) -> tuple[int, np.
 
 
 def coded(rng: np.random.Generator, shape: tuple[int, int, int], inner: int, period: int, group: int) -> dict[str, object]:
-    """Codes of up to 16 levels, with levels per tensor or channel and scales per tensor, channel or group."""
+    """Codes of up to 16 levels, with levels per tensor, channel or group, and scales and zeros per tensor, channel or group."""
     batches, channels, _ = shape
     rows, count = batches * channels, int(rng.integers(2, 17))
     groups = -(-period // group)
+    scale_rows = int(rng.choice([1, rows]))
     return {
         "source": rng.integers(0, count, shape).astype(np.uint8),
-        "levels": rng.normal(size=(int(rng.choice([1, rows])), count)).astype(np.float32),
-        "scales": rng.uniform(0.1, 1, (int(rng.choice([1, rows])), groups)).astype(np.float32),
+        "levels": rng.normal(size=(int(rng.choice([1, rows])), int(rng.choice([1, groups])), count)).astype(np.float32),
+        "scales": rng.uniform(0.1, 1, (scale_rows, groups)).astype(np.float32),
+        "zeros": rng.normal(size=(scale_rows, groups)).astype(np.float32) if rng.random() < 0.5 else None,
         "inner": inner,
         "period": period,
         "group": group,
