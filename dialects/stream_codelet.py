@@ -69,6 +69,13 @@ class Stream:
 
     @property
     def lanes(self) -> int:
-        """Channels of a vector: as many as 32-bit lanes, or as bytes where those are looked up for want of wider ones."""
+        """Channels of a vector: as many as 32-bit lanes, or where bytes are looked up for want of wider ones as bytes or words."""
         facts = ISAS[self.isa]
-        return 4 * facts.lanes if self.decoder in ("sums", "products") and facts.streams_pairs else facts.lanes
+        if self.decoder not in ("sums", "products") or not facts.streams_pairs:
+            return facts.lanes
+        return facts.lanes * (2 if self.has_words else 4)
+
+    @property
+    def has_words(self) -> bool:
+        """Whether looked-up bytes of two planes of a channel make a word."""
+        return self.decoder == "sums" and self.bits == 2

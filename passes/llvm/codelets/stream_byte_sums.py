@@ -18,8 +18,9 @@ from qcc.passes.llvm.codelets.stream_product_tables import OFFSET
 
 TABLE_BYTES = 16
 STEP_TABLES = 4  # of the lower and the upper 4 bits of a byte, high and low bytes
-SPAN = 128
-"""Steps, each two looked-up bytes, of which 16 bits can sum one more."""
+STEP_BYTES = 32
+SPAN, WORDS_SPAN = 128, 40
+"""Steps, each of two looked-up bytes, whose sums 16 bits hold: of bytes, and of those of both planes."""
 TURN = 4  # steps, which ask for whole lines
 
 
@@ -38,19 +39,20 @@ class Reduction(stream_sums.Reduction):
         b, layout = self.b, self.layout
         tables = b.at(here, b.mul(g, self.codelet.group * layout.table_bytes))
         steps, multiplied = -(-count // layout.depth), self.codelet.decoder == "products"
+        span = WORDS_SPAN if self.codelet.has_words else SPAN
         sums = [b.constant(-2 * steps * OFFSET if multiplied else 0, f"{self.lanes}xi32")] * place.vectors
-        for plane in range(1 if multiplied else self.codelet.bits):
-            one = replace(place, codes=[address + plane * steps * self.lanes for address in place.codes], stride=self.lanes)
+        for plane in range(1 if multiplied or self.codelet.has_words else self.codelet.bits):
+            one = replace(place, codes=[address + plane * steps * STEP_BYTES for address in place.codes], stride=STEP_BYTES)
 
             def add(i: Index, size: int, sums: Sequence[Value], one: Place = one, plane: int = plane) -> list[Value]:
-                first = b.mul(i, SPAN)
-                here = replace(one, codes=[b.at(a, b.mul(first, self.lanes)) for a in one.codes])
+                first = b.mul(i, span)
+                here = replace(one, codes=[b.at(a, b.mul(first, STEP_BYTES)) for a in one.codes])
                 found = self._span(b.at(tables, b.mul(first, STEP_TABLES * TABLE_BYTES)), size, here)
                 shifted = [b.binary("shl", v, b.like(plane, v)) if plane else v for v in found]
                 return [b.binary("add", total, v) for total, v in zip(sums, shifted, strict=True)]
 
-            whole, rest = divmod(steps, SPAN)
-            sums = b.loop(0, whole, 1, lambda i, *sums, add=add: add(i, SPAN, sums), sums)
+            whole, rest = divmod(steps, span)
+            sums = b.loop(0, whole, 1, lambda i, *sums, add=add: add(i, span, sums), sums)
             if rest:
                 sums = add(whole, rest, sums)
         words = b.at(here, b.mul(g, 4))
@@ -64,8 +66,8 @@ class Reduction(stream_sums.Reduction):
         ]
 
     def _span(self, tables: Address, count: int, place: Place) -> list[Value]:
-        """What `count` steps of one plane look up, by vector, in i32 lanes."""
-        b, words = self.b, self.lanes // 2
+        """What `count` steps of one plane, or both, look up, by vector, in i32 lanes."""
+        b, each = self.b, 2 if self.codelet.has_words else 4
 
         def turn(first: Index, length: int, sums: Sequence[Value]) -> list[Value]:
             made = list(sums)
@@ -78,17 +80,24 @@ class Reduction(stream_sums.Reduction):
                     for four, index in enumerate(self._indices(place.step(b, v, s))):
                         for low in (0, 1):
                             found = self.instructions.shuffle_bytes(b, looked[2 * low + four], index)
-                            found = b.op("llvm.bitcast", [found], f"{words}xi16")
-                            at = 4 * v + 2 * low
-                            made[at] = b.binary("add", made[at], found)
-                            made[at + 1] = b.binary("add", made[at + 1], b.binary("lshr", found, b.like(8, found)))
+                            at = each * v + each // 2 * low
+                            made[at : at + each // 2] = self._accumulated(made[at : at + each // 2], found)
             return made
 
-        sums = [b.constant(0, f"{words}xi16")] * (4 * place.vectors)
+        sums = [b.constant(0, f"{STEP_BYTES // 2}xi16")] * (each * place.vectors)
         whole, rest = divmod(count, TURN)
         sums = b.loop(0, whole, 1, lambda t, *sums: turn(b.mul(t, TURN), TURN, sums), sums)
         sums = turn(whole * TURN, rest, sums) if rest else sums
-        return [self._words_joined(*sums[4 * v : 4 * v + 4]) for v in range(place.vectors)]
+        return [self._joined_lanes(sums[each * v : each * v + each]) for v in range(place.vectors)]
+
+    def _accumulated(self, sums: Sequence[Value], found: Value) -> list[Value]:
+        """Sums of words with looked-up bytes: plane 0 and twice plane 1, or whole words and high bytes."""
+        b = self.b
+        if self.codelet.has_words:
+            weights = b.op("llvm.bitcast", [b.constant(0x0201, f"{STEP_BYTES // 2}xi16")], f"{STEP_BYTES}xi8")
+            return [b.binary("add", sums[0], self.instructions.pair_u8s8(b, found, weights))]
+        words = b.op("llvm.bitcast", [found], f"{STEP_BYTES // 2}xi16")
+        return [b.binary("add", sums[0], words), b.binary("add", sums[1], b.binary("lshr", words, b.like(8, words)))]
 
     def _table(self, address: Address) -> Value:
         """16 bytes, in both halves of a register."""
@@ -98,18 +107,21 @@ class Reduction(stream_sums.Reduction):
     def _indices(self, address: Address) -> tuple[Value, Value]:
         """The lower and the upper 4 bits of all bytes."""
         b = self.b
-        stored = b.load(f"{self.lanes}xi8", address)
-        words = b.op("llvm.bitcast", [stored], f"{self.lanes // 2}xi16")
-        upper = b.op("llvm.bitcast", [b.binary("lshr", words, b.like(4, words))], f"{self.lanes}xi8")
+        stored = b.load(f"{STEP_BYTES}xi8", address)
+        words = b.op("llvm.bitcast", [stored], f"{STEP_BYTES // 2}xi16")
+        upper = b.op("llvm.bitcast", [b.binary("lshr", words, b.like(4, words))], f"{STEP_BYTES}xi8")
         return b.binary("and", stored, b.like(15, stored)), b.binary("and", upper, b.like(15, upper))
 
-    def _words_joined(self, high: Value, high_odd: Value, low: Value, low_odd: Value) -> Value:
-        """256 * high + low in i32 lanes: first those of the words' low bytes, then of their high ones."""
+    def _joined_lanes(self, sums: Sequence[Value]) -> Value:
+        """256 * high + low in i32 lanes, in the order of words; of bytes first the low ones."""
         b = self.b
 
-        def lanes(whole: Value, odd: Value) -> Value:
+        def lanes(whole: Value, odd: Value | None = None) -> Value:
+            if odd is None:
+                return b.cast("zext", whole, "i32")
             even = b.binary("sub", whole, b.binary("shl", odd, b.like(8, odd)))
             return b.joined([b.cast("zext", even, "i32"), b.cast("zext", odd, "i32")])
 
-        upper = lanes(high, high_odd)
-        return b.binary("add", b.binary("shl", upper, b.like(8, upper)), lanes(low, low_odd))
+        half = len(sums) // 2
+        upper, lower = lanes(*sums[:half]), lanes(*sums[half:])
+        return b.binary("add", b.binary("shl", upper, b.like(8, upper)), lower)

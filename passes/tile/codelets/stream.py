@@ -257,7 +257,8 @@ def _pairs_variant(isa: str, c: Codes, compute: str, rows: int) -> Variant | Non
     if not ISAS[isa].streams_pairs or c.levels is not None or (c.group % depth and c.group != k):
         return None
     if looked_up and rows == 1 and _sums_fit(c):
-        return _variant(compute, "sums", min(registers, 2), c.codes, c, c.zeros.astype(np.int32))
+        vectors = min(-(-n // (LOOKED_UP // 2)), 4) if c.bits == 2 else min(registers, 2)
+        return _variant(compute, "sums", vectors, c.codes, c, c.zeros.astype(np.int32))
     vectors = min(-(-n // ISAS[isa].lanes), _vectors_in_place(isa, c.bits, tile))
     ends = [level * c.step - int(zero) for level in (0, (1 << c.bits) - 1) for zero in (c.zeros.min(), c.zeros.max())]
     folds = {choose_fold(isa, c.bits, r * v) for r in range(1, tile + 1) for v in range(1, vectors + 1)}

@@ -139,8 +139,12 @@ _FIRST_SET = np.array([sorted(range(4), key=lambda i, mask=mask: (not mask >> i 
 def _bytes_of_channels(layout: StreamLayout, codes: Array) -> Array:
     """Codes [blocks, vectors, lanes, groups, steps, 8 or 2] as bytes [blocks, groups, plane, steps, vectors, lane].
 
-    The low bytes of 16-bit words are the first half of the lanes.
+    The low bytes of 16-bit words are the first half of the lanes; or words are lanes, whose bytes are two planes.
     """
+    if layout.codelet.has_words:
+        made = [np.packbits(codes >> plane & 1, axis=-1, bitorder="little")[..., 0] for plane in range(2)]
+        joined = np.stack(made, axis=-1)  # [blocks, vectors, lanes, groups, steps, planes]
+        return np.ascontiguousarray(joined.transpose(0, 3, 4, 1, 2, 5)).reshape(codes.shape[0], codes.shape[3], -1)
     if layout.codelet.decoder == "products":
         made = [codes[..., 0] | codes[..., 1] << 4]
     else:
