@@ -21,7 +21,8 @@ Guarantees: tiled form as decision 0002 states it; equal configurations share on
 reference, but float products, whose order of sums is free.
 Why: compiler/decisions/0002; element-wise operations that alone use a product are its epilogue, so activations are stored once.
 Options: `isa`, one of `dialects.instruction_sets.ISAS`; `activations`, how weight-only layers see their input (decision 0009): float,
-int16 or int8 (quantized in the call), or auto. Facts per weight-only layer: stored_format, stored_bytes, activations.
+int16 or int8 (quantized in the call), or auto; `coded`, whether weights are entropy-coded afterwards. Facts per weight-only layer:
+stored_format, stored_bytes, activations.
 """
 
 from __future__ import annotations
@@ -56,12 +57,13 @@ from qcc.passes.values import shape_of, used_once
 @dataclass(frozen=True)
 class IsaOptions:
     """`isa`: instruction set that codelets are made for; `activations`: of `stream.ACTIVATIONS`; `byte_expand`: has vpexpandb;
-    `popcount`: has vpopcntd."""
+    `popcount`: has vpopcntd; `coded`: weights keep the width of their values, which is what they are coded from."""
 
     isa: str = "avx512_vnni"
     activations: str = "auto"
     byte_expand: bool = False
     popcount: bool = False
+    coded: bool = False
 
 
 class LowerToCodeletsPass(Pass):
@@ -87,7 +89,7 @@ def _has_tensors(function: Any) -> bool:
 
 def _lower(module: ir.Module, function: Any, options: IsaOptions) -> list[tuple[str, dict[str, Any]]]:
     """Lower one entry function; facts of its layers."""
-    lowering = Lowering(module, function, options.isa, options.activations, byte_expand=options.byte_expand, popcount=options.popcount)
+    lowering = Lowering(module, function, options)
     block = function.regions[0].blocks[0]
     for i, value in enumerate(block.arguments):
         _input(lowering, i, value)

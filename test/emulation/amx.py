@@ -32,14 +32,19 @@ def build(source: Path, *flags: str) -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
-@functools.cache
 def install() -> ctypes.CDLL:
     """Start emulating; harmless where the machine has AMX, since no instruction is illegal there (the permission is asked for here)."""
+    library = _library()
+    if library.amx_emulator_install():
+        raise OSError("cannot handle SIGILL in this process")
+    return library
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
     library = build(HERE / "amx_emulator.c", "-mfma")
     library.amx_emulator_count.restype = ctypes.c_int64
     library.amx_emulator_count.argtypes = [ctypes.c_char_p]
-    if library.amx_emulator_install():
-        raise OSError("cannot handle SIGILL in this process")
     ctypes.CDLL(None).syscall(158, 0x1023, 18)  # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
     return library
 

@@ -266,16 +266,15 @@ static void on_illegal_instruction(int signal, siginfo_t *info, void *context) {
         sigaction(signal, &before, NULL); /* it happens again, without us */
 }
 
-/* Start emulating in this process; 0 on success. Calling it again does nothing. */
+/* Start emulating in this process; 0 on success. Calling it again does nothing, unless somebody else took the signal meanwhile. */
 int amx_emulator_install(void) {
-    static int installed;
-    if (installed) return 0;
     struct sigaction action;
+    if (sigaction(SIGILL, NULL, &action)) return -1;
+    if (action.sa_flags & SA_SIGINFO && action.sa_sigaction == on_illegal_instruction) return 0;
     memset(&action, 0, sizeof action);
     action.sa_sigaction = on_illegal_instruction;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigemptyset(&action.sa_mask);
-    installed = 1;
     return sigaction(SIGILL, &action, &before);
 }
 

@@ -48,10 +48,10 @@ class Lowering:
     and errors.
     """
 
-    def __init__(
-        self, module: Any, source: Any, isa: str, activations: str = "auto", *, byte_expand: bool = False, popcount: bool = False
-    ) -> None:
-        self.module, self.isa, self.activations, self.byte_expand, self.popcount = module, isa, activations, byte_expand, popcount
+    def __init__(self, module: Any, source: Any, options: Any) -> None:
+        """`options`: `lower_to_codelets.IsaOptions`."""
+        self.module, self.isa, self.activations, self.coded = module, options.isa, options.activations, options.coded
+        self.byte_expand, self.popcount = options.byte_expand, options.popcount
         self.places: dict[Any, Place] = {}
         self.folded: dict[Any, np.ndarray] = {}  # results computed here: the real values of constants
         self.stored: dict[Any, tuple[np.ndarray, Any]] = {}  # the stored elements of those, and their type

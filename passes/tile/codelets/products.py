@@ -298,7 +298,7 @@ def _constant_weights(
         else:
             reading = replace(reading, place=elementwise.widened(lowering, reading.place))
     if compute == "dot2_s16":
-        if facts.lanes == 8 and packed.size <= FEW_WEIGHTS:
+        if facts.lanes == 8 and packed.size <= FEW_WEIGHTS and not lowering.coded:
             element = "s16"
         elif element == "s16" and (split := _split_zero(packed)) is not None:
             element, (packed, zero) = "s8", split
