@@ -45,10 +45,11 @@ class Tiled:
             if not wanted - AMX_FEATURES <= here:
                 module, libraries = parse_module(vectors.emulate(str(module)), module.context), [vectors.library()]
             if isa == "amx":
-                amx.install()
                 features = ",".join(f"+{name}" for name in sorted(wanted & here | AMX_FEATURES))
                 run_pipeline(module, parse_pipeline(f"attach-target{{cpu=x86-64 features={features}}}"))
             self.engine = ExecutionEngine(module, opt_level=2, shared_libs=libraries)
+        if isa == "amx":
+            amx.install()  # last, because LLVM may have taken the signal for itself
         kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
         self.functions = {name: kind(self.engine.raw_lookup(name)) for name, _, _ in self.calls}
 
