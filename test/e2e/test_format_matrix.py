@@ -19,15 +19,12 @@ import pytest
 import qcc
 from qcc.compiler import driver
 from qcc.compiler.options import CompileOptions
-from qcc.compiler.targets.cpu import CpuTarget
 from qcc.dialects import compressed_types as types
 from qcc.dialects import element_types, weights
 from qcc.dialects.errors import QccError
-from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.integer_values import integer_scale
 from qcc.dialects.mlir import create, create_context, ir
 from qcc.dialects.real_values import decode
-from qcc.passes.tile.codelets import products
 from qcc.runtime.reference import formats, interpreter
 
 Array = np.ndarray[Any, Any]
@@ -309,16 +306,13 @@ WITHOUT_CODES = {
 
 
 def check_storage(name: str, layers: list[Layer], rows: list[dict[str, Any]]) -> None:
-    """A coded artefact holds no more than what the format says: codes, scales and levels; where the machine lacks u8 x s8 products with
-    sums of 32 bits, integers of few weights take 16 bits."""
+    """A coded artefact holds no more than what the format says: codes, scales and levels."""
     found = {row["name"]: row for row in rows if row["op"] in ("linear", "conv2d")}
     larger: set[str] = set()
     for layer in layers:
         row, shape, element = found[layer.name], layer.weight.stored.shape, layer.weight.element
         bits, count = element_types.bits_of(element), layer.weight.stored.size
         assert row["weights"] == count and row["entropy_bits"] <= bits, layer.name
-        if not ISAS[CpuTarget().isa].dot4 and layer.quantized_input and count <= products.FEW_WEIGHTS:
-            bits = max(bits, 16)
         spread = 2.6 if layer.kind == "depthwise" else 1.15  # products of depth 4 repeat taps
         if row["stored_bits"] * count > 8 * (spread * bits * count / 8 + parameter_bytes(element, shape) + 1000):
             larger.add(layer.kind)

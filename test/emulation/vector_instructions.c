@@ -72,37 +72,27 @@ INSTRUCTION(vpshufb) { /* table, indices; both per 16 bytes */
     for (int64_t i = 0; i < LANES(uint8_t); i++) y[i] = index[i] & 0x80 ? 0 : table[i / 16 * 16 + index[i] % 16];
 }
 
-INSTRUCTION(vpermb) { /* table, indices */
-    RESULT(uint8_t, y);
-    OPERAND(uint8_t, table, 0);
-    OPERAND(uint8_t, index, 1);
-    for (int64_t i = 0; i < LANES(uint8_t); i++) y[i] = table[index[i] % LANES(uint8_t)];
-}
-
-INSTRUCTION(vpermps) { /* table, indices */
-    RESULT(uint32_t, y);
-    OPERAND(uint32_t, table, 0);
-    OPERAND(uint32_t, index, 1);
-    for (int64_t i = 0; i < LANES(uint32_t); i++) y[i] = table[index[i] % LANES(uint32_t)];
-}
-
-INSTRUCTION(vpermi2b) { /* first table, indices, second table */
-    RESULT(uint8_t, y);
-    OPERAND(uint8_t, index, 1);
-    for (int64_t i = 0; i < LANES(uint8_t); i++) {
-        OPERAND(uint8_t, table, index[i] / LANES(uint8_t) % 2 * 2);
-        y[i] = table[index[i] % LANES(uint8_t)];
+#define PERMUTATION(name, type) /* table, indices */ \
+    INSTRUCTION(name) { \
+        RESULT(type, y); \
+        OPERAND(type, table, 0); \
+        OPERAND(type, index, 1); \
+        for (int64_t i = 0; i < LANES(type); i++) y[i] = table[index[i] % LANES(type)]; \
     }
-}
+PERMUTATION(vpermb, uint8_t)
+PERMUTATION(vpermps, uint32_t)
 
-INSTRUCTION(vpermi2d) { /* first table, indices, second table */
-    RESULT(uint32_t, y);
-    OPERAND(uint32_t, index, 1);
-    for (int64_t i = 0; i < LANES(uint32_t); i++) {
-        OPERAND(uint32_t, table, index[i] / LANES(uint32_t) % 2 * 2);
-        y[i] = table[index[i] % LANES(uint32_t)];
+#define PERMUTATION_OF_TWO(name, type) /* first table, indices, second table */ \
+    INSTRUCTION(name) { \
+        RESULT(type, y); \
+        OPERAND(type, index, 1); \
+        for (int64_t i = 0; i < LANES(type); i++) { \
+            OPERAND(type, table, index[i] / LANES(type) % 2 * 2); \
+            y[i] = table[index[i] % LANES(type)]; \
+        } \
     }
-}
+PERMUTATION_OF_TWO(vpermi2b, uint8_t)
+PERMUTATION_OF_TWO(vpermi2d, uint32_t)
 
 INSTRUCTION(vscalefps) { /* numbers, whole exponents; all lanes are asked for */
     RESULT(float, y);
