@@ -1,4 +1,4 @@
-"""The nodes that take the place of one quantized ONNX operator.
+"""The nodes that take the place of one ONNX operator.
 
 QuantizeLinear and DequantizeLinear nodes carry two attributes of qcc's own for what ONNX cannot say: `bits` (a width that is not the
 container's) and `narrow` (the least value is not used).
@@ -6,6 +6,7 @@ container's) and `narrow` (the least value is not used).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +76,23 @@ class Expansion:
                 f"{what} of {self.source.op_type} is computed at run time, expected a constant",
             )
         return array
+
+
+Rule = Callable[[Expansion], None]
+
+
+def expand(graph: OnnxGraph, rule_of: Callable[[onnx.NodeProto], Rule | None]) -> bool:
+    """Replace in place every node that has a rule by what the rule adds; where it adds nothing the node stays. Whether there was one."""
+    nodes: list[onnx.NodeProto] = []
+    changed = False
+    for source in graph.nodes:
+        expansion = Expansion(graph, source)
+        if (rule := rule_of(source)) is not None:
+            rule(expansion)
+        changed |= bool(expansion.nodes)
+        nodes += expansion.nodes or [source]
+    graph.nodes = nodes
+    return changed
 
 
 def trim(names: list[str]) -> list[str]:

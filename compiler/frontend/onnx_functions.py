@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import onnx
 
-from qcc.compiler.frontend.onnx_graph import OnnxGraph, label, node, node_value_info, rename
+from qcc.compiler.frontend.onnx_graph import OnnxGraph, node_value_info, rename
 
 # Operators whose definition in the ONNX standard is a function of types and attributes. torch-mlir converts others that have one.
 EXPANDED = frozenset({"Attention"})
@@ -22,30 +21,6 @@ def expand_functions(graph: OnnxGraph) -> bool:
     changed = len(nodes) != len(graph.nodes)
     graph.nodes = nodes
     return changed
-
-
-def reverse_by_gather(graph: OnnxGraph) -> None:
-    """Slices that step backwards select their elements by number: torch's slices cannot step backwards."""
-    nodes: list[onnx.NodeProto] = []
-    for source in graph.nodes:
-        parameters = [graph.array(name) for name in source.input[1:]]
-        if source.op_type != "Slice" or source.domain or len(parameters) < 4 or any(p is None for p in parameters):
-            nodes.append(source)
-            continue
-        starts, ends, axes, steps = ([int(v) for v in p.reshape(-1)] for p in parameters if p is not None)
-        shape = graph.kinds.get(source.input[0], (0, ()))[1]
-        if all(step > 0 for step in steps) or not shape or None in shape:
-            nodes.append(source)
-            continue
-        value = source.input[0]
-        for i, (start, end, axis, step) in enumerate(zip(starts, ends, axes, steps, strict=True)):
-            size = shape[axis] or 0
-            stop = None if step < 0 and end < -size else end
-            chosen = graph.constant(np.arange(size)[slice(start, stop, step)], "indices")
-            output = source.output[0] if i + 1 == len(axes) else graph.fresh(source.output[0])
-            nodes.append(node("Gather", [value, chosen], [output], label(source), axis=axis))
-            value = output
-    graph.nodes = nodes
 
 
 def _body(graph: OnnxGraph, source: onnx.NodeProto) -> onnx.GraphProto | None:

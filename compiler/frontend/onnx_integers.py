@@ -19,7 +19,7 @@ from qcc.compiler.frontend.onnx_dynamic import is_dynamic
 from qcc.compiler.frontend.onnx_graph import SMALL_FLOATS, OnnxGraph, attributes, error_at_node, label, node, used_names
 
 MOVEMENT = ("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Identity", "Concat", "Expand", "Split",
-            "DepthToSpace", "SpaceToDepth", "Tile", "Gather")  # fmt: skip
+            "Tile", "Gather")  # fmt: skip
 TWO_BITS = (TensorProto.INT2, TensorProto.UINT2)
 RANGES: dict[int, tuple[int, int]] = {
     TensorProto.INT4: (-8, 7),

@@ -5,14 +5,12 @@ Read from the ONNX operator definitions, ONNX Runtime's com.microsoft operators 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnx
 
-from qcc.compiler.frontend import onnx_qonnx
-from qcc.compiler.frontend.onnx_expansion import Expansion
+from qcc.compiler.frontend import onnx_expansion, onnx_qonnx
+from qcc.compiler.frontend.onnx_expansion import Expansion, Rule
 from qcc.compiler.frontend.onnx_graph import OnnxGraph, attributes, error_at_node, node
 
 MICROSOFT = "com.microsoft"
@@ -20,16 +18,7 @@ MICROSOFT = "com.microsoft"
 
 def expand(graph: OnnxGraph) -> None:
     """Rewrite every quantized operator that has a spelling with QuantizeLinear and DequantizeLinear."""
-    nodes: list[onnx.NodeProto] = []
-    for source in graph.nodes:
-        rule = _RULES.get((_family(source.domain), source.op_type))
-        if rule is None:
-            nodes.append(source)
-            continue
-        expansion = Expansion(graph, source)
-        rule(expansion)
-        nodes += expansion.nodes
-    graph.nodes = nodes
+    onnx_expansion.expand(graph, lambda source: _RULES.get((_family(source.domain), source.op_type)))
 
 
 def _family(domain: str) -> str:
@@ -72,7 +61,7 @@ def _renamed(e: Expansion) -> None:
     e.nodes.append(node(e.source.op_type, list(e.source.input), list(e.source.output), e.name, **_other_attributes(e)))
 
 
-def _linear_binary(op: str) -> Callable[[Expansion], None]:
+def _linear_binary(op: str) -> Rule:
     def rule(e: Expansion) -> None:
         a, sa, za, b, sb, zb, sy, zy = (e.input(i) for i in range(8))
         e.quantize(e.add(op, [e.dequantize(a, sa, za), e.dequantize(b, sb, zb)]), sy, zy, e.source.output[0])
@@ -80,7 +69,7 @@ def _linear_binary(op: str) -> Callable[[Expansion], None]:
     return rule
 
 
-def _linear_unary(op: str, *dropped: str) -> Callable[[Expansion], None]:
+def _linear_unary(op: str, *dropped: str) -> Rule:
     def rule(e: Expansion) -> None:
         x, sx, zx, sy, zy = (e.input(i) for i in range(5))
         if attributes(e.source).get("channels_last"):
@@ -144,7 +133,7 @@ def _unpack(packed: np.ndarray, bits: int, count: int) -> np.ndarray:
     return (stream.astype(np.uint8) << np.arange(bits, dtype=np.uint8)).sum(axis=2).astype(np.uint8)
 
 
-_RULES: dict[tuple[str, str], Callable[[Expansion], None]] = {
+_RULES: dict[tuple[str, str], Rule] = {
     ("", "QLinearConv"): _linear_convolution,
     ("", "QLinearMatMul"): _linear_matmul,
     (MICROSOFT, "QuantizeLinear"): _renamed,

@@ -92,10 +92,6 @@ def _fractional_length(graph: OnnxGraph, node: onnx.NodeProto) -> str | None:
     return None
 
 
-def _column_first_depth(_: OnnxGraph, node: onnx.NodeProto) -> str | None:
-    return "mode 'CRD'" if attributes(node).get("mode") == "CRD" else None
-
-
 def _narrow_target(graph: OnnxGraph, node: onnx.NodeProto) -> str | None:
     source, target = (graph.kinds.get(_input(node, index), (0, ()))[0] for index in (0, 1))
     return f"element type {NARROW_INTEGERS[target]} from floats" if source in FLOATS and target in NARROW_INTEGERS else None
@@ -117,7 +113,6 @@ REFUSALS = (
     Refusal("GridSample", _samples_outside, WRONG + " outside -1 to 1", "export the model with a grid that is clipped to -1 to 1"),
     Refusal("LSTM", _peepholes, WRONG, "export the model with an LSTM without peepholes"),
     Refusal("Resize", _fractional_length, WRONG, "export the model with sizes, with scales of whole lengths, or with mode 'half_pixel'"),
-    Refusal("SpaceToDepth", _column_first_depth, WRONG, "export the model with mode 'DCR', or with Reshape and Transpose"),
     Refusal("CastLike", _narrow_target, "the conversion gives wrong numbers or none", "export the model with QuantizeLinear or with int8"),
     Refusal(
         "BitShift", _shift_outside, "the conversion leaves such counts undefined", "export the model with counts from 0 to below the width"

@@ -95,6 +95,15 @@ def test_average_pooling(attributes: dict[str, Any]) -> None:
     np.testing.assert_allclose(evaluate(source, x)[0], ReferenceEvaluator(source).run(None, {"x": x})[0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+@pytest.mark.parametrize(("operator", "shape"), [("DepthToSpace", [2, 18, 4, 5]), ("SpaceToDepth", [2, 5, 6, 9])])
+def test_depth_and_space(operator: str, shape: list[int], mode: str) -> None:
+    """Sizes that differ: depth 2, blocks of 3 x 3, as no conversion that confuses them survives."""
+    source = model([helper.make_node(operator, ["x"], ["y"], blocksize=3, mode=mode)], {"x": (FLOAT, shape)}, ["y"], {}, opset=28)
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    assert np.array_equal(evaluate(source, x)[0], ReferenceEvaluator(source).run(None, {"x": x})[0])
+
+
 def test_a_slice_that_steps_backwards() -> None:
     constants = {"start": np.array([-1]), "end": np.array([-100]), "axis": np.array([1]), "step": np.array([-2])}
     source = model([helper.make_node("Slice", ["x", *constants], ["y"])], {"x": (FLOAT, [2, 7])}, ["y"], constants)

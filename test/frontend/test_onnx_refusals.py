@@ -56,8 +56,6 @@ def _scales(scale: float) -> Constants:
         ("BitShift", ["x", "n"], {"direction": "LEFT"}, {"n": np.array([31], np.uint32)}, [1], onnx.TensorProto.UINT32, 21, ""),
         ("CastLike", ["x", "like"], {}, {"like": np.zeros(1, ml_dtypes.int2)}, [2], FLOAT, 25, "int2 from floats"),
         ("CastLike", ["x", "like"], {}, {"like": np.zeros(1, np.int8)}, [2], FLOAT, 25, ""),
-        ("SpaceToDepth", ["x"], {"blocksize": 2, "mode": "CRD"}, {}, [1, 2, 4, 6], FLOAT, 28, "'CRD'"),
-        ("SpaceToDepth", ["x"], {"blocksize": 2, "mode": "DCR"}, {}, [1, 2, 4, 6], FLOAT, 28, ""),
     ],
 )
 def test_only_wrong_forms_are_refused(

@@ -1,0 +1,68 @@
+"""Data movement, spelled so that torch-mlir converts it to the same movement.
+
+* DepthToSpace and SpaceToDepth are a Reshape, a Transpose and a Reshape: upstream confuses the axes of mode CRD.
+* Slices that step backwards select their elements by number, by Gather: torch's slices cannot step backwards.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from qcc.compiler.frontend import onnx_expansion
+from qcc.compiler.frontend.onnx_expansion import Expansion, Rule
+from qcc.compiler.frontend.onnx_graph import OnnxGraph, attributes
+
+
+def spell_out(graph: OnnxGraph) -> None:
+    """Rewrite in place; needs `graph.kinds`, and leaves them inferred."""
+    if onnx_expansion.expand(graph, lambda source: _RULES.get(source.op_type) if _is_static(graph, source) else None):
+        graph.infer()
+
+
+def _is_static(graph: OnnxGraph, source: onnx.NodeProto) -> bool:
+    return not source.domain and bool(source.input) and None not in graph.kinds.get(source.input[0], (0, (None,)))[1]
+
+
+def _depth_to_space(e: Expansion) -> None:
+    """Channels are (block row, block column, depth) in mode DCR, (depth, block row, block column) in mode CRD."""
+    n, c, h, w = _shape(e)
+    block = attributes(e.source)["blocksize"]
+    depth = c // (block * block)
+    if attributes(e.source).get("mode", "DCR") == "DCR":
+        _move(e, [n, block, block, depth, h, w], [0, 3, 4, 1, 5, 2], [n, depth, h * block, w * block])
+    else:
+        _move(e, [n, depth, block, block, h, w], [0, 1, 4, 2, 5, 3], [n, depth, h * block, w * block])
+
+
+def _space_to_depth(e: Expansion) -> None:
+    n, c, h, w = _shape(e)
+    block = attributes(e.source)["blocksize"]
+    rows, columns = h // block, w // block
+    order = [0, 3, 5, 1, 2, 4] if attributes(e.source).get("mode", "DCR") == "DCR" else [0, 1, 3, 5, 2, 4]
+    _move(e, [n, c, rows, block, columns, block], order, [n, c * block * block, rows, columns])
+
+
+def _move(e: Expansion, split: list[int], order: list[int], joined: list[int]) -> None:
+    taken_apart = e.add("Reshape", [e.input(0), e.graph.constant(np.array(split), "shape")])
+    moved = e.add("Transpose", [taken_apart], perm=order)
+    e.add("Reshape", [moved, e.graph.constant(np.array(joined), "shape")], e.source.output[0])
+
+
+def _backwards(e: Expansion) -> None:
+    parameters = [array for i in range(1, 5) if (array := e.graph.array(e.input(i))) is not None]
+    if len(parameters) < 4 or all(step > 0 for step in parameters[3].reshape(-1)):
+        return
+    shape, value = _shape(e), e.input(0)
+    starts, ends, axes, steps = ([int(v) for v in array.reshape(-1)] for array in parameters)
+    for i, (start, end, axis, step) in enumerate(zip(starts, ends, axes, steps, strict=True)):
+        stop = None if step < 0 and end < -shape[axis] else end
+        chosen = e.graph.constant(np.arange(shape[axis])[slice(start, stop, step)], "indices")
+        value = e.add("Gather", [value, chosen], e.source.output[0] if i + 1 == len(axes) else "", axis=axis)
+
+
+def _shape(e: Expansion) -> list[int]:
+    return [size or 0 for size in e.graph.kinds[e.input(0)][1]]
+
+
+_RULES: dict[str, Rule] = {"DepthToSpace": _depth_to_space, "SpaceToDepth": _space_to_depth, "Slice": _backwards}
