@@ -28,7 +28,7 @@ KEPT_OPS: tuple[str, ...] = (
     "aten.broadcast_to", "aten.slice.Tensor", "aten.select.int", "aten.narrow", "aten.pad", "aten.constant_pad_nd",
     "aten.softmax.int", "aten._softmax", "aten.scaled_dot_product_attention", "aten.embedding",
     "aten.square", "aten.rsub.Scalar", "aten.prelu", "aten.roll", "aten.max.dim", "aten.min.dim", "aten.adaptive_max_pool2d",
-    "aten.linalg_vector_norm", "aten.group_norm", "aten.upsample_bilinear2d", "aten.upsample_bilinear2d.vec",
+    "aten.linalg_vector_norm", "aten.group_norm", "aten.instance_norm", "aten.upsample_bilinear2d", "aten.upsample_bilinear2d.vec",
     "aten.fake_quantize_per_tensor_affine",
     "aten.fake_quantize_per_tensor_affine.tensor_qparams", "aten.fake_quantize_per_channel_affine",
     "aten.fake_quantize_per_tensor_affine_cachemask", "aten.fake_quantize_per_channel_affine_cachemask",

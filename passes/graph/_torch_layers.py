@@ -215,19 +215,30 @@ def _layer_norm(r: Reader, op: Any) -> Sequence[Any]:
 
 @rule("torch.aten.group_norm")
 def _group_norm(r: Reader, op: Any) -> Sequence[Any]:
-    """A layer norm of each group, then one scale and bias per channel."""
     x, groups, gamma, beta, epsilon = list(op.operands)[:5]
+    return [_normalise_groups(r, x, r.integer(groups), gamma, beta, r.number(epsilon))]
+
+
+@rule("torch.aten.instance_norm")
+def _instance_norm(r: Reader, op: Any) -> Sequence[Any]:
+    x, gamma, beta, _, _, of_input, _, epsilon = list(op.operands)[:8]
+    require(r.flag(of_input), "instance normalisation by running statistics")
+    return [_normalise_groups(r, x, r.shape(x)[1], gamma, beta, r.number(epsilon))]
+
+
+def _normalise_groups(r: Reader, x: Any, groups: int, gamma: Any, beta: Any, epsilon: float) -> Any:
+    """A layer norm of each group of channels, then one scale and bias per channel."""
     r.f32(x)
-    kind, count = r.type(x), r.integer(groups)
+    kind = r.type(x)
     shape = list(kind.shape)
-    rows = [shape[0] * count, math.prod(shape[1:]) // count]
+    rows = [shape[0] * groups, math.prod(shape[1:]) // groups]
     ones, zeros = r.filled(rows[1:], 1.0), r.filled(rows[1:], 0.0)
-    y = r.make("qcc.layer_norm", [r.reshape(r.builtin(x), rows), ones, zeros], like(kind, rows), axes=1, epsilon=r.number(epsilon))
+    y = r.make("qcc.layer_norm", [r.reshape(r.builtin(x), rows), ones, zeros], like(kind, rows), axes=1, epsilon=epsilon)
     y, channels = r.reshape(y, shape), [shape[1], *[1] * (len(shape) - 2)]
     for name, given in (("qcc.mul", gamma), ("qcc.add", beta)):
         if not r.is_none(given):
             y = r.make(name, [y, r.reshape(r.builtin(given), channels)], kind)
-    return [y]
+    return y
 
 
 @rule("torch.aten.softmax.int", "torch.aten._softmax")

@@ -12,7 +12,7 @@ After:
 
 Folded are: quantize of a float constant; data movement of a constant (a per-channel axis moves along), also when a dequantize stands
 between; element-wise float arithmetic of constants. Dequantize of a constant is kept: its stored integers are what the later forms
-compute with.
+compute with. Only biases of 32 bits, which are as large as floats, become those.
 
 Requires: graph form.
 Guarantees: values unchanged; no `qcc.transpose` or `qcc.reshape` of a constant is left unless it splits a quantized axis.
@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects import compressed_types as types
-from qcc.dialects import element_types
+from qcc.dialects import element_types, real_values
 from qcc.dialects.element_types import Affine
 from qcc.dialects.mlir import ir, layer_name, op_attribute, replace_op, walk
 from qcc.dialects.unary_functions import unary
@@ -73,6 +73,8 @@ class FoldConstantsPass(Pass):
         for op in walk(module):
             if op.name == "qcc.quantize":
                 _fold_quantize(op)
+            elif op.name == "qcc.dequantize":
+                _fold_bias(op)
             elif op.name in _MOVED:
                 _fold_movement(op)
             elif op.name == "qcc.broadcast":
@@ -89,6 +91,12 @@ def _fold_quantize(op: Any) -> None:
         return
     stored = quantized_levels(array, kind).astype(element_types.storage_dtype(op.results[0].type))
     replace_op(op, [make_constant(stored, element_of(op.results[0]), op, name=layer_name(op.location))])
+
+
+def _fold_bias(op: Any) -> None:
+    kind, array = affine_of(op.operands[0]), constant_array(op.operands[0])
+    if array is not None and kind is not None and kind.bits == 32:
+        replace_op(op, [make_float_constant(real_values.decode(array, op.operands[0].type), op)])
 
 
 def _fold_movement(op: Any) -> None:

@@ -12,6 +12,7 @@ import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+import qcc
 from qcc.dialects import element_types
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import walk
@@ -101,6 +102,28 @@ def test_a_bias_of_32_bits_stays_integer() -> None:
     (kind,) = constant_types(source)
     assert (kind.bits, kind.signed, kind.axis) == (32, True, 0)
     assert np.array_equal(evaluate(source, np.zeros((1, 2), np.float32).repeat(3, 0))[0][0], [1 << 19, -1.75])
+
+
+def test_an_instance_norm_with_a_bias_of_32_bits() -> None:
+    """As ONNX Runtime's static quantization writes every norm of a convolutional network."""
+    rng = np.random.default_rng(3)
+    constants = {
+        "g": rng.integers(1, 128, 6).astype(np.int8),
+        "gs": np.float32(0.01),
+        "b": rng.integers(-9000, 9000, 6).astype(np.int32),
+        "bs": np.float32(0.0001),
+    }
+    nodes = [
+        helper.make_node("DequantizeLinear", ["g", "gs"], ["gamma"]),
+        helper.make_node("DequantizeLinear", ["b", "bs"], ["beta"]),
+        helper.make_node("InstanceNormalization", ["x", "gamma", "beta"], ["y"]),
+    ]
+    source = model(nodes, {"x": (FLOAT, [2, 6, 5, 7])}, ["y"], constants)
+    x = rng.normal(size=(2, 6, 5, 7)).astype(np.float32)
+    expected = runtime_result(source, x=x)
+    assert "qcc.layer_norm" in operations(graph_form(source))
+    np.testing.assert_allclose(evaluate(source, x)[0], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(qcc.compile(source, threads=1)(x), expected, rtol=1e-5, atol=1e-5)
 
 
 def linear_convolution() -> tuple[onnx.ModelProto, np.ndarray]:

@@ -54,6 +54,16 @@ func.func @split_axis() -> tensor<2x2x1xf32> {
   return %t : tensor<2x2x1xf32>
 }
 
+// A bias of 32 bits is as large as floats, and broadcasting and adding know only these.
+// CHECK-LABEL: @bias
+// CHECK: "qcc.constant"() {value = dense<[1.500000e+00, -1.000000e+00]>
+// CHECK-NEXT: return
+func.func @bias() -> tensor<2xf32> {
+  %b = "qcc.constant"() {value = dense<[3, -4]> : tensor<2xi32>} : () -> tensor<2x!quant.uniform<i32:f32:0, {0.5,0.25}>>
+  %f = "qcc.dequantize"(%b) : (tensor<2x!quant.uniform<i32:f32:0, {0.5,0.25}>>) -> tensor<2xf32>
+  return %f : tensor<2xf32>
+}
+
 // A dequantized weight is not expanded to floats.
 // CHECK-LABEL: @keep_weight
 // CHECK: qcc.dequantize
