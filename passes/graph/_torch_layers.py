@@ -12,6 +12,7 @@ from qcc.dialects import compressed_types as types
 from qcc.dialects import element_types, shapes, weights
 from qcc.dialects.mlir import ir
 from qcc.passes.graph._torch_reader import Declined, Reader, axis_of, like, owner, require, rule
+from qcc.passes.graph._torch_transposed_convolution import transposed_convolution
 
 # -- convolution and products ----------------------------------------------------------------------------------------
 
@@ -36,30 +37,47 @@ def _conv_named_padding(r: Reader, op: Any) -> Sequence[Any]:
 
 @rule("torch.aten.convolution")
 def _convolution_any(r: Reader, op: Any) -> Sequence[Any]:
-    x, w, bias, strides, padding, dilations, transposed, _, groups = op.operands
-    require(not r.flag(transposed), "a transposed convolution")
+    x, w, bias, strides, padding, dilations, transposed, extra, groups = op.operands
+    if r.flag(transposed):
+        return _transposed(r, x, w, bias, [r.integers(v) for v in (strides, padding, dilations, extra)], r.integer(groups))
     return _convolution(r, x, w, bias, r.integers(strides), r.integers(padding), r.integers(dilations), r.integer(groups))
 
 
 def _convolution(r: Reader, x: Any, w: Any, bias: Any, strides: list[int], low: list[int], dilations: list[int], groups: int,
                  high: list[int] | None = None) -> Sequence[Any]:  # fmt: skip
+    rank = len(r.shape(w)) - 2
+    xs, ws, b = _image(r, x, w, bias)
+    strides, dilations = (_per_axis(v, rank, 1) for v in (strides, dilations))
+    padding = [*_per_axis(low, rank, 0), *_per_axis(low if high is None else high, rank, 0)]
+    size = shapes.conv2d(ir.RankedTensorType(xs.type).shape, ir.RankedTensorType(ws.type).shape, strides, padding, dilations)
+    y = r.make("qcc.conv2d", [xs, ws, b], like(r.type(x), size), strides=strides, padding=padding, dilations=dilations, groups=groups)
+    return [r.reshape(y, r.shape(r.op.results[0]))]
+
+
+def _transposed(r: Reader, x: Any, w: Any, bias: Any, window: list[list[int]], groups: int) -> Sequence[Any]:
+    xs, ws, b = _image(r, x, w, bias)
+    axes = [_per_axis(v, len(r.shape(w)) - 2, fill) for v, fill in zip(window, (1, 0, 1, 0), strict=True)]
+    return [r.reshape(transposed_convolution(r, xs, ws, b, axes, groups), r.shape(r.op.results[0]))]
+
+
+def _image(r: Reader, x: Any, w: Any, bias: Any) -> tuple[Any, Any, Any]:
+    """Operands of a convolution as builtin tensors with a batch axis and two spatial ones; one dimension is an image of height one."""
     r.f32(x, w)
     rank = len(r.shape(w)) - 2
     require(rank in (1, 2), f"a convolution over {rank} axes")
     require(len(r.shape(x)) in (rank + 1, rank + 2), f"a convolution of {len(r.shape(x))} axes")
-    strides, low, dilations = (v * rank if len(v) == 1 else v for v in (strides, low, dilations))
-    high = low if high is None else high
-    b = None if r.is_none(bias) else r.builtin(bias)
     xs, ws = r.builtin(x), r.builtin(w)
-    if len(r.shape(x)) == rank + 1:  # no batch axis
+    if len(r.shape(x)) == rank + 1:
         xs = insert_axis(r, xs, 0)
-    if rank == 1:  # one-dimensional: an image of height one
+    if rank == 1:
         xs, ws = insert_axis(r, xs, 2), insert_axis(r, ws, 2)
-        strides, low, high, dilations = [1, *strides], [0, *low], [0, *high], [1, *dilations]
-    padding = [*low, *high]
-    size = shapes.conv2d(ir.RankedTensorType(xs.type).shape, ir.RankedTensorType(ws.type).shape, strides, padding, dilations)
-    y = r.make("qcc.conv2d", [xs, ws, b], like(r.type(x), size), strides=strides, padding=padding, dilations=dilations, groups=groups)
-    return [r.reshape(y, r.shape(r.op.results[0]))]
+    return xs, ws, None if r.is_none(bias) else r.builtin(bias)
+
+
+def _per_axis(values: list[int], rank: int, fill: int) -> list[int]:
+    """Two values, of a list with one for all axes or one for each; `fill` stands at the height of one-dimensional windows."""
+    values = values * rank if len(values) == 1 else values
+    return [fill, *values] if rank == 1 else values
 
 
 def insert_axis(r: Reader, value: Any, axis: int) -> Any:

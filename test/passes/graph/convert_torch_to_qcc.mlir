@@ -39,7 +39,26 @@ func.func @ranges(%x: !torch.vtensor<[1,2],f32>) -> !torch.vtensor<[1,2],f32> {
   return %y : !torch.vtensor<[1,2],f32>
 }
 
-// A transposed convolution is declined and takes the generic path.
+// A transposed convolution of constant weights is a convolution for every phase of its stride; of computed weights it takes the generic path.
+// CHECK-LABEL: func.func @phases
+// CHECK-DAG: %[[W:.*]] = "qcc.constant"() {value = dense<{{.*}}1.000000e+00{{.*}}2.000000e+00{{.*}}3.000000e+00{{.*}}4.000000e+00{{.*}}> : tensor<4x1x1x1xf32>}
+// CHECK: "qcc.conv2d"(%{{.*}}, %[[W]]) {{.*}} -> tensor<1x4x2x2xf32>
+// CHECK: "qcc.transpose"{{.*}}permutation = array<i64: 0, 1, 4, 5, 2, 6, 3>
+// CHECK: return %{{.*}} : tensor<1x1x4x4xf32>
+func.func @phases(%x: !torch.vtensor<[1,1,2,2],f32>) -> !torch.vtensor<[1,1,4,4],f32> {
+  %w = torch.vtensor.literal(dense<[[[[1.0, 2.0], [3.0, 4.0]]]]> : tensor<1x1x2x2xf32>) : !torch.vtensor<[1,1,2,2],f32>
+  %none = torch.constant.none
+  %true = torch.constant.bool true
+  %0 = torch.constant.int 0
+  %1 = torch.constant.int 1
+  %2 = torch.constant.int 2
+  %ones = torch.prim.ListConstruct %1, %1 : (!torch.int, !torch.int) -> !torch.list<int>
+  %twos = torch.prim.ListConstruct %2, %2 : (!torch.int, !torch.int) -> !torch.list<int>
+  %zeros = torch.prim.ListConstruct %0, %0 : (!torch.int, !torch.int) -> !torch.list<int>
+  %y = torch.aten.convolution %x, %w, %none, %twos, %zeros, %ones, %true, %zeros, %1 : !torch.vtensor<[1,1,2,2],f32>, !torch.vtensor<[1,1,2,2],f32>, !torch.none, !torch.list<int>, !torch.list<int>, !torch.list<int>, !torch.bool, !torch.list<int>, !torch.int -> !torch.vtensor<[1,1,4,4],f32>
+  return %y : !torch.vtensor<[1,1,4,4],f32>
+}
+
 // CHECK-LABEL: func.func @declined
 // CHECK-NOT: qcc.conv2d
 // CHECK: linalg.
