@@ -309,7 +309,10 @@ RANGE_PARTS = 16  # the most tasks of a DynamicRange
 
 @dataclass(frozen=True)
 class Embedding:
-    """y[i, :] = table[ids[i], :] over `sizes` (ids, width); ids are cut to 0..rows - 1. A task is `chunk` ids."""
+    """y[i, :] = table[ids[i], :] over `sizes` (ids, width); ids below 0 count from the end, then all are cut to 0..rows - 1.
+
+    A task is `chunk` ids.
+    """
 
     isa: str
     sizes: tuple[int, int]

@@ -404,7 +404,7 @@ class Attention(Base, name="attention", operands=("q", "k", "v", "mask?"), attri
 
 
 class Embedding(Base, name="embedding", operands=("table", "ids")):
-    """Rows of `table` [vocabulary, width] selected by integer `ids`."""
+    """Rows of `table` [vocabulary, width] selected by integer `ids`; those below 0 count from the end."""
 
     def check(self) -> None:
         table, ids, y = tensor(self.table, "table"), tensor(self.ids, "ids"), tensor(self.y, "result")

@@ -1,6 +1,7 @@
 """Data movement, spelled so that torch-mlir converts it to the same movement.
 
 * DepthToSpace and SpaceToDepth are a Reshape, a Transpose and a Reshape: upstream confuses the axes of mode CRD.
+* Constant numbers of Gather count from the front: upstream computes at run time what negative ones mean.
 * Slices that step backwards select their elements by number, by Gather: torch's slices cannot step backwards.
 """
 
@@ -61,8 +62,15 @@ def _backwards(e: Expansion) -> None:
         value = e.add("Gather", [value, chosen], e.source.output[0] if i + 1 == len(axes) else "", axis=axis)
 
 
+def _from_the_front(e: Expansion) -> None:
+    numbers, axis = e.graph.array(e.input(1)), attributes(e.source).get("axis", 0)
+    if numbers is not None and (numbers < 0).any():
+        chosen = e.graph.constant(np.where(numbers < 0, numbers + _shape(e)[axis], numbers), "indices")
+        e.add("Gather", [e.input(0), chosen], e.source.output[0], axis=axis)
+
+
 def _shape(e: Expansion) -> list[int]:
     return [size or 0 for size in e.graph.kinds[e.input(0)][1]]
 
 
-_RULES: dict[str, Rule] = {"DepthToSpace": _depth_to_space, "SpaceToDepth": _space_to_depth, "Slice": _backwards}
+_RULES: dict[str, Rule] = {"DepthToSpace": _depth_to_space, "SpaceToDepth": _space_to_depth, "Slice": _backwards, "Gather": _from_the_front}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from qcc.dialects import element_types
 from qcc.dialects.mlir import ir, to_attribute
 from qcc.passes.graph._torch_layers import is_constant, transposed_constant
-from qcc.passes.graph._torch_reader import IDENTITIES, Reader, axis_of, like, require, rule
+from qcc.passes.graph._torch_reader import IDENTITIES, Reader, axis_of, like, owner, require, rule
 
 VIEWS = (
     "view", "reshape", "_unsafe_view", "_reshape_alias", "flatten.using_ints", "unflatten.int", "unsqueeze", "squeeze", "squeeze.dim",
@@ -130,6 +133,47 @@ def _select(r: Reader, op: Any) -> Sequence[Any]:
     at, i = axis_of(r.integer(axis), len(shape), op), r.integer(index)
     one = _sliced(r, r.builtin(x), at, i + shape[at] if i < 0 else i, 1, 1)
     return [r.reshape(one, r.shape(op.results[0]))]
+
+
+@rule("torch.aten.index_select")
+def _index_select(r: Reader, op: Any) -> Sequence[Any]:
+    """Known numbers at even distances are a slice; others choose rows of a table that has their axis in front."""
+    _movable(r, op)
+    x, axis, numbers = op.operands
+    shape, value = r.shape(x), r.builtin(x)
+    at, count = axis_of(r.integer(axis), len(shape), op), r.shape(numbers)[0]
+    numbers = _from_either_end(r, numbers, shape[at])
+    known = r.known(numbers)
+    if known is not None:
+        chosen = known.reshape(-1)
+        steps = np.unique(np.diff(chosen)) if count > 1 else np.ones(1, np.int64)
+        if len(steps) == 1 and steps[0] > 0:
+            return [_sliced(r, value, at, int(chosen[0]), int(steps[0]), count)]
+        ids = r.constant(chosen)
+    else:
+        ids = r.reshape(r.builtin(numbers), [count])
+    order = [at, *(i for i in range(len(shape)) if i != at)]
+    front, table = [shape[i] for i in order[1:]], value
+    if at:
+        table = r.make("qcc.transpose", [value], like(r.type(x), [shape[i] for i in order]), permutation=order)
+    table = r.reshape(table, [shape[at], math.prod(front)])
+    rows = r.make("qcc.embedding", [table, ids], like(r.type(x), [count, math.prod(front)]))
+    rows = r.reshape(rows, [count, *front])
+    return [r.make("qcc.transpose", [rows], r.type(op.results[0]), permutation=[order.index(i) for i in range(len(shape))]) if at else rows]
+
+
+def _from_either_end(r: Reader, numbers: Any, size: int) -> Any:
+    """`numbers` without the arithmetic by which upstream makes negative ones count from the end of `size`; they may have another shape."""
+    while (op := owner(numbers)) is not None and op.name == "torch.aten.flatten.using_ints":
+        numbers = op.operands[0]
+    if op is None or op.name != "torch.aten.where.self":
+        return numbers
+    negative, wrapped, plain = (owner(op.operands[0]), owner(op.operands[1]), op.operands[2])
+    kinds = [o.name for o in (negative, wrapped) if o is not None and list(o.operands)[:1] == [plain]]
+    if kinds != ["torch.aten.lt.Scalar", "torch.aten.add.Scalar"]:
+        return numbers
+    added = [r.integer(v) for v in (negative.operands[1], wrapped.operands[1], wrapped.operands[2])]
+    return plain if added == [0, size, 1] else numbers
 
 
 def _sliced(r: Reader, value: Any, axis: int, first: int, step: int, count: int) -> Any:

@@ -413,9 +413,9 @@ def attention(q: Array, k: Array, v: Array, mask: Array | None = None, *, scale:
 
 
 def embedding(table: Array, ids: Array) -> Array:
-    """Rows of `table` [vocabulary, width]; ids [...] count from 0. Raises IndexError outside of it."""
-    if ids.size and not (0 <= int(ids.min()) and int(ids.max()) < table.shape[0]):
-        raise IndexError(f"ids hold {int(ids.min())}..{int(ids.max())}, expected 0..{table.shape[0] - 1}")
+    """Rows of `table` [vocabulary, width]; ids [...] count from 0, negative ones from the end. Raises IndexError outside of it."""
+    if ids.size and not (-table.shape[0] <= int(ids.min()) and int(ids.max()) < table.shape[0]):
+        raise IndexError(f"ids hold {int(ids.min())}..{int(ids.max())}, expected {-table.shape[0]}..{table.shape[0] - 1}")
     return table[ids]
 
 

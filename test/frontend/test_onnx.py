@@ -11,6 +11,7 @@ import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+import qcc
 from qcc.compiler.frontend import load
 from qcc.compiler.frontend.onnx import import_model
 from qcc.dialects.errors import QccError
@@ -102,6 +103,39 @@ def test_depth_and_space(operator: str, shape: list[int], mode: str) -> None:
     source = model([helper.make_node(operator, ["x"], ["y"], blocksize=3, mode=mode)], {"x": (FLOAT, shape)}, ["y"], {}, opset=28)
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     assert np.array_equal(evaluate(source, x)[0], ReferenceEvaluator(source).run(None, {"x": x})[0])
+
+
+@pytest.mark.parametrize(
+    ("numbers", "axis", "made"),
+    [
+        (np.array(2), 0, {"slice", "reshape"}),
+        (np.array(-1), 1, {"slice", "reshape"}),
+        (np.array([0, 2, 4]), 1, {"slice"}),
+        (np.array([-3, -2, -1]), 2, {"slice"}),
+        (np.array([[3, 0], [1, 1]]), 0, {"embedding", "reshape"}),
+        (np.array([4, -5, 2]), 1, {"embedding", "reshape", "transpose"}),
+    ],
+)
+def test_gather_by_constants(numbers: np.ndarray, axis: int, made: set[str]) -> None:
+    source = model([helper.make_node("Gather", ["x", "i"], ["y"], axis=axis)], {"x": (FLOAT, [4, 5, 6])}, ["y"], {"i": numbers})
+    x = np.random.default_rng(0).normal(size=(4, 5, 6)).astype(np.float32)
+    assert np.array_equal(evaluate(source, x)[0], x.take(numbers, axis))
+    assert set(operations(graph_form(source))) - {"qcc.constant", "func.return"} == {f"qcc.{name}" for name in made}
+
+
+@pytest.mark.parametrize("kind", [onnx.TensorProto.INT64, onnx.TensorProto.INT32])
+def test_gather_by_numbers_of_run_time_counts_from_either_end(kind: int) -> None:
+    """A table in bytes, as of a quantized embedding, stays in bytes."""
+    rng = np.random.default_rng(1)
+    nodes = [helper.make_node("DequantizeLinear", ["t", "s", "z"], ["table"]), helper.make_node("Gather", ["table", "i"], ["y"])]
+    constants = {"t": rng.integers(0, 256, (9, 8)).astype(np.uint8), "s": np.float32(0.1), "z": np.uint8(128)}
+    source = model(nodes, {"i": (kind, [2, 7])}, ["y"], constants)
+    numbers = rng.integers(-9, 9, (2, 7)).astype(helper.tensor_dtype_to_np_dtype(kind))
+    (expected,) = ReferenceEvaluator(source).run(None, {"i": numbers})
+    assert np.array_equal(evaluate(source, numbers)[0], expected)
+    executable = qcc.compile(source, threads=1)
+    assert np.array_equal(executable(numbers), expected)
+    assert not any(row["generic"] for row in executable.report["layers"])
 
 
 def test_a_slice_that_steps_backwards() -> None:

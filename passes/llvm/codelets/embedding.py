@@ -22,6 +22,7 @@ def emit(b: Builder, codelet: Embedding, buffers: Sequence[Value], task: Value, 
         chosen = b.load(STORAGE[c.ids.element], b.at(buffers[c.ids.buffer], bytes_of(c.ids, (i, 0), b)))
         if STORAGE[c.ids.element] != "i64":
             chosen = b.cast("sext", chosen, "i64")
+        chosen = b.select(b.less(chosen, 0), b.add(chosen, c.rows), chosen)
         chosen = b.op("llvm.intr.smin", [b.op("llvm.intr.smax", [chosen, b.index(0)], "i64"), b.index(c.rows - 1)], "i64")
         source = b.at(buffers[c.table.buffer], bytes_of(c.table, (chosen, 0), b))
         target = b.at(buffers[c.y.buffer], bytes_of(c.y, (i, 0), b))
