@@ -7,8 +7,8 @@ The order of things:
 3. `onnx_quantization` and `onnx_integers` spell every quantized operator (QLinearConv, com.microsoft's, QONNX's, ...) as
    DequantizeLinear -> float operator -> QuantizeLinear, so that all of them take one road; `onnx_clips` reads widths from ranges;
    `onnx_dynamic` finds products of activations that are quantized while running;
-4. `onnx_movement` spells data movement so that its conversion is right; `onnx_refusals` turns down forms of operators whose conversion
-   is known to compute wrong numbers;
+4. `onnx_recurrent` unrolls RNN, GRU and LSTM; `onnx_movement` spells data movement so that its conversion is right; `onnx_refusals`
+   turns down forms of operators whose conversion is known to compute wrong numbers;
 5. `onnx_import` makes MLIR of it, still one `torch.operator "onnx.X"` per node;
 6. the stages `pipeline.ONNX` turn quantization operators into qcc's, and torch-mlir turns the rest into torch's.
 """
@@ -30,6 +30,7 @@ from qcc.compiler.frontend import (
     onnx_integers,
     onnx_movement,
     onnx_quantization,
+    onnx_recurrent,
     onnx_refusals,
     onnx_shapes,
 )
@@ -52,6 +53,7 @@ def import_model(source: str | Path | onnx.ModelProto, example_inputs: Sequence[
     onnx_quantization.expand(graph)
     graph = onnx_graph.with_quantized_types(graph)
     onnx_shapes.fold_constants(graph)
+    onnx_recurrent.unroll(graph)
     onnx_movement.spell_out(graph)
     onnx_clips.state_ranges(graph)
     onnx_dynamic.recognise(graph)

@@ -68,12 +68,6 @@ def _samples_outside(graph: OnnxGraph, node: onnx.NodeProto) -> str | None:
     return f"padding_mode 'zeros' and a grid that reaches {np.max(np.abs(grid)):.3g}"
 
 
-def _peepholes(graph: OnnxGraph, node: onnx.NodeProto) -> str | None:
-    name = _input(node, 7)
-    weights = graph.array(name)  # [directions, 3 * hidden]
-    return "peephole weights (input P)" if name and (weights is None or np.any(weights)) else None
-
-
 def _fractional_length(graph: OnnxGraph, node: onnx.NodeProto) -> str | None:
     """ONNX spreads the corners over the length before it is rounded, `size * scale`; torch over the rounded one."""
     given = attributes(node)
@@ -111,7 +105,6 @@ WRONG = "the conversion of this form gives wrong numbers"
 REFUSALS = (
     Refusal("GridSample", _nearest_samples, WRONG, "export the model with mode 'linear' and a grid within -1 to 1"),
     Refusal("GridSample", _samples_outside, WRONG + " outside -1 to 1", "export the model with a grid that is clipped to -1 to 1"),
-    Refusal("LSTM", _peepholes, WRONG, "export the model with an LSTM without peepholes"),
     Refusal("Resize", _fractional_length, WRONG, "export the model with sizes, with scales of whole lengths, or with mode 'half_pixel'"),
     Refusal("CastLike", _narrow_target, "the conversion gives wrong numbers or none", "export the model with QuantizeLinear or with int8"),
     Refusal(

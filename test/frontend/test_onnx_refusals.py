@@ -15,7 +15,6 @@ from qcc.dialects.errors import QccError
 from test.frontend.onnx_models import FLOAT, model
 
 Constants = dict[str, np.ndarray]
-LSTM_INPUTS = ["x", "w", "r", "", "", "", "", "p"]
 CORNERS = {"coordinate_transformation_mode": "align_corners"}
 
 
@@ -32,10 +31,6 @@ def _refusal(operator: str, inputs: list[str], given: dict[str, Any], constants:
     return ""
 
 
-def _lstm(peepholes: float) -> Constants:
-    return {"w": np.ones((1, 12, 4), np.float32), "r": np.ones((1, 12, 3), np.float32), "p": np.full((1, 9), peepholes, np.float32)}
-
-
 def _scales(scale: float) -> Constants:
     return {"s": np.array([1, 1, scale, scale], np.float32)}
 
@@ -46,8 +41,6 @@ def _scales(scale: float) -> Constants:
         ("GridSample", ["x", "g"], {"mode": "nearest"}, {"g": np.zeros((1, 2, 2, 2), np.float32)}, [1, 1, 3, 3], FLOAT, 20, "'nearest'"),
         ("GridSample", ["x", "g"], {}, {"g": np.full((1, 2, 2, 2), -5, np.float32)}, [1, 1, 3, 3], FLOAT, 20, "reaches 5"),
         ("GridSample", ["x", "g"], {}, {"g": np.ones((1, 2, 2, 2), np.float32)}, [1, 1, 3, 3], FLOAT, 20, ""),
-        ("LSTM", LSTM_INPUTS, {"hidden_size": 3}, _lstm(0.5), [2, 1, 4], FLOAT, 21, "peephole"),
-        ("LSTM", LSTM_INPUTS, {"hidden_size": 3}, _lstm(0), [2, 1, 4], FLOAT, 21, ""),
         ("Resize", ["x", "", "s"], {"mode": "linear", **CORNERS}, _scales(0.6), [1, 1, 4, 5], FLOAT, 21, "scale 0.6 of axis 2"),
         ("Resize", ["x", "", "s"], {"mode": "cubic", **CORNERS}, _scales(1.3), [1, 1, 4, 5], FLOAT, 21, "scale 1.3 of axis 2"),
         ("Resize", ["x", "", "s"], {"mode": "linear", **CORNERS}, _scales(0.5), [1, 1, 4, 8], FLOAT, 21, ""),
