@@ -2,10 +2,13 @@
 
 * DepthToSpace and SpaceToDepth are a Reshape, a Transpose and a Reshape: upstream confuses the axes of mode CRD.
 * Constant numbers of Gather count from the front: upstream computes at run time what negative ones mean.
+* GatherND that selects by one number, or by several constant ones, is Gather along one axis.
 * Slices that step backwards select their elements by number, by Gather: torch's slices cannot step backwards.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import onnx
@@ -69,8 +72,31 @@ def _from_the_front(e: Expansion) -> None:
         e.add("Gather", [e.input(0), chosen], e.source.output[0], axis=axis)
 
 
+def _along_one_axis(e: Expansion) -> None:
+    """Numbers [.., depth] select along the first `depth` axes."""
+    numbers, depth = e.graph.array(e.input(1)), e.graph.kinds[e.input(1)][1][-1] or 0
+    if attributes(e.source).get("batch_dims", 0) or (numbers is None and depth != 1):
+        return
+    table, shape = e.input(0), _shape(e)
+    if depth > 1:
+        table = e.add("Reshape", [table, e.graph.constant(np.array([math.prod(shape[:depth]), *shape[depth:]]), "shape")])
+    if numbers is None:
+        chosen = e.add("Squeeze", [e.input(1), e.graph.constant(np.array([-1]), "axis")])
+    else:
+        sizes = np.array(shape[:depth])
+        flat = np.ravel_multi_index(tuple(np.moveaxis(numbers % sizes, -1, 0)), tuple(sizes))
+        chosen = e.graph.constant(np.asarray(flat), "indices")
+    e.add("Gather", [table, chosen], e.source.output[0], axis=0)
+
+
 def _shape(e: Expansion) -> list[int]:
     return [size or 0 for size in e.graph.kinds[e.input(0)][1]]
 
 
-_RULES: dict[str, Rule] = {"DepthToSpace": _depth_to_space, "SpaceToDepth": _space_to_depth, "Slice": _backwards, "Gather": _from_the_front}
+_RULES: dict[str, Rule] = {
+    "DepthToSpace": _depth_to_space,
+    "SpaceToDepth": _space_to_depth,
+    "Slice": _backwards,
+    "Gather": _from_the_front,
+    "GatherND": _along_one_axis,
+}

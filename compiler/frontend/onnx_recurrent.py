@@ -119,7 +119,7 @@ class _Cell:
     def activated(self, number: int, x: str) -> str:
         """Activation function `number` of the (clipped) sum x."""
         if clip := self.given.get("clip"):
-            x = self.e.add("Clip", [x, *(self.e.graph.constant(np.float32(bound), "bound") for bound in (-clip, clip))])
+            x = self.e.add("Clip", [x, *(self.e.graph.constant(np.array(bound, np.float32), "bound") for bound in (-clip, clip))])
         return self.e.add(self.functions[number], [x])
 
     def sum(self, a: str, b: str) -> str:

@@ -213,8 +213,11 @@ def _power(r: Reader, op: Any) -> Sequence[Any]:
     r.f32(op.operands[0], op.results[0])
     exponent = r.number(op.operands[1])
     kinds = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
-    require(exponent == 2 or exponent in kinds, f"a power of {exponent}")
-    return _square(r, op) if exponent == 2 else [_make_unary(r, op, kinds[exponent])]
+    if exponent in kinds:
+        return [_make_unary(r, op, kinds[exponent])]
+    require(exponent in (2, 3, 4), f"a power of {exponent}")
+    (square,), x = _square(r, op), r.builtin(op.operands[0])
+    return [square if exponent == 2 else r.make("qcc.mul", [square, x if exponent == 3 else square], square.type)]
 
 
 @rule("torch.aten.pow.Scalar")

@@ -123,6 +123,22 @@ def test_gather_by_constants(numbers: np.ndarray, axis: int, made: set[str]) -> 
     assert set(operations(graph_form(source))) - {"qcc.constant", "func.return"} == {f"qcc.{name}" for name in made}
 
 
+@pytest.mark.parametrize(
+    ("numbers", "made"),
+    [
+        (np.array([[-2]]), "slice"),
+        (np.array([[[1], [3]], [[0], [-1]]]), "embedding"),
+        (np.array([[1, 2], [-1, 0], [0, 0]]), "embedding"),
+    ],
+)
+def test_gather_nd_by_constants(numbers: np.ndarray, made: str) -> None:
+    nodes = [helper.make_node("GatherND", ["x", "i"], ["g"]), helper.make_node("Unsqueeze", ["g", "first"], ["y"])]
+    source = model(nodes, {"x": (FLOAT, [4, 5, 6])}, ["y"], {"i": numbers, "first": np.array([0])})
+    x = np.random.default_rng(0).normal(size=(4, 5, 6)).astype(np.float32)
+    assert np.array_equal(evaluate(source, x)[0], ReferenceEvaluator(source).run(None, {"x": x})[0])
+    assert set(operations(graph_form(source))) - {"qcc.constant", "func.return", "qcc.reshape"} == {f"qcc.{made}"}
+
+
 @pytest.mark.parametrize("kind", [onnx.TensorProto.INT64, onnx.TensorProto.INT32])
 def test_gather_by_numbers_of_run_time_counts_from_either_end(kind: int) -> None:
     """A table in bytes, as of a quantized embedding, stays in bytes."""

@@ -140,7 +140,7 @@ CASES: dict[str, tuple[Any, tuple[int, ...]]] = {
     "clamp": (lambda x: torch.clamp(x, max=0.5) + F.hardtanh(x, -0.2, 0.7), IMAGE),
     "activations": (lambda x: F.silu(x) + torch.sigmoid(x) + torch.tanh(x) + F.hardswish(x) + F.hardsigmoid(x) + F.mish(x), IMAGE),
     "parametrised": (lambda x: F.leaky_relu(x, 0.3) + F.elu(x, 0.7) + F.softplus(x) + F.gelu(x, approximate="tanh"), IMAGE),
-    "powers": (lambda x: x.square() + x.abs().sqrt() + x**2 + torch.rsqrt(x.abs() + 1), IMAGE),
+    "powers": (lambda x: x.square() + x.abs().sqrt() + x**2 + x**3 + x**4 + torch.rsqrt(x.abs() + 1), IMAGE),
     "max_pool_ceil": (lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True), IMAGE),
     "avg_pool": (lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False) + F.avg_pool2d(x, (3, 3), 2, 1), IMAGE),
     "avg_pool_ceil": (lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True, count_include_pad=False), IMAGE),
