@@ -289,6 +289,8 @@ def _normal(of: onnx.NodeProto) -> onnx.NodeProto:
     copied.name = label(of)
     if copied.domain == "ai.onnx":
         copied.domain = ""
+    while copied.input and not copied.input[-1]:  # optional inputs that are absent; upstream's conversions of some operators crash on them
+        copied.input.pop()
     return copied
 
 

@@ -385,10 +385,10 @@ def _uneven_average(r: Reader, x: Any, out: Sequence[int]) -> Any:
             first, last = i * size // count, -(-(i + 1) * size // count)
             matrix[i, first:last] = 1 / (last - first)
         matrices.append(matrix)
-    return _separable(r, x, matrices)
+    return separable(r, x, matrices)
 
 
-def _separable(r: Reader, x: Any, matrices: Sequence[np.ndarray]) -> Any:
+def separable(r: Reader, x: Any, matrices: Sequence[np.ndarray]) -> Any:
     """x (builtin) times one matrix [out, in] along each of its last one or two axes."""
     rank = len(ir.RankedTensorType(x.type).shape)
     swapped = [*range(rank - 2), rank - 1, rank - 2]
@@ -399,37 +399,6 @@ def _separable(r: Reader, x: Any, matrices: Sequence[np.ndarray]) -> Any:
             kind = ir.RankedTensorType(x.type)
             x = r.make("qcc.transpose", [x], like(kind, [kind.shape[i] for i in swapped]), permutation=swapped)
     return x
-
-
-@rule("torch.aten.upsample_bilinear2d", "torch.aten.upsample_bilinear2d.vec")
-def _bilinear(r: Reader, op: Any) -> Sequence[Any]:
-    """Bilinear interpolation: each output is a mix of two inputs per axis, which is a product with one sparse matrix per axis."""
-    x, _, corners = list(op.operands)[:3]
-    r.f32(x)
-    sizes, out = r.shape(x)[2:], r.shape(op.results[0])[2:]
-    scales = _given_scales(r, op)
-    matrices: list[np.ndarray] = []
-    for size, count, scale in zip(sizes, out, scales, strict=True):
-        if r.flag(corners):
-            at = np.arange(count) * ((size - 1) / max(count - 1, 1))
-        else:
-            at = np.maximum((np.arange(count) + 0.5) * (1 / scale if scale else size / count) - 0.5, 0)
-        low = np.minimum(at.astype(np.int64), size - 1)
-        high, part = np.minimum(low + 1, size - 1), np.clip(at - low, 0, 1)
-        matrix = np.zeros((count, size))  # [out, in]
-        np.add.at(matrix, (np.arange(count), low), 1 - part)
-        np.add.at(matrix, (np.arange(count), high), part)
-        matrices.append(matrix.astype(np.float32))
-    return [_separable(r, r.builtin(x), matrices)]
-
-
-def _given_scales(r: Reader, op: Any) -> list[float | None]:
-    """The scale factors the model states, which torch uses instead of the ratio of sizes."""
-    if op.name.endswith(".vec"):
-        factors = op.operands[3]
-        return [None, None] if r.is_none(factors) else [r.number(v) for v in r.items(factors)]
-    found = [r.optional(v) for v in list(op.operands)[3:5]]
-    return [None if v is None else float(v) for v in found]
 
 
 @rule("torch.aten.adaptive_max_pool2d")
