@@ -45,3 +45,64 @@ func.func @not_gelu(%x: tensor<8xf32>) -> tensor<8xf32> {
   %y = "qcc.mul"(%m, %half) : (tensor<8xf32>, tensor<f32>) -> tensor<8xf32>
   return %y : tensor<8xf32>
 }
+
+// The approximation by tanh as GPT-2 writes it.
+// CHECK-LABEL: @by_tanh
+// CHECK-NEXT: %[[Y:.*]] = "qcc.unary"(%arg0) {kind = "gelu_tanh"}
+// CHECK-NEXT: return %[[Y]]
+func.func @by_tanh(%x: tensor<8xf32>) -> tensor<8xf32> {
+  %half = "qcc.constant"() {value = dense<0.5> : tensor<1xf32>} : () -> tensor<1xf32>
+  %one = "qcc.constant"() {value = dense<1.0> : tensor<1xf32>} : () -> tensor<1xf32>
+  %part = "qcc.constant"() {value = dense<0.044715> : tensor<1xf32>} : () -> tensor<1xf32>
+  %scale = "qcc.constant"() {value = dense<0.79788456> : tensor<1xf32>} : () -> tensor<1xf32>
+  %h = "qcc.mul"(%x, %half) : (tensor<8xf32>, tensor<1xf32>) -> tensor<8xf32>
+  %2 = "qcc.mul"(%x, %x) : (tensor<8xf32>, tensor<8xf32>) -> tensor<8xf32>
+  %3 = "qcc.mul"(%2, %x) : (tensor<8xf32>, tensor<8xf32>) -> tensor<8xf32>
+  %p = "qcc.mul"(%3, %part) : (tensor<8xf32>, tensor<1xf32>) -> tensor<8xf32>
+  %s = "qcc.add"(%x, %p) : (tensor<8xf32>, tensor<8xf32>) -> tensor<8xf32>
+  %t = "qcc.mul"(%s, %scale) : (tensor<8xf32>, tensor<1xf32>) -> tensor<8xf32>
+  %f = "qcc.unary"(%t) {kind = "tanh"} : (tensor<8xf32>) -> tensor<8xf32>
+  %a = "qcc.add"(%f, %one) : (tensor<8xf32>, tensor<1xf32>) -> tensor<8xf32>
+  %y = "qcc.mul"(%h, %a) : (tensor<8xf32>, tensor<8xf32>) -> tensor<8xf32>
+  return %y : tensor<8xf32>
+}
+
+// The same with x before the sum.
+// CHECK-LABEL: @by_tanh_with_x_outside
+// CHECK-NEXT: "qcc.unary"(%arg0) {kind = "gelu_tanh"}
+// CHECK-NEXT: return
+func.func @by_tanh_with_x_outside(%x: tensor<8xf32>) -> tensor<8xf32> {
+  %half = "qcc.constant"() {value = dense<0.5> : tensor<1xf32>} : () -> tensor<1xf32>
+  %one = "qcc.constant"() {value = dense<1.0> : tensor<1xf32>} : () -> tensor<1xf32>
+  %part = "qcc.constant"() {value = dense<0.044715> : tensor<1xf32>} : () -> tensor<1xf32>
+  %scale = "qcc.constant"() {value = dense<0.79788456> : tensor<1xf32>} : () -> tensor<1xf32>
+  %h = "qcc.mul"(%x, %half) : (tensor<8xf32>, tensor<1xf32>) -> tensor<8xf32>
+  %1 = "qcc.mul"(%x, %part) : (tensor<8xf32>, tensor<1xf32>) -> tensor<8xf32>
+  %p = "qcc.mul"(%1, %x) : (tensor<8xf32>, tensor<8xf32>) -> tensor<8xf32>
+  %s = "qcc.add"(%p, %one) : (tensor<8xf32>, tensor<1xf32>) -> tensor<8xf32>
+  %c = "qcc.mul"(%x, %scale) : (tensor<8xf32>, tensor<1xf32>) -> tensor<8xf32>
+  %t = "qcc.mul"(%c, %s) : (tensor<8xf32>, tensor<8xf32>) -> tensor<8xf32>
+  %f = "qcc.unary"(%t) {kind = "tanh"} : (tensor<8xf32>) -> tensor<8xf32>
+  %a = "qcc.add"(%f, %one) : (tensor<8xf32>, tensor<1xf32>) -> tensor<8xf32>
+  %y = "qcc.mul"(%h, %a) : (tensor<8xf32>, tensor<8xf32>) -> tensor<8xf32>
+  return %y : tensor<8xf32>
+}
+
+// A square where the cube should be.
+// CHECK-LABEL: @not_by_tanh
+// CHECK: "qcc.unary"(%{{.*}}) {kind = "tanh"}
+func.func @not_by_tanh(%x: tensor<8xf32>) -> tensor<8xf32> {
+  %half = "qcc.constant"() {value = dense<0.5> : tensor<1xf32>} : () -> tensor<1xf32>
+  %one = "qcc.constant"() {value = dense<1.0> : tensor<1xf32>} : () -> tensor<1xf32>
+  %part = "qcc.constant"() {value = dense<0.044715> : tensor<1xf32>} : () -> tensor<1xf32>
+  %scale = "qcc.constant"() {value = dense<0.79788456> : tensor<1xf32>} : () -> tensor<1xf32>
+  %h = "qcc.mul"(%x, %half) : (tensor<8xf32>, tensor<1xf32>) -> tensor<8xf32>
+  %2 = "qcc.mul"(%x, %x) : (tensor<8xf32>, tensor<8xf32>) -> tensor<8xf32>
+  %p = "qcc.mul"(%2, %part) : (tensor<8xf32>, tensor<1xf32>) -> tensor<8xf32>
+  %s = "qcc.add"(%x, %p) : (tensor<8xf32>, tensor<8xf32>) -> tensor<8xf32>
+  %t = "qcc.mul"(%s, %scale) : (tensor<8xf32>, tensor<1xf32>) -> tensor<8xf32>
+  %f = "qcc.unary"(%t) {kind = "tanh"} : (tensor<8xf32>) -> tensor<8xf32>
+  %a = "qcc.add"(%f, %one) : (tensor<8xf32>, tensor<1xf32>) -> tensor<8xf32>
+  %y = "qcc.mul"(%h, %a) : (tensor<8xf32>, tensor<8xf32>) -> tensor<8xf32>
+  return %y : tensor<8xf32>
+}
