@@ -84,9 +84,10 @@ def _convolution(case: dict[str, Any]) -> tuple[str, list[np.ndarray]]:
     x_kind = _kind(rng, case["x_bits"], case["x_signed"])
     q = t.op("qcc.quantize", [x], _tensor([n, c, h, w], x_kind))
     w_shape = (o, c // groups, kh, kw)
-    weight = t.constant(
-        _stored(rng, w_shape, case["w_bits"], case["w_signed"]), _tensor(w_shape, _kind(rng, case["w_bits"], case["w_signed"]))
-    )
+    w_kind = _kind(rng, case["w_bits"], case["w_signed"])
+    weight = t.constant(_stored(rng, w_shape, case["w_bits"], case["w_signed"]), _tensor(w_shape, w_kind))
+    if case.get("zeros"):
+        weight = t.constant(np.zeros(w_shape, np.int8), _tensor(w_shape, quantized(8, True, 0.1, 0)))
     operands = [q, weight]
     if case["bias"]:
         operands.append(t.constant(rng.integers(-500, 500, o).astype(np.int32), _tensor([o], "i32")))
@@ -108,6 +109,15 @@ def _convolution(case: dict[str, Any]) -> tuple[str, list[np.ndarray]]:
         pair = f"multipliers = {dense(rng.uniform(0.1, 1, 2).astype(np.float32), 'f32')}, clamp = array<i64: -100, 101>"
         y = t.op("qcc.add", [rq, y] if case["seed"] % 2 else [y, rq], _tensor(shape, _kind(rng, 8, True)), pair)
     return t.module(y), inputs
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_convolution_by_zeros(isa: str, depthwise: bool) -> None:
+    """As of a block whose last normalisation was initialised to zero and never trained."""
+    case = {"seed": 1, "n": 1, "c": 4, "o": 24, "groups": 1, "depthwise": depthwise, "size": (9, 8), "padding": (0, 0, 0, 0)}
+    case |= {name: (1, 1) for name in ("kernel", "strides", "dilations")} | {"x_bits": 8, "x_signed": False, "w_bits": 8, "w_signed": True}
+    check(*_convolution(case | {"y_signed": False, "residual": False, "bias": True, "zeros": True}), isa)
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -325,7 +325,7 @@ def _constant_weights(
 
 def _listed(lowering: Lowering, op: Any, w: np.ndarray, reading: Reading, sizes: Sequence[int]) -> byte_pairs.Listed | None:
     """u8 x s8 products summed in 16 bits without overflow, where that takes fewer instructions than 16-bit products."""
-    if sizes[2] * sizes[3] < LEAST_PIXELS or not w.size or np.abs(w).max() > MOST_LISTED:
+    if sizes[2] * sizes[3] < LEAST_PIXELS or not w.any() or np.abs(w).max() > MOST_LISTED:
         return None
     distances = np.add.outer(*(np.arange(count) * stride for count, stride in zip(reading.taps, reading.tap_strides, strict=True)))
     lanes, quads, pairs = ISAS[lowering.isa].lanes, -(-reading.run // 4), -(-reading.run // 2)
