@@ -7,7 +7,7 @@ The order of things:
 3. `onnx_quantization` and `onnx_integers` spell every quantized operator (QLinearConv, com.microsoft's, QONNX's, ...) as
    DequantizeLinear -> float operator -> QuantizeLinear, so that all of them take one road; `onnx_clips` reads widths from ranges;
    `onnx_dynamic` finds products of activations that are quantized while running;
-4. `onnx_recurrent` unrolls RNN, GRU and LSTM; `onnx_movement` spells data movement so that its conversion is right; `onnx_refusals`
+4. `onnx_recurrent` unrolls RNN, GRU and LSTM; `onnx_spelling` spells operators by others that are converted right; `onnx_refusals`
    turns down forms of operators whose conversion is known to compute wrong numbers;
 5. `onnx_import` makes MLIR of it, still one `torch.operator "onnx.X"` per node;
 6. the stages `pipeline.ONNX` turn quantization operators into qcc's, and torch-mlir turns the rest into torch's.
@@ -28,11 +28,11 @@ from qcc.compiler.frontend import (
     onnx_graph,
     onnx_import,
     onnx_integers,
-    onnx_movement,
     onnx_quantization,
     onnx_recurrent,
     onnx_refusals,
     onnx_shapes,
+    onnx_spelling,
 )
 from qcc.compiler.frontend.contract import onnx_to_backend_contract
 from qcc.compiler.frontend.model import ImportedModel, imported
@@ -54,7 +54,7 @@ def import_model(source: str | Path | onnx.ModelProto, example_inputs: Sequence[
     graph = onnx_graph.with_quantized_types(graph)
     onnx_shapes.fold_constants(graph)
     onnx_recurrent.unroll(graph)
-    onnx_movement.spell_out(graph)
+    onnx_spelling.spell_out(graph)
     onnx_clips.state_ranges(graph)
     onnx_dynamic.recognise(graph)
     onnx_integers.connect(graph)

@@ -23,6 +23,7 @@ from qcc.dialects.errors import QccError
 SHAPE_ELEMENTS = 256  # constants up to this size stay visible to shape inference: shapes, axes, pads and the like
 OLDEST_OPSET = 13  # torch-mlir reads operators as they are since opset 13; older models are converted
 STRUCTURE_OPSET = 17  # what older models are converted to
+CEIL_OPSET = 22  # since when it is said that pooling in ceil mode leaves out windows that begin behind the image
 NARROW_OPSET = {"float8_e4m3fn": 19, "float8_e5m2": 19, "int16": 21, "uint16": 21, "int4": 21, "uint4": 21, "int2": 25, "uint2": 25}
 """Since when these can be quantized to."""
 SMALL_FLOATS = (onnx.TensorProto.FLOAT8E4M3FN, onnx.TensorProto.FLOAT8E5M2)
@@ -182,7 +183,9 @@ def read(source: Path | onnx.ModelProto) -> OnnxGraph:
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     graph = OnnxGraph(model)
-    return convert_opset(graph, STRUCTURE_OPSET) if graph.opset < OLDEST_OPSET else graph
+    rounded_up = any(attributes(n).get("ceil_mode") for n in graph.nodes)
+    needed = CEIL_OPSET if rounded_up else STRUCTURE_OPSET if graph.opset < OLDEST_OPSET else 0
+    return convert_opset(graph, needed) if graph.opset < needed else graph
 
 
 def with_quantized_types(graph: OnnxGraph) -> OnnxGraph:

@@ -10,7 +10,7 @@ import numpy as np
 
 from qcc.dialects import compressed_types as types
 from qcc.dialects import element_types, shapes, weights
-from qcc.dialects.mlir import ir
+from qcc.dialects.mlir import ir, op_attribute
 from qcc.passes.graph._torch_reader import Declined, Reader, axis_of, like, owner, require, rule
 from qcc.passes.graph._torch_transposed_convolution import transposed_convolution
 
@@ -306,9 +306,21 @@ def _max_pool(r: Reader, op: Any) -> Sequence[Any]:
     x, kernel, strides, padding, dilations, ceil = op.operands
     r.only_first_result()
     window = _Window(r, op, kernel, strides, padding, r.integers(dilations), r.flag(ceil))
-    y = r.make("qcc.max_pool2d", [window.image(x)], window.result, kernel=window.kernel, strides=window.strides,
-               padding=window.padding, dilations=window.dilations)  # fmt: skip
+    image, padding = _unpadded(window.image(x), window.padding)
+    y = r.make("qcc.max_pool2d", [image], window.result, kernel=window.kernel, strides=window.strides,
+               padding=padding, dilations=window.dilations)  # fmt: skip
     return [r.reshape(y, r.shape(op.results[0]))]
+
+
+def _unpadded(image: Any, padding: list[int]) -> tuple[Any, list[int]]:
+    """The image in front of a padding by minus infinity, which a window does itself: upstream writes padding that differs this way."""
+    op = owner(image)
+    if op is None or op.name != "qcc.pad" or op_attribute(op, "value") != -math.inf:
+        return image, padding
+    low, high = op_attribute(op, "low"), op_attribute(op, "high")
+    if any(low[:2]) or any(high[:2]):
+        return image, padding
+    return op.operands[0], [a + b for a, b in zip(padding, [*low[2:], *high[2:]], strict=True)]
 
 
 @rule("torch.aten.avg_pool2d", "torch.aten.avg_pool1d")

@@ -198,7 +198,13 @@ def _pad(r: Reader, op: Any) -> Sequence[Any]:
     for i in range(len(amounts) // 2):  # torch counts axes from the last
         low[rank - 1 - i], high[rank - 1 - i] = amounts[2 * i], amounts[2 * i + 1]
     value = r.optional(op.operands[-1])
-    return [r.make("qcc.pad", [r.builtin(x)], r.type(op.results[0]), low=low, high=high, value=0.0 if value is None else float(value))]
+    return [r.make("qcc.pad", [r.builtin(x)], r.type(op.results[0]), low=low, high=high, value=0.0 if value is None else _rounded(value))]
+
+
+def _rounded(value: Any) -> float:
+    """As binary32; the lowest number of a wider type is minus infinity."""
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
 
 
 @rule("torch.aten.cat")

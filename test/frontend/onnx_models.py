@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import helper, numpy_helper
 
 from qcc.compiler import pipeline
@@ -48,6 +49,14 @@ def graph_form(source: Any, **options: Any) -> ir.Module:
 def evaluate(source: Any, *inputs: np.ndarray, **options: Any) -> list[np.ndarray]:
     """Outputs of the graph form of `source` by the numpy reference."""
     return interpreter.run(graph_form(source, **options), list(inputs))
+
+
+def runtime_result(source: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
+    """The output by ONNX Runtime; not for products of full-range u8 and s8, which saturate in it on CPUs without VNNI."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    return np.asarray(onnxruntime.InferenceSession(source.SerializeToString(), options).run(None, inputs)[0])
 
 
 def operations(module: ir.Module) -> list[str]:

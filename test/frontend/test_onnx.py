@@ -16,7 +16,7 @@ from qcc.compiler.frontend import load
 from qcc.compiler.frontend.onnx import import_model
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import layer_name, walk
-from test.frontend.onnx_models import FLOAT, evaluate, graph_form, model, operations, relu_quantized_convolution
+from test.frontend.onnx_models import FLOAT, evaluate, graph_form, model, operations, relu_quantized_convolution, runtime_result
 
 
 @pytest.mark.parametrize("groups", [1, 3])
@@ -85,6 +85,26 @@ def test_a_branch_that_shapes_decide_is_chosen(batch: int) -> None:
     source = model(nodes, {"x": (FLOAT, ["N", 2])}, ["y"], {"one": np.array([1]), "two": np.float32(2)})
     x = np.ones((batch, 2), np.float32)
     assert np.array_equal(evaluate(source, x, batch=batch)[0], -x if batch == 1 else x + 2)
+
+
+@pytest.mark.parametrize("operator", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 1, 1, 1], [0, 2, 1, 0]])
+@pytest.mark.parametrize("strides", [[2, 2], [2, 3]])
+@pytest.mark.parametrize("counted", [0, 1])
+def test_pooling_in_ceil_mode(operator: str, pads: list[int], strides: list[int], counted: int) -> None:
+    """Windows that would begin behind the image are left out; what they reach beyond the padding does not count."""
+    given = {"count_include_pad": counted} if operator == "AveragePool" else {}
+    nodes = [helper.make_node(operator, ["x"], ["y"], kernel_shape=[2, 3], strides=strides, pads=pads, ceil_mode=1, **given)]
+    source = model(nodes, {"x": (FLOAT, [2, 3, 9, 11])}, ["y"], {}, opset=20)
+    x = np.random.default_rng(0).normal(size=(2, 3, 9, 11)).astype(np.float32)
+    np.testing.assert_allclose(evaluate(source, x)[0], runtime_result(source, x=x), rtol=1e-5, atol=1e-6)
+
+
+def test_hard_sigmoid_of_any_slope_is_a_clamp() -> None:
+    source = model([helper.make_node("HardSigmoid", ["x"], ["y"], alpha=0.3, beta=0.4)], {"x": (FLOAT, [2, 50])}, ["y"], {})
+    x = np.random.default_rng(0).normal(0, 3, (2, 50)).astype(np.float32)
+    np.testing.assert_allclose(evaluate(source, x)[0], ReferenceEvaluator(source).run(None, {"x": x})[0], rtol=1e-6, atol=1e-6)
+    assert set(operations(graph_form(source))) == {"qcc.constant", "qcc.mul", "qcc.add", "qcc.clamp", "func.return"}
 
 
 @pytest.mark.parametrize("attributes", [{}, {"strides": [2, 3]}, {"pads": [1, 0, 1, 0], "count_include_pad": 1}, {"dilations": [2, 2]}])

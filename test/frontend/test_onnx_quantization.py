@@ -7,7 +7,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
@@ -16,7 +15,7 @@ import qcc
 from qcc.dialects import element_types
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import walk
-from test.frontend.onnx_models import FLOAT, evaluate, graph_form, model, operations
+from test.frontend.onnx_models import FLOAT, evaluate, graph_form, model, operations, runtime_result
 
 UINT8, INT8, INT32 = onnx.TensorProto.UINT8, onnx.TensorProto.INT8, onnx.TensorProto.INT32
 CONTAINERS = {
@@ -29,14 +28,6 @@ CONTAINERS = {
     "int2": ml_dtypes.int2,
     "uint2": ml_dtypes.uint2,
 }
-
-
-def runtime_result(source: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
-    """The output by ONNX Runtime; not for products of full-range u8 and s8, which saturate in it on CPUs without VNNI."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    return np.asarray(onnxruntime.InferenceSession(source.SerializeToString(), options).run(None, inputs)[0])
 
 
 def constant_types(source: Any) -> list[Any]:

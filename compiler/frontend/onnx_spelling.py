@@ -1,8 +1,10 @@
-"""Data movement, spelled so that torch-mlir converts it to the same movement.
+"""Operators spelled by others, because torch-mlir converts those right, or whole.
 
 * DepthToSpace and SpaceToDepth are a Reshape, a Transpose and a Reshape: upstream confuses the axes of mode CRD.
 * Constant numbers of Gather count from the front: upstream computes at run time what negative ones mean.
 * GatherND that selects by one number, or by several constant ones, is Gather along one axis.
+* HardSigmoid is a Mul, an Add and a Clip: upstream knows none of other slopes than torch's.
+* Pooling in ceil mode with padding that differs or counts is pooling in floor mode: upstream shares out what windows reach beyond.
 * Slices that step backwards select their elements by number, by Gather: torch's slices cannot step backwards.
 """
 
@@ -12,6 +14,7 @@ import math
 
 import numpy as np
 import onnx
+from onnx import helper
 
 from qcc.compiler.frontend import onnx_expansion
 from qcc.compiler.frontend.onnx_expansion import Expansion, Rule
@@ -89,6 +92,31 @@ def _along_one_axis(e: Expansion) -> None:
     e.add("Gather", [table, chosen], e.source.output[0], axis=0)
 
 
+def _pool(e: Expansion) -> None:
+    """In ceil mode what windows reach beyond the image is padding behind it; padding that counts becomes part of the image before."""
+    given, x = attributes(e.source), e.input(0)
+    kernel, image, result = given["kernel_shape"], _shape(e)[2:], [size or 0 for size in e.graph.kinds[e.source.output[0]][1][2:]]
+    rank, counted = len(kernel), given.pop("count_include_pad", 0)
+    steps, spans, pads = given.get("strides", [1] * rank), given.get("dilations", [1] * rank), given.get("pads", [0] * 2 * rank)
+    low, high = pads[:rank], pads[rank:]
+    if not given.pop("ceil_mode", 0) or not (counted or low != high) or len(e.source.output) > 1:
+        return
+    reached = [(n - 1) * step + span * (k - 1) + 1 for n, step, span, k in zip(result, steps, spans, kernel, strict=True)]
+    high = [max(r - before - size, after) for r, before, size, after in zip(reached, low, image, high, strict=True)]
+    if counted:
+        low, high, whole = [0] * rank, [after - p for after, p in zip(high, pads[rank:], strict=True)], [0, 0, *low, 0, 0, *pads[rank:]]
+        x = e.add("Pad", [x, e.graph.constant(np.array(whole), "pads")])
+    e.add(e.source.op_type, [x], e.source.output[0], **{**given, "pads": low + high})
+
+
+def _hard_sigmoid(e: Expansion) -> None:
+    given = attributes(e.source)
+    kind = helper.tensor_dtype_to_np_dtype(e.graph.kinds[e.input(0)][0])
+    values = (given.get("alpha", 0.2), given.get("beta", 0.5), 0, 1)
+    slope, offset, low, high = (e.graph.constant(np.asarray(v, kind), "number") for v in values)
+    e.add("Clip", [e.add("Add", [e.add("Mul", [e.input(0), slope]), offset]), low, high], e.source.output[0])
+
+
 def _shape(e: Expansion) -> list[int]:
     return [size or 0 for size in e.graph.kinds[e.input(0)][1]]
 
@@ -99,4 +127,7 @@ _RULES: dict[str, Rule] = {
     "Slice": _backwards,
     "Gather": _from_the_front,
     "GatherND": _along_one_axis,
+    "HardSigmoid": _hard_sigmoid,
+    "AveragePool": _pool,
+    "MaxPool": _pool,
 }
