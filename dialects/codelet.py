@@ -304,6 +304,25 @@ class DynamicQuantize:
     kind: str = "dynamic_quantize"
 
 
+@dataclass(frozen=True)
+class RowQuantize:
+    """u8 levels of every row of f32 x [rows, size] by its own range, with its `scale` f32 [rows] and `zero` i32 [rows].
+
+    `symmetric` and `epsilon` as in `qcc.round_dynamic`. A task is `chunk` rows.
+    """
+
+    isa: str
+    sizes: tuple[int, int]
+    symmetric: bool
+    epsilon: float
+    chunk: int
+    x: Operand
+    scale: Operand
+    zero: Operand
+    y: Operand
+    kind: str = "row_quantize"
+
+
 RANGE_PARTS = 16  # the most tasks of a DynamicRange
 
 
@@ -366,6 +385,7 @@ _KINDS = (
     TableSoftmax,
     DynamicRange,
     DynamicQuantize,
+    RowQuantize,
     Embedding,
     Pack,
     PackPairs,

@@ -344,19 +344,30 @@ DYNAMIC_LONGEST = 1 << 16
 """Longest reduction of a dynamically quantized product: sums of u8 times s8 stay below 2^31."""
 
 
-class RoundDynamic(Base, name="round_dynamic", operands=("x",)):
+_DYNAMIC = {"rows?": one_of("symmetric", "asymmetric"), "epsilon?": number()}
+
+
+class RoundDynamic(Base, name="round_dynamic", operands=("x",), attributes=_DYNAMIC):
     """x rounded to 256 levels from the least to the greatest of its elements and 0: ONNX DynamicQuantizeLinear, then dequantized.
 
     low = min(0, min x); high = max(0, max x); scale = (high - low) / 255, or 1 where that is 0; zero = clamp(rint(-low / scale), 0, 255);
     y = (clamp(rint(x / scale) + zero, 0, 255) - zero) * scale.
+    With `rows`, every row (last axis) has a range of its own, as torchao does it: scale = max((high - low) / 255, epsilon), or symmetric
+    max(max(-low, high) / 127.5, epsilon) with zero = 128, and x is multiplied by 1 / scale.
     """
 
     def check(self) -> None:
         expect_float(tensor(self.x, "x"), "x")
         check_same(self)
+        _check_rows(self, tensor(self.x, "x"))
 
 
-class DynamicLinear(Base, name="dynamic_linear", operands=("x", "w", "bias?")):
+def _check_rows(op: Any, x: ir.RankedTensorType) -> None:
+    if op.attr("rows") is not None and (not x.shape or not op.attr("epsilon", 0) > 0):
+        raise Invalid(f"'rows' with x {x} and epsilon {op.attr('epsilon')}, expected x of one axis or more and an epsilon above 0")
+
+
+class DynamicLinear(Base, name="dynamic_linear", operands=("x", "w", "bias?"), attributes=_DYNAMIC):
     """linear(round_dynamic(x), dequantize(w), bias) with an exact integer sum, x [..., in], w [out, in] of at most 8 bits.
 
     y = f32(sum (q - zero) * (w - zw)) * (scale * sw) + bias with q, zero and scale of `round_dynamic`: ONNX MatMulInteger, Cast, Mul.
@@ -373,6 +384,7 @@ class DynamicLinear(Base, name="dynamic_linear", operands=("x", "w", "bias?")):
         expect_shape(tensor(self.y, "result").shape, [*x.shape[:-1], w.shape[0]], "x and w")
         if self.bias is not None and list(tensor(self.bias, "bias").shape) != [w.shape[0]]:
             raise Invalid(f"'bias' has shape {list(tensor(self.bias, 'bias').shape)}, expected [{w.shape[0]}]")
+        _check_rows(self, x)
 
 
 class LayerNorm(Base, name="layer_norm", operands=("x", "gamma", "beta"), attributes={"axes": integer(1), "epsilon": number()}):

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch_mlir.extras.fx_importer import ContextCache, FxImporter, FxImporterHooks
 
+from qcc.compiler.frontend import torch_dynamic
 from qcc.compiler.frontend.contract import to_backend_contract
 from qcc.compiler.frontend.model import ImportedModel, imported
 from qcc.compiler.frontend.torch_program import prepare
@@ -49,6 +50,7 @@ def import_model(model: Any, example_inputs: Sequence[Any] | None = None, batch:
         importer.import_program(program, func_name="main")
     except (NotImplementedError, AssertionError, TypeError, ValueError, KeyError, RuntimeError) as error:
         raise QccError(f"torch-mlir's FX importer cannot take this model: {_first_line(error)}") from None
+    torch_dynamic.to_qcc(importer.module)
     to_backend_contract(importer.module)
     inputs, outputs = _interface_names(program)
     return imported(importer.module, inputs, outputs)

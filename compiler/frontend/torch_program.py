@@ -14,6 +14,7 @@ import torch
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind, TensorArgument
 from torch.fx.node import map_arg
 
+from qcc.compiler.frontend import torch_dynamic
 from qcc.dialects.errors import QccError
 
 _LARGE = 1 << 20  # elements; a constant above this is computed at import only where it does not grow
@@ -26,6 +27,7 @@ def prepare(program: Any) -> Any:
     else:
         program = _copy(program)  # the caller's own stays as it is
     _group_affine(program)
+    torch_dynamic.recognise(program, _arguments)
     table = _dynamic_table() | _unrolled_table()
     if any(node.target in table for node in program.graph.nodes):
         program = _decomposed(program, table)

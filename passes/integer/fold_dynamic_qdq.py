@@ -11,7 +11,8 @@ After:
     %y = qcc.dynamic_linear %x, %w, %bias
 
 Requires: graph form; constant weights of at most 8 bits, one scale per tensor or output channel; a constant bias.
-Guarantees: the value that ONNX's DynamicQuantizeLinear, MatMulInteger, Cast and Mul have, the sum exact, two roundings behind it.
+Guarantees: the value that ONNX's DynamicQuantizeLinear, MatMulInteger, Cast and Mul have, or torchao's with a range for each row; the sum
+exact, two roundings behind it.
 Why: the levels are bytes, and products of bytes are what the machine does fastest; other uses of the rounded values stay in float.
 """
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qcc.dialects.mlir import create, ir, replace_op, walk
+from qcc.dialects.mlir import create, ir, op_attribute, replace_op, walk
 from qcc.dialects.qcc import DYNAMIC_LONGEST
 from qcc.passes.base import Pass, PassContext
 from qcc.passes.values import affine_of, constant_array, dequantized, erase_dead, producer, shape_of
@@ -47,4 +48,5 @@ def _fold(op: Any) -> None:
         return
     operands = [rounded.operands[0], w, *list(op.operands)[2:]]
     at = ir.InsertionPoint(op)
-    replace_op(op, create("qcc.dynamic_linear", operands, [op.results[0].type], loc=op.location, ip=at).results)
+    given = {key: value for key in ("rows", "epsilon") if (value := op_attribute(rounded, key)) is not None}
+    replace_op(op, create("qcc.dynamic_linear", operands, [op.results[0].type], given, loc=op.location, ip=at).results)

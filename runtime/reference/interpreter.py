@@ -324,7 +324,9 @@ def _avg_pool2d(op: Any, x: Array) -> Array:
 
 
 def _dynamic_linear(op: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
-    return meaning.dynamic_linear(x, _integers(op, op.operands[1], w), bias, scales=_affine(op, op.operands[1]).scales)
+    return meaning.dynamic_linear(
+        x, _integers(op, op.operands[1], w), bias, scales=_affine(op, op.operands[1]).scales, **_attributes(op, "rows", "epsilon")
+    )
 
 
 def _softmax(op: Any, x: Array) -> Array:
@@ -380,7 +382,7 @@ HANDLERS: dict[str, Callable[..., Array]] = {
     "qcc.avg_pool2d": _avg_pool2d,
     "qcc.reduce": _plain(meaning.reduce, "kind", "axes", "keepdims"),
     "qcc.softmax": _softmax,
-    "qcc.round_dynamic": _plain(meaning.round_dynamic),
+    "qcc.round_dynamic": _plain(meaning.round_dynamic, "rows", "epsilon"),
     "qcc.dynamic_linear": _dynamic_linear,
     "qcc.layer_norm": _plain(meaning.layer_norm, "axes", "epsilon"),
     "qcc.attention": _plain(meaning.attention, "scale", "causal"),

@@ -363,30 +363,37 @@ def softmax_quantized(x: Array, *, axis: int, table: Array, multiplier: np.float
     return np.clip(np.rint(e.astype(F32) * factor).astype(np.int64) + zero_point, qmin, qmax)
 
 
-def dynamic_parameters(x: Array) -> tuple[np.float32, int]:
-    """(scale, zero point) of u8 levels from min(0, min x) to max(0, max x): ONNX DynamicQuantizeLinear; a range of 0 has scale 1."""
-    low, high = np.minimum(F32(0), x.min(initial=0)), np.maximum(F32(0), x.max(initial=0))
-    scale = F32((high - low) / F32(255))
-    scale = F32(1) if scale == 0 else scale
-    return scale, int(np.clip(np.rint(-low / scale), 0, 255))
+def _dynamic(x: Array, rows: str | None, epsilon: float | None) -> tuple[Array, Array]:
+    """(u8 level - zero point as i64, scale as f32 that broadcasts) of x; see `RoundDynamic` in the dialect."""
+    axis = None if rows is None else -1
+    low = np.minimum(F32(0), x.min(axis=axis, keepdims=True, initial=0))
+    high = np.maximum(F32(0), x.max(axis=axis, keepdims=True, initial=0))
+    if rows is None:  # ONNX DynamicQuantizeLinear
+        scale = (high - low) / F32(255)
+        scale = np.where(scale == 0, F32(1), scale)
+        levels = np.rint(x / scale)
+    else:
+        scale = np.maximum(-low, high) / F32(127.5) if rows == "symmetric" else (high - low) / F32(255)
+        scale = np.maximum(scale, F32(epsilon))
+        levels = np.rint(x * (F32(1) / scale))
+    zero = np.full_like(scale, 128) if rows == "symmetric" else np.clip(np.rint(-low / scale), 0, 255)
+    zero = zero.astype(np.int64)
+    return np.clip(levels.astype(np.int64) + zero, 0, 255) - zero, scale
 
 
-def _dynamic_levels(x: Array, scale: np.float32, zero: int) -> Array:
-    """clamp(rint(x / scale) + zero, 0, 255) - zero, i64."""
-    return np.clip(np.rint(x / scale).astype(np.int64) + zero, 0, 255) - zero
+def round_dynamic(x: Array, *, rows: str | None = None, epsilon: float | None = None) -> Array:
+    """x on 256 levels from its least to its greatest element and 0, of the whole tensor or of each row."""
+    levels, scale = _dynamic(x, rows, epsilon)
+    return levels.astype(F32) * scale
 
 
-def round_dynamic(x: Array) -> Array:
-    """x on 256 levels from its least to its greatest element and 0; see `dynamic_parameters`."""
-    scale, zero = dynamic_parameters(x)
-    return _dynamic_levels(x, scale, zero).astype(F32) * scale
-
-
-def dynamic_linear(x: Array, w: Array, bias: Array | None = None, *, scales: Array) -> Array:
+def dynamic_linear(
+    x: Array, w: Array, bias: Array | None = None, *, scales: Array, rows: str | None = None, epsilon: float | None = None
+) -> Array:
     """f32(sum (q - zero) * w) * (scale * scales) + bias; x [..., in] f32, w [out, in] integers, `scales` [1] or [out] f32."""
-    scale, zero = dynamic_parameters(x)
-    acc = _dynamic_levels(x, scale, zero) @ w.astype(np.int64).T
-    y = acc.astype(F32) * (scale * scales.astype(F32))
+    levels, scale = _dynamic(x, rows, epsilon)
+    acc = levels @ w.astype(np.int64).T
+    y = acc.astype(F32) * (scale.reshape(-1)[0] * scales.astype(F32) if rows is None else scale * scales.astype(F32))
     return y if bias is None else y + bias
 
 

@@ -24,3 +24,12 @@ func.func @accumulator(%x: tensor<1x4x!quant.uniform<u8:f32, 0.1>>, %w: tensor<2
   %0 = "qcc.linear"(%x, %w) : (tensor<1x4x!quant.uniform<u8:f32, 0.1>>, tensor<2x4x!quant.uniform<i8:f32, 0.1>>) -> tensor<1x2xf32>
   return
 }
+
+// -----
+
+// Rows that are rounded by their own range may be all zero, so the least scale is stated.
+func.func @rows(%x: tensor<2x4xf32>) {
+  // expected-error@+1 {{'rows' with x tensor<2x4xf32> and epsilon None, expected x of one axis or more and an epsilon above 0}}
+  %0 = "qcc.round_dynamic"(%x) {rows = "symmetric"} : (tensor<2x4xf32>) -> tensor<2x4xf32>
+  return
+}

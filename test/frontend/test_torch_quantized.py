@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import qcc
 from qcc.compiler.frontend import load
 from qcc.compiler.pipeline import IMPORT
 from qcc.dialects import element_types, forms
@@ -204,13 +205,33 @@ def test_torchao_int8_weights_scaled_behind_the_product() -> None:
 
 
 @pytest.mark.slow
-def test_torchao_dynamic_activations_take_the_generic_path() -> None:
+def test_torchao_dynamic_activations_are_rounded_by_row() -> None:
     from torchao import quantization as ao
 
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 16)).eval(), torch.randn(2, 64)
     ao.quantize_(model, ao.Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=ao.PerGroup(32)))
     imported = graph_form(model, x)
+    assert len(list(walk(imported.module, "qcc.round_dynamic"))) == 2
+    assert not list(walk(imported.module, "func.call"))
+    agrees(imported, model, x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(5, 64), (2, 3, 64)])
+def test_torchao_int8_activations_and_weights_are_integer_products(shape: tuple[int, ...]) -> None:
+    from torchao import quantization as ao
+
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 16, bias=False)).eval(), torch.randn(*shape)
+    ao.quantize_(model, ao.Int8DynamicActivationInt8WeightConfig())
+    exe = qcc.compile(model, example_inputs=(x,), threads=1)
+    expected = model(x).detach().numpy()
+    assert np.abs(exe(x).numpy() - expected).max() < 0.01 * np.abs(expected).max()  # a level of the second layer's input may differ
+    assert not any(row["generic"] for row in exe.report["layers"])
+    imported = graph_form(model, x)
+    assert len(list(walk(imported.module, "qcc.round_dynamic"))) == 2
+    assert types_of(imported, "qcc.constant").count("!quant.uniform<i8:f32, 1.000000e+00>") == 0
     agrees(imported, model, x)
 
 

@@ -72,17 +72,19 @@ def test_softmax_of_stored_integers(isa: str, shape: Any, axis: int, bits: Any, 
     ("shape", "out", "scale"), [((3, 40), 5, 1.0), ((2, 70, 33), 48, 30.0), ((1, 4), 1, 0.0), ((5, 16), 20, 1e-3), ((130, 300), 17, 2.0)]
 )
 @pytest.mark.parametrize("signed", [True, False])
-def test_dynamic_linear(isa: str, shape: Any, out: int, scale: float, signed: bool) -> None:
-    """Quantized by the range of x, multiplied in integers, with a zero point of the weights where they are unsigned."""
+@pytest.mark.parametrize("rows", [None, "symmetric", "asymmetric"])
+def test_dynamic_linear(isa: str, shape: Any, out: int, scale: float, signed: bool, rows: str | None) -> None:
+    """Quantized by the range of x or of each row, multiplied in integers, with a zero point of the weights where they are unsigned."""
     rng = np.random.default_rng(12)
     t = Text()
     x = t.argument(_tensor(shape, "f32"))
     kind = "!quant.uniform<i8:f32:0, {" + ",".join(f"{s:.6f}" for s in rng.uniform(0.01, 0.1, out)) + "}>"
     w = t.constant(_stored(rng, (out, shape[-1]), 8, signed), _tensor([out, shape[-1]], kind if signed else quantized(8, False, 0.03, 77)))
     bias = t.constant(rng.standard_normal(out).astype(np.float32), _tensor([out], "f32"))
-    y = t.op("qcc.dynamic_linear", [x, w, bias], _tensor([*shape[:-1], out], "f32"))
+    given = "" if rows is None else f'rows = "{rows}", epsilon = 1.0e-7 : f64'
+    y = t.op("qcc.dynamic_linear", [x, w, bias], _tensor([*shape[:-1], out], "f32"), given)
     y = t.op("qcc.clamp", [y], _tensor([*shape[:-1], out], "f32"), "min = -2.0 : f64, max = 9.0 : f64")
-    z = t.op("qcc.round_dynamic", [x], _tensor(shape, "f32"))
+    z = t.op("qcc.round_dynamic", [x], _tensor(shape, "f32"), given)
     check(t.module(y, z), [(rng.standard_normal(shape) * scale + scale).astype(np.float32)], isa)
 
 

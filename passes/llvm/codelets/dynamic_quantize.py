@@ -32,7 +32,7 @@ def emit(b: Builder, codelet: DynamicQuantize, buffers: Sequence[Value], task: V
     def vector(i: Index, lanes: int) -> None:
         v = b.load(f"{lanes}xf32", b.at(x, b.mul(i, 4)))
         v = b.binary("fdiv", v, b.splat(scale, lanes))
-        v = _clamped(b, v, b.splat(least, lanes), b.splat(greatest, lanes))
+        v = clamped(b, v, b.splat(least, lanes), b.splat(greatest, lanes))
         near = offset if lanes == LANES else b.shuffle(offset, offset, list(range(lanes)))
         store(b, "u8", b.at(y, i), 1, b.binary("add", instructions.to_integer(b, v), near))
 
@@ -49,7 +49,8 @@ def emit(b: Builder, codelet: DynamicQuantize, buffers: Sequence[Value], task: V
         b.when(b.equal(high, c.size), tail)
 
 
-def _clamped(b: Builder, v: Value, low: Value, high: Value) -> Value:
+def clamped(b: Builder, v: Value, low: Value, high: Value) -> Value:
+    """`v` between `low` and `high`; NaN becomes `low`."""
     raised = b.select(b.compare("ogt", v, low), v, low)
     return b.select(b.compare("olt", raised, high), raised, high)
 
@@ -66,4 +67,4 @@ def _parameters(b: Builder, c: DynamicQuantize, buffers: Sequence[Value]) -> tup
     scale = b.binary("fdiv", b.binary("fsub", ends[1], ends[0]), b.constant(LEVELS, "f32"))
     scale = b.select(b.compare("oeq", scale, zero), b.constant(1.0, "f32"), scale)
     position = b.call("llvm.rint.f32", [b.binary("fsub", zero, b.binary("fdiv", ends[0], scale))], "f32")
-    return scale, _clamped(b, position, zero, b.constant(LEVELS, "f32"))
+    return scale, clamped(b, position, zero, b.constant(LEVELS, "f32"))

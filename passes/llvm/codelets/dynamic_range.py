@@ -27,7 +27,7 @@ def emit(b: Builder, codelet: DynamicRange, buffers: Sequence[Value], task: Valu
         return [better(b, f, v, k < TOGETHER) for k, (f, v) in enumerate(zip(found, [*values, *values], strict=True))]
 
     found = b.loop(low, b.minimum(high, whole), LANES * TOGETHER, step, [zero] * (2 * TOGETHER))
-    ends = [_joined(b, found[:TOGETHER], True), _joined(b, found[TOGETHER:], False)]
+    ends = [joined(b, found[:TOGETHER], True), joined(b, found[TOGETHER:], False)]
     if whole < c.size:  # every task looks at the few elements behind the last whole step: that changes no extreme
         for first, count in pieces(c.size - whole, LANES):
             v = b.load(f"{count}xf32", b.at(x, 4 * (whole + first)))
@@ -43,7 +43,8 @@ def better(b: Builder, found: Value, v: Value, least: bool) -> Value:
     return b.select(b.compare("olt" if least else "ogt", v, found), v, found)
 
 
-def _joined(b: Builder, found: Sequence[Value], least: bool) -> Value:
+def joined(b: Builder, found: Sequence[Value], least: bool) -> Value:
+    """The extremes of several vectors, lane by lane."""
     total = found[0]
     for v in found[1:]:
         total = better(b, total, v, least)

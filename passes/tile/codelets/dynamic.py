@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects.codelet import RANGE_PARTS, DynamicQuantize, DynamicRange, Operand, Step
+from qcc.dialects.codelet import RANGE_PARTS, DynamicQuantize, DynamicRange, Operand, RowQuantize, Step
+from qcc.dialects.mlir import op_attribute
 from qcc.passes.tile.codelets import elementwise, products
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.movement import contiguous
@@ -21,18 +22,39 @@ TASK_ELEMENTS = 16384
 
 @dataclass(frozen=True)
 class Levels:
-    """u8 levels of a value, and where the codelet writes their scale (f32 [1]) and zero point (i32 [1])."""
+    """u8 levels of a value, and where the codelet writes their scale (f32) and zero point (i32): [1], or [..., 1] for rows."""
 
     place: Place
     scale: Place
     zero: Place
 
 
-def levels(lowering: Lowering, value: Any) -> Levels:
-    """`value` quantized by its own range; layers that share it share the levels."""
-    if value not in lowering.dynamic:
-        lowering.dynamic[value] = _quantized(lowering, contiguous(lowering, lowering.place(value)))
-    return lowering.dynamic[value]
+def levels(lowering: Lowering, op: Any) -> Levels:
+    """The first operand of `op` quantized by its own range; layers that share it share the levels."""
+    key = (op.operands[0], op_attribute(op, "rows"), op_attribute(op, "epsilon"))
+    if key not in lowering.dynamic:
+        x = contiguous(lowering, lowering.place(op.operands[0]))
+        lowering.dynamic[key] = _quantized(lowering, x) if key[1] is None else _quantized_rows(lowering, x, key[1] == "symmetric", key[2])
+    return lowering.dynamic[key]
+
+
+def _quantized_rows(lowering: Lowering, x: Place, symmetric: bool, epsilon: float) -> Levels:
+    *lead, size = x.shape
+    rows = math.prod(lead)
+    y, scale, zero = lowering.temporary("u8", x.shape), lowering.temporary("f32", [*lead, 1]), lowering.temporary("i32", [*lead, 1])
+    codelet = RowQuantize(
+        isa=lowering.isa,
+        sizes=(rows, size),
+        symmetric=symmetric,
+        epsilon=epsilon,
+        chunk=min(rows, max(1, TASK_ELEMENTS // size)),
+        x=x.operand(0, (size, 1)),
+        scale=scale.operand(1, (1,)),
+        zero=zero.operand(2, (1,)),
+        y=Operand(3, "u8", (size, 1)),
+    )
+    lowering.call(codelet, [x, scale, zero, y], writes=3)
+    return Levels(y, scale, zero)
 
 
 def _quantized(lowering: Lowering, x: Place) -> Levels:
@@ -60,7 +82,7 @@ def _quantized(lowering: Lowering, x: Place) -> Levels:
 
 def linear(lowering: Lowering, op: Any) -> set[Any]:
     """An integer product on the levels; zero point and scale of x are arguments of the steps behind it."""
-    x, shape = levels(lowering, op.operands[0]), shape_of(op.results[0])
+    x, shape = levels(lowering, op), shape_of(op.results[0])
     axis, kind = len(shape) - 1, affine_of(op.operands[1])
     assert kind is not None
     sums = products.integers(lowering, op, op.operands[1]).astype(np.int64).sum(axis=1).astype(np.int32)
@@ -78,7 +100,7 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
 
 def round_dynamic(lowering: Lowering, op: Any) -> set[Any]:
     """The levels' real values, for what computes in float."""
-    x, shape = levels(lowering, op.operands[0]), shape_of(op.results[0])
+    x, shape = levels(lowering, op), shape_of(op.results[0])
     program = Program(lowering)
     one = program.integer(1)
     program.steps.append(Step("centre", (program.operand(x.zero.broadcast(shape)), one)))

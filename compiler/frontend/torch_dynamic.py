@@ -1,0 +1,174 @@
+"""Activations that torchao quantizes while running, a range for each row: written as one operator that qcc has a word for.
+
+`quantize_affine` of what `choose_qparams_affine` found for the same tensor becomes `qcc::round_dynamic` where it is dequantized again
+(Int8DynamicActivationIntxWeightConfig), and where it is multiplied in integers and scaled behind the product
+(Int8DynamicActivationInt8WeightConfig) the whole chain becomes a linear layer of the rounded activations and the dequantized weights.
+What does not match is left to `torch_program`, which makes plain arithmetic of it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from qcc.dialects.mlir import ir, layer_name, op_attribute, walk
+from qcc.passes.graph._torch_reader import Reader
+
+_LIBRARY = torch.library.Library("qcc", "DEF")
+_LIBRARY.define("round_dynamic(Tensor x, str rows, float epsilon) -> Tensor")
+
+
+def _round_dynamic(x: Any, rows: str, epsilon: float) -> Any:
+    """Meaning of `qcc.round_dynamic`, for tracing."""
+    low, high = torch.clamp(x.amin(-1, keepdim=True), max=0.0), torch.clamp(x.amax(-1, keepdim=True), min=0.0)
+    scale = torch.maximum(-low, high) / 127.5 if rows == "symmetric" else (high - low) / 255
+    scale = torch.clamp(scale, min=epsilon)
+    zero = torch.full_like(scale, 128) if rows == "symmetric" else torch.clamp(torch.round(-low / scale), 0, 255)
+    return (torch.clamp(torch.round(x * (1.0 / scale)) + zero, 0, 255) - zero) * scale
+
+
+_LIBRARY.impl("round_dynamic", _round_dynamic, "CompositeExplicitAutograd")
+
+_MAPPINGS = {"SYMMETRIC": "symmetric", "ASYMMETRIC": "asymmetric"}
+_VIEWS = ("aten.view.", "aten.reshape.", "aten._to_copy.", "aten.to.", "aten.flatten.", "aten.unsqueeze.", "aten.squeeze.", "aten.clone.")
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """A quantize_affine node by a range of each row of `x`."""
+
+    x: Any
+    scale: Any
+    zero: Any
+    rows: str
+    epsilon: float
+
+
+def recognise(program: Any, arguments: Callable[[Any], dict[str, Any]]) -> None:
+    """Rewrite in place; `arguments` gives the arguments of a node by name."""
+    graph = program.graph
+    if not any(_is(node, "torchao.quantize_affine.") for node in graph.nodes):
+        return
+    for node in [n for n in graph.nodes if _is(n, "aten._assert_tensor_metadata.")]:  # true, as sizes and types are known
+        graph.erase_node(node)
+    for node in list(graph.nodes):
+        if _is(node, "torchao.quantize_affine.") and (levels := _levels(node, arguments)) is not None:
+            for user in list(node.users):
+                if _is(user, "torchao.dequantize_affine."):
+                    given = arguments(user)
+                    if (given["scale"], given["zero_point"]) == (levels.scale, levels.zero):
+                        with graph.inserting_before(user):
+                            _replace(graph, user, _rounded(graph, levels, user))
+                elif (product := _only(user, "aten._int_mm.")) is not None:
+                    _replace_product(graph, product, levels)
+    graph.eliminate_dead_code()
+
+
+def to_qcc(module: ir.Module) -> None:
+    """The imported operators as `qcc.round_dynamic`, before upstream's passes, which accept no operators they do not know."""
+    with module.context, ir.Location.unknown(module.context):
+        _to_qcc(module)
+
+
+def _to_qcc(module: ir.Module) -> None:
+    reader = Reader()
+    for op in walk(module, "torch.operator"):
+        if op_attribute(op, "name") == "torch.qcc.round_dynamic":
+            reader.at(op, layer_name(op.location))
+            x, rows, epsilon = op.operands
+            given = {"rows": str(reader.scalar(rows)), "epsilon": reader.number(epsilon)}
+            y = reader.make("qcc.round_dynamic", [reader.builtin(x)], reader.type(x), **given)
+            op.results[0].replace_all_uses_with(reader.make("torch_c.from_builtin_tensor", [y], op.results[0].type))
+            op.erase()
+
+
+def _levels(node: Any, arguments: Callable[[Any], dict[str, Any]]) -> _Levels | None:
+    given = arguments(node)
+    scale, zero = given["scale"], given["zero_point"]
+    parts = [node.args[0] if getattr(node, "target", None) is operator.getitem else None for node in (scale, zero)]
+    maker = parts[0]
+    if maker is None or not _is(maker, "torchao.choose_qparams_affine.") or parts[1] is not maker:
+        return None
+    found, x = arguments(maker), given["input"]
+    shape = list(x.meta["val"].shape)
+    block = [n if b == -1 else b for b, n in zip(found["block_size"], shape, strict=True)]
+    whole = (found["target_dtype"], found["quant_min"], found["quant_max"]) in ((torch.int8, -128, 127), (torch.int8, None, None))
+    limits = (given["quant_min"], given["quant_max"]) in ((-128, 127), (None, None))
+    if found["input"] is not x or list(given["block_size"]) != list(found["block_size"]) or block != [*[1] * (len(shape) - 1), shape[-1]]:
+        return None
+    if not whole or not limits or x.meta["val"].dtype != torch.float32 or found["mapping_type"] not in _MAPPINGS:
+        return None
+    epsilon = torch.finfo(torch.float32).eps if found["eps"] is None else float(found["eps"])
+    return _Levels(x, scale, zero, _MAPPINGS[found["mapping_type"]], epsilon)
+
+
+def _replace_product(graph: Any, product: Any, levels: _Levels) -> None:
+    """linear(rounded x, dequantized w) for the last multiplication behind the integer product `product`."""
+    weight = product.args[1]
+    if not _is(weight, "aten.t.") or levels.rows != "symmetric":
+        return
+    scales: list[Any] = []
+    last = product
+    while len(scales) < 2:
+        if len(last.users) != 1:
+            return
+        behind = next(iter(last.users))
+        if _is(behind, "aten.mul."):
+            scales += [a for a in behind.args if a is not last]
+        elif not _is(behind, *_VIEWS):
+            return
+        last = behind
+    of_rows, of_channels = scales
+    if _source(of_rows) is not levels.scale or of_channels.meta["val"].numel() != weight.meta["val"].shape[1]:
+        return
+    outs, ins = weight.args[0].meta["val"].shape
+    with graph.inserting_before(last):
+        flat = _made(graph, torch.ops.aten.view.default, (of_channels, [outs]), of_channels.meta["val"].reshape(outs), last)
+        dequantize = torch.ops.quantized_decomposed.dequantize_per_channel.default
+        real = _made(graph, dequantize, (weight.args[0], flat, None, 0, -128, 127, torch.int8), last.meta["val"].new_empty(outs, ins), last)
+        rounded = _rounded(graph, levels, last)
+        like = levels.x.meta["val"]
+        y = _made(graph, torch.ops.aten.linear.default, (rounded, real), like.new_empty(*like.shape[:-1], outs), last)
+        shaped = _made(graph, torch.ops.aten.view.default, (y, list(last.meta["val"].shape)), last.meta["val"], last)
+    _replace(graph, last, shaped)
+
+
+def _rounded(graph: Any, levels: _Levels, of: Any) -> Any:
+    arguments = (levels.x, levels.rows, levels.epsilon)
+    return _made(graph, torch.ops.qcc.round_dynamic.default, arguments, levels.x.meta["val"], of)
+
+
+def _made(graph: Any, target: Any, arguments: Sequence[Any], value: Any, of: Any) -> Any:
+    """A node with the module path of node `of`, named after what it calls."""
+    made = graph.create_node("call_function", target, tuple(arguments), name=target._schema.name.split("::")[1])
+    made.meta = {**{k: v for k, v in of.meta.items() if k != "tensor_meta"}, "val": value}
+    return made
+
+
+def _replace(graph: Any, old: Any, new: Any) -> None:
+    old.replace_all_uses_with(new)
+    graph.erase_node(old)
+
+
+def _is(node: Any, *names: str) -> bool:
+    return str(getattr(node, "target", "")).startswith(names)
+
+
+def _only(node: Any, name: str) -> Any:
+    """The one user called `name` that `node` reaches through views, None where there is another."""
+    while _is(node, *_VIEWS):
+        if len(node.users) != 1:
+            return None
+        node = next(iter(node.users))
+    return node if _is(node, name) else None
+
+
+def _source(node: Any) -> Any:
+    """What `node` is a view of."""
+    while _is(node, *_VIEWS):
+        node = node.args[0]
+    return node
