@@ -4,7 +4,9 @@
 * Constant numbers of Gather count from the front: upstream computes at run time what negative ones mean.
 * GatherND that selects by one number, or by several constant ones, is Gather along one axis.
 * HardSigmoid is a Mul, an Add and a Clip: upstream knows none of other slopes than torch's.
-* Pooling in ceil mode with padding that differs or counts is pooling in floor mode: upstream shares out what windows reach beyond.
+* Pooling in ceil mode is pooling in floor mode with more padding behind: upstream shares out what windows reach beyond the image.
+* Col2Im is a ConvTranspose with one tap of each kernel.
+* A dequantized number is a number: what Pad and Clip take has to be known.
 * Slices that step backwards select their elements by number, by Gather: torch's slices cannot step backwards.
 """
 
@@ -99,14 +101,45 @@ def _pool(e: Expansion) -> None:
     rank, counted = len(kernel), given.pop("count_include_pad", 0)
     steps, spans, pads = given.get("strides", [1] * rank), given.get("dilations", [1] * rank), given.get("pads", [0] * 2 * rank)
     low, high = pads[:rank], pads[rank:]
-    if not given.pop("ceil_mode", 0) or not (counted or low != high) or len(e.source.output) > 1:
+    if not given.pop("ceil_mode", 0) or len(e.source.output) > 1:
         return
     reached = [(n - 1) * step + span * (k - 1) + 1 for n, step, span, k in zip(result, steps, spans, kernel, strict=True)]
     high = [max(r - before - size, after) for r, before, size, after in zip(reached, low, image, high, strict=True)]
-    if counted:
+    if counted and any(pads):
         low, high, whole = [0] * rank, [after - p for after, p in zip(high, pads[rank:], strict=True)], [0, 0, *low, 0, 0, *pads[rank:]]
         x = e.add("Pad", [x, e.graph.constant(np.array(whole), "pads")])
     e.add(e.source.op_type, [x], e.source.output[0], **{**given, "pads": low + high})
+
+
+def _col2im(e: Expansion) -> None:
+    """Columns [n, c * kernel, positions]: each is one channel, which a kernel of a single one puts in its place."""
+    image, kernel = (e.graph.array(e.input(i)) for i in (1, 2))
+    if image is None or kernel is None:
+        return
+    given, rank = attributes(e.source), len(kernel)
+    n, columns, _ = _shape(e)
+    steps, spans, pads = given.get("strides", [1] * rank), given.get("dilations", [1] * rank), given.get("pads", [0] * 2 * rank)
+    around = [size + low + high for size, low, high in zip(image, pads[:rank], pads[rank:], strict=True)]
+    counts = [(size - span * (k - 1) - 1) // step + 1 for size, span, k, step in zip(around, spans, kernel, steps, strict=True)]
+    rest = [
+        size - ((count - 1) * step + span * (k - 1) + 1)
+        for size, count, step, span, k in zip(around, counts, steps, spans, kernel, strict=True)
+    ]
+    taps = int(np.prod(kernel))
+    weights = np.tile(np.eye(taps, dtype=np.float32).reshape(taps, 1, *kernel), (columns // taps, *[1] * (rank + 1)))
+    placed = e.add("Reshape", [e.input(0), e.graph.constant(np.array([n, columns, *counts]), "shape")])
+    given = {"strides": steps, "dilations": spans, "pads": pads, "output_padding": rest, "group": columns // taps}
+    e.add("ConvTranspose", [placed, e.graph.constant(weights, f"{e.name}.taps")], e.source.output[0], **given)
+
+
+def _number(e: Expansion) -> None:
+    stored, scale = e.graph.array(e.input(0)), e.graph.array(e.input(1))
+    if stored is None or scale is None or stored.ndim > 1 or stored.size != 1 or scale.size != 1 or stored.dtype.kind not in "iu":
+        return
+    zero = e.graph.array(e.input(2))
+    levels = stored.astype(np.int64) - (0 if zero is None else zero.reshape(-1).astype(np.int64))
+    value = (levels.astype(scale.dtype) * scale.reshape(-1)).reshape(stored.shape)
+    e.add("Identity", [e.graph.constant(value, e.source.output[0])], e.source.output[0])
 
 
 def _hard_sigmoid(e: Expansion) -> None:
@@ -127,6 +160,8 @@ _RULES: dict[str, Rule] = {
     "Slice": _backwards,
     "Gather": _from_the_front,
     "GatherND": _along_one_axis,
+    "Col2Im": _col2im,
+    "DequantizeLinear": _number,
     "HardSigmoid": _hard_sigmoid,
     "AveragePool": _pool,
     "MaxPool": _pool,

@@ -98,6 +98,21 @@ def test_pooling_in_ceil_mode(operator: str, pads: list[int], strides: list[int]
     source = model(nodes, {"x": (FLOAT, [2, 3, 9, 11])}, ["y"], {}, opset=20)
     x = np.random.default_rng(0).normal(size=(2, 3, 9, 11)).astype(np.float32)
     np.testing.assert_allclose(evaluate(source, x)[0], runtime_result(source, x=x), rtol=1e-5, atol=1e-6)
+    pool = {"MaxPool": "qcc.max_pool2d", "AveragePool": "qcc.avg_pool2d"}[operator]
+    assert set(operations(graph_form(source))) <= {pool, "func.return", *(["qcc.pad"] if counted and any(pads) else [])}
+
+
+@pytest.mark.parametrize(("given", "image", "kernel"), [({}, [5, 8], [2, 3]), ({"strides": [2, 2], "pads": [1, 1, 1, 1]}, [6, 8], [3, 3])])
+def test_columns_to_image(given: dict[str, Any], image: list[int], kernel: list[int]) -> None:
+    columns, positions = 3 * kernel[0] * kernel[1], 24 if not given else 12
+    constants = {"image": np.array(image), "kernel": np.array(kernel)}
+    source = model(
+        [helper.make_node("Col2Im", ["x", *constants], ["y"], **given)], {"x": (FLOAT, [2, columns, positions])}, ["y"], constants
+    )
+    x = np.random.default_rng(0).normal(size=(2, columns, positions)).astype(np.float32)
+    (expected,) = ReferenceEvaluator(source).run(None, {"x": x})
+    np.testing.assert_allclose(evaluate(source, x)[0], expected, rtol=1e-5, atol=1e-5)
+    assert "func.call" not in operations(graph_form(source))
 
 
 def test_hard_sigmoid_of_any_slope_is_a_clamp() -> None:

@@ -117,6 +117,23 @@ def test_an_instance_norm_with_a_bias_of_32_bits() -> None:
     np.testing.assert_allclose(qcc.compile(source, threads=1)(x), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_a_padding_whose_value_is_quantized() -> None:
+    """As ONNX Runtime's static quantization writes constant padding; the result is integers all the way."""
+    constants = {"s": np.float32(0.05), "z": np.uint8(7), "v": np.uint8(0), "vs": np.float32(1), "pads": np.array([0, 1, 2, 0])}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("DequantizeLinear", ["v", "vs", "v"], ["value"]),
+        helper.make_node("Pad", ["d", "pads", "value"], ["p"]),
+        helper.make_node("QuantizeLinear", ["p", "s", "z"], ["pq"]),
+        helper.make_node("DequantizeLinear", ["pq", "s", "z"], ["y"]),
+    ]
+    source = model(nodes, {"x": (FLOAT, [4, 5])}, ["y"], constants)
+    x = np.random.default_rng(0).normal(0, 3, (4, 5)).astype(np.float32)
+    assert np.array_equal(evaluate(source, x)[0], runtime_result(source, x=x))
+    assert set(operations(graph_form(source))) == {"qcc.quantize", "qcc.dequantize", "qcc.pad", "func.return"}
+
+
 def linear_convolution() -> tuple[onnx.ModelProto, np.ndarray]:
     rng = np.random.default_rng(5)
     constants = {
