@@ -109,10 +109,8 @@ def _roll(r: Reader, op: Any) -> Sequence[Any]:
     require(bool(at), "a roll of the flattened tensor")
     for axis, shift in zip(at, r.integers(shifts), strict=True):
         size = shape[axis]
-        first = -shift % size  # this element comes to stand at the front
-        if first:
-            parts = [_sliced(r, value, axis, first, 1, size - first), _sliced(r, value, axis, 0, 1, first)]
-            value = r.make("tensor.concat", parts, r.type(x), dim=to_attribute(axis))
+        if shift % size:
+            value = picked(r, value, axis, np.roll(np.arange(size), shift))
     return [value]
 
 
@@ -137,29 +135,65 @@ def _select(r: Reader, op: Any) -> Sequence[Any]:
 
 @rule("torch.aten.index_select")
 def _index_select(r: Reader, op: Any) -> Sequence[Any]:
-    """Known numbers at even distances are a slice; others choose rows of a table that has their axis in front."""
     _movable(r, op)
     x, axis, numbers = op.operands
-    shape, value = r.shape(x), r.builtin(x)
-    at, count = axis_of(r.integer(axis), len(shape), op), r.shape(numbers)[0]
+    shape = r.shape(x)
+    at = axis_of(r.integer(axis), len(shape), op)
     numbers = _from_either_end(r, numbers, shape[at])
     known = r.known(numbers)
     if known is not None:
-        chosen = known.reshape(-1)
-        steps = np.unique(np.diff(chosen)) if count > 1 else np.ones(1, np.int64)
-        if len(steps) == 1 and steps[0] > 0:
-            return [_sliced(r, value, at, int(chosen[0]), int(steps[0]), count)]
-        ids = r.constant(chosen)
-    else:
-        ids = r.reshape(r.builtin(numbers), [count])
-    order = [at, *(i for i in range(len(shape)) if i != at)]
-    front, table = [shape[i] for i in order[1:]], value
-    if at:
-        table = r.make("qcc.transpose", [value], like(r.type(x), [shape[i] for i in order]), permutation=order)
-    table = r.reshape(table, [shape[at], math.prod(front)])
-    rows = r.make("qcc.embedding", [table, ids], like(r.type(x), [count, math.prod(front)]))
+        return [picked(r, r.builtin(x), at, known.reshape(-1))]
+    return [_rows(r, r.builtin(x), at, r.reshape(r.builtin(numbers), r.shape(op.operands[2])))]
+
+
+@rule("torch.aten.flip")
+def _flip(r: Reader, op: Any) -> Sequence[Any]:
+    _movable(r, op)
+    value, shape = r.builtin(op.operands[0]), r.shape(op.operands[0])
+    for axis in r.integers(op.operands[1]):
+        at = axis_of(axis, len(shape), op)
+        value = picked(r, value, at, np.arange(shape[at])[::-1])
+    return [value]
+
+
+MOST_PIECES = 16
+"""Slices that are put together where numbers are known; more become the rows of a table."""
+
+
+def picked(r: Reader, value: Any, axis: int, chosen: np.ndarray) -> Any:
+    """Elements number `chosen` (from 0) of `axis` of `value` (builtin): slices of those at even distances, or rows of a table."""
+    runs: list[list[int]] = []
+    for number in map(int, chosen):
+        run = runs[-1] if runs else []
+        if (len(run) == 1 and number > run[0]) or (len(run) > 1 and number - run[-1] == run[1] - run[0]):
+            run.append(number)
+        else:
+            runs.append([number])
+    if len(runs) > MOST_PIECES:
+        return _rows(r, value, axis, r.constant(chosen.astype(np.int64)))
+    parts = [_sliced(r, value, axis, run[0], run[1] - run[0] if len(run) > 1 else 1, len(run)) for run in runs]
+    return parts[0] if len(parts) == 1 else _joined(r, parts, axis)
+
+
+def _rows(r: Reader, value: Any, axis: int, ids: Any) -> Any:
+    """Elements number `ids` (builtin, [n]) of `axis` of `value` (builtin), as rows of a table that has the axis in front."""
+    kind, count = ir.RankedTensorType(value.type), ir.RankedTensorType(ids.type).shape[0]
+    rank, front = len(kind.shape), [n for i, n in enumerate(kind.shape) if i != axis]
+    order = [axis, *(i for i in range(rank) if i != axis)]
+    table = r.make("qcc.transpose", [value], like(kind, [kind.shape[i] for i in order]), permutation=order) if axis else value
+    rows = r.make("qcc.embedding", [r.reshape(table, [kind.shape[axis], math.prod(front)]), ids], like(kind, [count, math.prod(front)]))
     rows = r.reshape(rows, [count, *front])
-    return [r.make("qcc.transpose", [rows], r.type(op.results[0]), permutation=[order.index(i) for i in range(len(shape))]) if at else rows]
+    if not axis:
+        return rows
+    result = like(kind, [count if i == axis else n for i, n in enumerate(kind.shape)])
+    return r.make("qcc.transpose", [rows], result, permutation=[order.index(i) for i in range(rank)])
+
+
+def _joined(r: Reader, parts: Sequence[Any], axis: int) -> Any:
+    kinds = [ir.RankedTensorType(part.type) for part in parts]
+    shape = list(kinds[0].shape)
+    shape[axis] = sum(kind.shape[axis] for kind in kinds)
+    return r.make("tensor.concat", parts, like(kinds[0], shape), dim=to_attribute(axis))
 
 
 def _from_either_end(r: Reader, numbers: Any, size: int) -> Any:
@@ -190,21 +224,39 @@ def _sliced(r: Reader, value: Any, axis: int, first: int, step: int, count: int)
 def _pad(r: Reader, op: Any) -> Sequence[Any]:
     r.f32(op.operands[0])
     x, amounts = op.operands[0], r.integers(op.operands[1])
-    if op.name == "torch.aten.pad":
-        require(r.scalar(op.operands[2]) == "constant", "padding that repeats or mirrors")
-    require(min(amounts, default=0) >= 0, "padding that crops")
-    rank = len(r.shape(x))
+    shape = r.shape(x)
+    rank = len(shape)
     low, high = [0] * rank, [0] * rank
     for i in range(len(amounts) // 2):  # torch counts axes from the last
         low[rank - 1 - i], high[rank - 1 - i] = amounts[2 * i], amounts[2 * i + 1]
-    value = r.optional(op.operands[-1])
-    return [r.make("qcc.pad", [r.builtin(x)], r.type(op.results[0]), low=low, high=high, value=0.0 if value is None else _rounded(value))]
+    mode, value = r.scalar(op.operands[2]) if op.name == "torch.aten.pad" else "constant", r.builtin(x)
+    if mode != "constant":
+        require(mode in _OUTSIDE, f"padding with mode {mode}")
+        for axis, (before, behind, size) in enumerate(zip(low, high, shape, strict=True)):
+            if before or behind:
+                value = picked(r, value, axis, _OUTSIDE[str(mode)](np.arange(-before, size + behind), size))
+        return [value]
+    for axis, (before, behind, size) in enumerate(zip(low, high, shape, strict=True)):  # less than zero crops
+        value = _sliced(r, value, axis, max(-before, 0), 1, size - max(-before, 0) - max(-behind, 0))
+    low, high = ([max(n, 0) for n in amount] for amount in (low, high))
+    if any(low) or any(high):
+        filled = r.optional(op.operands[-1])
+        value = r.make("qcc.pad", [value], r.type(op.results[0]), low=low, high=high, value=0.0 if filled is None else _rounded(filled))
+    return [value]
 
 
 def _rounded(value: Any) -> float:
     """As binary32; the lowest number of a wider type is minus infinity."""
     with np.errstate(over="ignore"):
         return float(np.float32(value))
+
+
+_OUTSIDE = {
+    "reflect": lambda i, size: size - 1 - np.abs(size - 1 - np.abs(i)),
+    "replicate": lambda i, size: np.clip(i, 0, size - 1),
+    "circular": lambda i, size: i % size,
+}
+"""Which element stands at place `i` of an axis, in front of it and behind it."""
 
 
 @rule("torch.aten.cat")

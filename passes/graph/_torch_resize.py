@@ -13,6 +13,7 @@ import numpy as np
 
 from qcc.dialects.mlir import ir
 from qcc.passes.graph._torch_layers import separable
+from qcc.passes.graph._torch_movement import picked
 from qcc.passes.graph._torch_reader import Declined, Reader, like, require, rule
 
 
@@ -96,23 +97,19 @@ def _sources(size: int, count: int, scale: float, place: str, rounding: str) -> 
 
 
 def _nearest(r: Reader, x: Any, sources: Sequence[np.ndarray]) -> Any:
-    """x (builtin) with each element repeated, or with every n-th kept, along its last axes: movement, so that integers stay integers."""
+    """x (builtin) with elements repeated or left out along its last axes: movement, so that integers stay integers."""
     lead = len(ir.RankedTensorType(x.type).shape) - len(sources)
     for axis, source in enumerate(sources, lead):
         kind = ir.RankedTensorType(x.type)
         shape, size, count = list(kind.shape), kind.shape[axis], len(source)
-        repeats, step = max(count // size, 1), int(source[1] - source[0]) if count > 1 else 1
+        repeats = max(count // size, 1)
         if count == size * repeats and np.array_equal(source, np.arange(count) // repeats):
             if repeats > 1:
                 x = r.reshape(x, [*shape[: axis + 1], 1, *shape[axis + 1 :]])
                 x = r.make("qcc.broadcast", [x], like(kind, [*shape[: axis + 1], repeats, *shape[axis + 1 :]]))
                 x = r.reshape(x, [*shape[:axis], count, *shape[axis + 1 :]])
-        elif step > 0 and np.array_equal(source, source[0] + np.arange(count) * step):
-            offsets, strides = [0] * len(shape), [1] * len(shape)
-            offsets[axis], strides[axis], shape[axis] = int(source[0]), step, count
-            x = r.make("qcc.slice", [x], like(kind, shape), offsets=offsets, strides=strides)
         else:
-            raise Declined("nearest neighbours at a ratio that is no integer")
+            x = picked(r, x, axis, source)
     return x
 
 
