@@ -5,6 +5,7 @@
 * GatherND that selects by one number, or by several constant ones, is Gather along one axis.
 * HardSigmoid is a Mul, an Add and a Clip: upstream knows none of other slopes than torch's.
 * Pooling in ceil mode is pooling in floor mode with more padding behind: upstream shares out what windows reach beyond the image.
+* Gemm without a third operand has its factor behind it: upstream forgets that.
 * Col2Im is a ConvTranspose with one tap of each kernel.
 * A dequantized number is a number: what Pad and Clip take has to be known.
 * Slices that step backwards select their elements by number, by Gather: torch's slices cannot step backwards.
@@ -132,6 +133,15 @@ def _col2im(e: Expansion) -> None:
     e.add("ConvTranspose", [placed, e.graph.constant(weights, f"{e.name}.taps")], e.source.output[0], **given)
 
 
+def _gemm(e: Expansion) -> None:
+    given = attributes(e.source)
+    alpha = given.pop("alpha", 1.0)
+    if not e.input(2) and alpha != 1:
+        kind = helper.tensor_dtype_to_np_dtype(e.graph.kinds[e.input(0)][0])
+        product = e.add("Gemm", [e.input(0), e.input(1)], **given)
+        e.add("Mul", [product, e.graph.constant(np.array(alpha, kind), "alpha")], e.source.output[0])
+
+
 def _number(e: Expansion) -> None:
     stored, scale = e.graph.array(e.input(0)), e.graph.array(e.input(1))
     if stored is None or scale is None or stored.ndim > 1 or stored.size != 1 or scale.size != 1 or stored.dtype.kind not in "iu":
@@ -162,6 +172,7 @@ _RULES: dict[str, Rule] = {
     "GatherND": _along_one_axis,
     "Col2Im": _col2im,
     "DequantizeLinear": _number,
+    "Gemm": _gemm,
     "HardSigmoid": _hard_sigmoid,
     "AveragePool": _pool,
     "MaxPool": _pool,

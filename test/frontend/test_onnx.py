@@ -115,6 +115,16 @@ def test_columns_to_image(given: dict[str, Any], image: list[int], kernel: list[
     assert "func.call" not in operations(graph_form(source))
 
 
+@pytest.mark.parametrize("third", [False, True])
+def test_gemm_with_factors(third: bool) -> None:
+    rng = np.random.default_rng(0)
+    constants = {"w": rng.normal(size=(5, 4)).astype(np.float32)} | ({"c": rng.normal(size=5).astype(np.float32)} if third else {})
+    nodes = [helper.make_node("Gemm", ["x", *constants], ["y"], transB=1, alpha=0.5, beta=2.0)]
+    source = model(nodes, {"x": (FLOAT, [3, 4])}, ["y"], constants)
+    x = rng.normal(size=(3, 4)).astype(np.float32)
+    np.testing.assert_allclose(evaluate(source, x)[0], runtime_result(source, x=x), rtol=1e-5, atol=1e-5)
+
+
 def test_hard_sigmoid_of_any_slope_is_a_clamp() -> None:
     source = model([helper.make_node("HardSigmoid", ["x"], ["y"], alpha=0.3, beta=0.4)], {"x": (FLOAT, [2, 50])}, ["y"], {})
     x = np.random.default_rng(0).normal(0, 3, (2, 50)).astype(np.float32)
