@@ -185,7 +185,13 @@ def read(source: Path | onnx.ModelProto) -> OnnxGraph:
     graph = OnnxGraph(model)
     rounded_up = any(attributes(n).get("ceil_mode") for n in graph.nodes)
     needed = CEIL_OPSET if rounded_up else STRUCTURE_OPSET if graph.opset < OLDEST_OPSET else 0
-    return convert_opset(graph, needed) if graph.opset < needed else graph
+    upsampled = {n.output[0] for n in graph.nodes if n.op_type == "Upsample"}
+    graph = convert_opset(graph, needed) if graph.opset < needed else graph
+    for n in graph.nodes:
+        if n.op_type == "Resize" and n.output[0] in upsampled:  # onnx's conversion leaves the coordinates at the default of Resize
+            n.attribute.append(helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
+            n.attribute.append(helper.make_attribute("nearest_mode", "floor"))
+    return graph
 
 
 def with_quantized_types(graph: OnnxGraph) -> OnnxGraph:

@@ -115,6 +115,15 @@ def test_columns_to_image(given: dict[str, Any], image: list[int], kernel: list[
     assert "func.call" not in operations(graph_form(source))
 
 
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("scale", [2, 1.5])
+def test_upsampling_of_old_models(mode: str, scale: float) -> None:
+    nodes = [helper.make_node("Upsample", ["x", "s"], ["y"], mode=mode)]
+    source = model(nodes, {"x": (FLOAT, [1, 2, 4, 6])}, ["y"], {"s": np.array([1, 1, scale, 3], np.float32)}, opset=9)
+    x = np.random.default_rng(0).normal(size=(1, 2, 4, 6)).astype(np.float32)
+    np.testing.assert_allclose(evaluate(source, x)[0], runtime_result(source, x=x), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("third", [False, True])
 def test_gemm_with_factors(third: bool) -> None:
     rng = np.random.default_rng(0)
