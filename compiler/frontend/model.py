@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,9 @@ def imported(module: ir.Module, inputs: Sequence[str] = (), outputs: Sequence[st
             _names(main, "qcc.inputs", inputs, len(kind.inputs), "input"),
             _names(main, "qcc.outputs", outputs, len(kind.results), "output"),
         )
+        for attribute, types in (("qcc.unsigned_inputs", kind.inputs), ("qcc.unsigned_outputs", kind.results)):
+            if unsigned := [i for i, t in enumerate(types) if re.search(r"[,x]ui(8|16|32)>$", str(t))]:
+                main.attributes[attribute] = to_attribute(unsigned)  # builtin types, which follow, do not say so
     return ImportedModel(module, *found)
 
 

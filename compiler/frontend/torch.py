@@ -23,7 +23,7 @@ from torch_mlir.extras.fx_importer import ContextCache, FxImporter, FxImporterHo
 from qcc.compiler.frontend import torch_dynamic
 from qcc.compiler.frontend.contract import to_backend_contract
 from qcc.compiler.frontend.model import ImportedModel, imported
-from qcc.compiler.frontend.torch_program import prepare
+from qcc.compiler.frontend.torch_program import prepare, weight_values
 from qcc.dialects import weights
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import create_context, ir
@@ -43,6 +43,7 @@ def import_model(model: Any, example_inputs: Sequence[Any] | None = None, batch:
     program = _export(model, example_inputs, batch)
     _check_static(program)
     program = prepare(program)
+    _check_interface(program)
     context = create_context()
     importer = FxImporter(context=context, hooks=_Weights())
     importer._cc = _NamedLocations(context, program.graph)  # the importer offers no argument for it
@@ -131,6 +132,19 @@ def _dynamic_axes(program: Any) -> list[tuple[str, int]]:
 def _check_static(program: Any) -> None:
     for name, axis in _dynamic_axes(program):
         raise _dynamic(name, axis)
+
+
+def _check_interface(program: Any) -> None:
+    """Raises QccError for what neither the importer nor an artefact can take: results without elements, complex numbers."""
+    for node in program.graph.nodes:
+        if node.op == "output":
+            for value in (a for a in node.args[0] if isinstance(a, torch.fx.Node) and a.meta["val"].numel() == 0):
+                raise QccError(f"output '{value.name}' has shape {list(value.meta['val'].shape)}, expected at least one element")
+        elif any(isinstance(a, complex) for a in node.args):
+            raise QccError("found a complex number, expected real ones; compute with torch.view_as_real", layer=node.name)
+    for name, value in weight_values(program).items():
+        if value.is_complex():
+            raise QccError(f"constant '{name}' is complex, expected real numbers; compute with torch.view_as_real")
 
 
 def _dynamic(name: str, axis: int) -> QccError:

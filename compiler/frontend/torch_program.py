@@ -5,6 +5,7 @@ and quantization that is chosen at run time written out in plain operations.
 from __future__ import annotations
 
 import copy
+import operator
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from torch.export.graph_signature import InputKind, InputSpec, OutputKind, Tenso
 from torch.fx.node import map_arg
 
 from qcc.compiler.frontend import torch_dynamic
+from qcc.compiler.frontend.torch_decompositions import decompositions
 from qcc.dialects.errors import QccError
 
 _LARGE = 1 << 20  # elements; a constant above this is computed at import only where it does not grow
@@ -28,21 +30,13 @@ def prepare(program: Any) -> Any:
         program = _copy(program)  # the caller's own stays as it is
     _group_affine(program)
     torch_dynamic.recognise(program, _arguments)
-    table = _dynamic_table() | _unrolled_table()
-    if any(node.target in table for node in program.graph.nodes):
-        program = _decomposed(program, table)
+    program = _decomposed_unknown(program)
     _restore_batch_norm(program.graph)
+    _round_bounds(program.graph)
     _drop_writes(program)
     fold_constants(program)
+    _widen_bytes(program)
     return program
-
-
-def _unrolled_table() -> dict[Any, Callable[..., Any]]:
-    """Recurrent layers as the steps they take, and unfolding as indexing; torch-mlir lowers neither."""
-    from torch._decomp import get_decompositions
-
-    aten = torch.ops.aten
-    return dict(get_decompositions([aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input, aten.im2col.default]))
 
 
 def _copy(program: Any) -> Any:
@@ -59,10 +53,25 @@ def _copy(program: Any) -> Any:
     )  # fmt: skip
 
 
+def _decomposed_unknown(program: Any) -> Any:
+    """`program` in operators that qcc or torch-mlir knows, as far as there is a rule for the others."""
+    seen: set[Any] = set()
+    while True:
+        table = decompositions(program.graph) | _dynamic_table()
+        found = {node.target for node in program.graph.nodes} & table.keys()
+        if found <= seen:  # what a rule has seen and left is to stay
+            return program
+        program = _decomposed(program, table)
+        seen |= found
+
+
 def _decomposed(program: Any, table: dict[Any, Callable[..., Any]]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch.export deprecates what it uses itself
-        return program.run_decompositions(table)
+        try:
+            return program.run_decompositions(table)
+        except RuntimeError as error:
+            raise QccError(f"torch cannot write the model in operators that qcc knows: {str(error).splitlines()[0]}") from None
 
 
 def _mutates(program: Any) -> bool:
@@ -92,12 +101,65 @@ def _drop_writes(program: Any) -> None:
 
 
 def _restore_batch_norm(graph: Any) -> None:
-    """The functional form of batch normalisation is one the torch dialect has no operation for; this one it has."""
+    """Normalisation by running statistics as the operation that the torch dialect has for it."""
+    aten = torch.ops.aten
     for node in graph.nodes:
-        if node.target is torch.ops.aten._native_batch_norm_legit_no_training.default:
+        if node.target is aten._native_batch_norm_legit_no_training.default:
             x, scale, bias, mean, var, momentum, epsilon = node.args
-            node.target = torch.ops.aten.native_batch_norm.default
+            node.target = aten.native_batch_norm.default
             node.args = (x, scale, bias, mean, var, False, momentum, epsilon)
+        elif node.target is aten.instance_norm.default and not node.args[5]:
+            node.target = aten.batch_norm.default  # of the same arguments
+
+
+def _widen_bytes(program: Any) -> None:
+    """Arithmetic on integers of 8 bits as arithmetic on 32, of which 8 are kept.
+
+    Some of torch-mlir's lowerings crash on 8 bits, and most take unsigned integers for signed ones.
+    """
+    for node in [
+        n for n in program.graph.nodes if isinstance(n.target, torch._ops.OpOverload) and isinstance(n.meta.get("val"), torch.Tensor)
+    ]:
+        result, sources = node.meta["val"], [a for a in node.all_input_nodes if a.meta["val"].dtype in _BYTES]
+        if str(node.target).startswith(("aten.to.", "aten._to_copy.")):
+            source = node.all_input_nodes[0]
+            if result.dtype == torch.uint8 and source.meta["val"].is_floating_point():
+                node.replace_input_with(source, _converted(node, source, torch.int32))
+        elif result.dtype == torch.int64 or torch.Tag.pointwise in node.target.tags or node.target is torch.ops.aten.floor_divide.default:
+            for source in sources:
+                if not result.is_floating_point() or source.meta["val"].dtype == torch.uint8:
+                    node.replace_input_with(source, _converted(node, source, torch.int32))
+            if sources and result.dtype in _BYTES:
+                node.meta = {**node.meta, "val": result.to(torch.int32)}
+                node.meta.pop("tensor_meta", None)
+                narrow = _converted(node.next, node, result.dtype)
+                node.replace_all_uses_with(narrow, delete_user_cb=lambda user, narrow=narrow: user is not narrow)
+                program.graph_signature.replace_all_uses(node.name, narrow.name)
+
+
+_BYTES = (torch.int8, torch.uint8)
+
+
+def _converted(before: Any, source: Any, dtype: Any) -> Any:
+    """`source` as `dtype`, computed in front of `before`."""
+    with before.graph.inserting_before(before):
+        made = before.graph.call_function(torch.ops.aten.to.dtype, (source, dtype))
+    made.meta = {**source.meta, "val": source.meta["val"].to(dtype)}
+    made.meta.pop("tensor_meta", None)
+    return made
+
+
+def _round_bounds(graph: Any) -> None:
+    """A number that an f32 is compared with becomes an f32, as torch compares; torch-mlir would compare both as f64."""
+    for node in graph.nodes:
+        if str(node.target) in _COMPARISONS and node.args[0].meta["val"].dtype == torch.float32:
+            node.args = tuple(torch.tensor(a).item() if isinstance(a, float) else a for a in node.args)
+
+
+_COMPARISONS = {f"aten.{name}.Scalar" for name in ("gt", "ge", "lt", "le", "eq", "ne")} | {
+    "aten.threshold.default",
+    "aten.hardshrink.default",
+}
 
 
 # -- constants -------------------------------------------------------------------------------------------------------
@@ -121,11 +183,16 @@ def fold_constants(program: Any) -> None:
     computed: dict[Any, Any] = {}
     for node in graph.nodes:
         if node.op == "call_function" and _is_foldable(node, values):
-            args, kwargs = map_arg((node.args, node.kwargs), lambda a: values[a])
+            args, kwargs = map_arg(
+                (node.args, node.kwargs),
+                lambda a: values[a] if a in values else torch.empty(a.meta["val"].shape, dtype=a.meta["val"].dtype),
+            )
             with torch.no_grad():
                 values[node] = computed[node] = node.target(*args, **kwargs)
     first = next(iter(graph.nodes))
     for node, value in computed.items():
+        if not isinstance(value, torch.Tensor):
+            continue
         users = [user for user in node.users if user not in computed]
         if users:
             with graph.inserting_before(first):
@@ -155,16 +222,32 @@ def _constant_name(node: Any, stored: dict[str, Any]) -> str:
 
 def _is_foldable(node: Any, values: dict[Any, Any]) -> bool:
     target, result, inputs = node.target, node.meta.get("val"), node.all_input_nodes
-    if not isinstance(target, torch._ops.OpOverload) or not isinstance(result, torch.Tensor):
-        return False
     if any(user.op == "output" for user in node.users):
         return False
-    if torch.Tag.nondeterministic_seeded in target.tags or "quant" in str(target) or not all(a in values for a in inputs):
+    if target is operator.getitem:
+        return inputs[0] in values
+    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded in target.tags or "quant" in str(target):
+        return False
+    results = list(result) if isinstance(result, tuple | list) else [result]
+    if not all(isinstance(r, torch.Tensor) for r in results) or (
+        len(results) > 1 and any(u.target is not operator.getitem for u in node.users)
+    ):
+        return False
+    if target in _OF_SHAPE:
+        inputs = []
+    if not all(a in values for a in inputs):
         return False
     small_integers = any(values[a].dtype in (torch.int8, torch.uint8) for a in inputs)
-    if small_integers and result.is_floating_point():
+    if small_integers and any(r.is_floating_point() for r in results):
         return False
-    return result.numel() <= max(_LARGE, 2 * sum(values[a].numel() for a in inputs))
+    return sum(r.numel() for r in results) <= max(_LARGE, 2 * sum(values[a].numel() for a in inputs))
+
+
+# What these compute depends on the shape and dtype of their first operand only.
+_OF_SHAPE = {
+    getattr(torch.ops.aten, name).default
+    for name in ("new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like")
+}
 
 
 # -- quantization ----------------------------------------------------------------------------------------------------

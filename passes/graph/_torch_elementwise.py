@@ -131,7 +131,7 @@ def _clamp(r: Reader, op: Any) -> Sequence[Any]:
     else:
         low = _bound(r, op.operands[1], low)
         high = _bound(r, op.operands[2], high) if len(op.operands) > 2 else high
-    return [r.make("qcc.clamp", [r.builtin(x)], r.type(x), min=low, max=high)]
+    return [r.make("qcc.clamp", [r.builtin(x)], r.type(x), min=min(low, high), max=high)]
 
 
 @rule("torch.aten.clamp.Tensor", "torch.aten.clamp_min.Tensor", "torch.aten.clamp_max.Tensor")

@@ -115,8 +115,12 @@ def _linear(r: Reader, op: Any) -> Sequence[Any]:
 def _matmul(r: Reader, op: Any) -> Sequence[Any]:
     a, b = op.operands
     r.f32(a, b)
-    require(len(r.shape(a)) >= 2 and len(r.shape(b)) >= 2, "a product with a vector")
-    return [_product(r, r.builtin(a), r.builtin(b), None, r.type(op.results[0]))]
+    left, right, kind = r.shape(a), r.shape(b), r.type(op.results[0])
+    require(bool(kind.shape), "a scalar result")
+    batch = kind.shape[: len(kind.shape) - (len(left) > 1) - (len(right) > 1)]
+    left, right = left if len(left) > 1 else [1, *left], right if len(right) > 1 else [*right, 1]  # a vector is a row, or a column
+    found = like(kind, [*batch, left[-2], right[-1]])
+    return [r.reshape(_product(r, r.reshape(r.builtin(a), left), r.reshape(r.builtin(b), right), None, found), list(kind.shape))]
 
 
 @rule("torch.aten.addmm")

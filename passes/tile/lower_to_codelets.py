@@ -202,4 +202,7 @@ def _output(lowering: Lowering, index: int, value: Any) -> None:
 def _interface(function: Any, attribute: str, types: list[Any]) -> ir.Attribute:
     """[{name, type}] for arguments or results, with the names that the front end left on the function."""
     names = op_attribute(function, attribute) or [f"{attribute.removeprefix('qcc.')[:-1]}_{i}" for i in range(len(types))]
+    for i in op_attribute(function, attribute.replace("qcc.", "qcc.unsigned_"), []):
+        if isinstance(element := types[i].element_type, ir.IntegerType):
+            types[i] = ir.RankedTensorType.get(types[i].shape, ir.IntegerType.get_unsigned(element.width))
     return to_attribute([{"name": name, "type": kind} for name, kind in zip(names, types, strict=True)])
