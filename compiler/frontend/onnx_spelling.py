@@ -6,6 +6,7 @@
 * HardSigmoid is a Mul, an Add and a Clip: upstream knows none of other slopes than torch's.
 * Pooling in ceil mode is pooling in floor mode with more padding behind: upstream shares out what windows reach beyond the image.
 * Gemm without a third operand has its factor behind it: upstream forgets that.
+* MatMul of a vector and a stack of matrices is one of matrices: upstream makes an operation of it that nothing lowers.
 * Col2Im is a ConvTranspose with one tap of each kernel.
 * A dequantized number is a number: what Pad and Clip take has to be known.
 * Slices that step backwards select their elements by number, by Gather: torch's slices cannot step backwards.
@@ -142,6 +143,17 @@ def _gemm(e: Expansion) -> None:
         e.add("Mul", [product, e.graph.constant(np.array(alpha, kind), "alpha")], e.source.output[0])
 
 
+def _vector_product(e: Expansion) -> None:
+    ranks = [e.graph.rank(e.input(i)) or 0 for i in (0, 1)]
+    if min(ranks) != 1 or max(ranks) < 3:
+        return
+    side = ranks.index(1)  # a row in front, or a column behind
+    operands = [e.input(0), e.input(1)]
+    operands[side] = e.add("Unsqueeze", [operands[side], e.graph.constant(np.array([side]), "axis")])
+    product = e.add("MatMul", operands)
+    e.add("Squeeze", [product, e.graph.constant(np.array([side - 2]), "axis")], e.source.output[0])
+
+
 def _number(e: Expansion) -> None:
     stored, scale = e.graph.array(e.input(0)), e.graph.array(e.input(1))
     if stored is None or scale is None or stored.ndim > 1 or stored.size != 1 or scale.size != 1 or stored.dtype.kind not in "iu":
@@ -174,6 +186,7 @@ _RULES: dict[str, Rule] = {
     "DequantizeLinear": _number,
     "Gemm": _gemm,
     "HardSigmoid": _hard_sigmoid,
+    "MatMul": _vector_product,
     "AveragePool": _pool,
     "MaxPool": _pool,
 }

@@ -124,6 +124,14 @@ def test_upsampling_of_old_models(mode: str, scale: float) -> None:
     np.testing.assert_allclose(evaluate(source, x)[0], runtime_result(source, x=x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("left", "right"), [([4], [2, 4, 5]), ([2, 3, 4], [4]), ([3, 4], [4]), ([4], [4, 5])])
+def test_products_with_vectors(left: list[int], right: list[int]) -> None:
+    source = model([helper.make_node("MatMul", ["a", "b"], ["y"])], {"a": (FLOAT, left), "b": (FLOAT, right)}, ["y"], {})
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=shape).astype(np.float32) for shape in (left, right))
+    np.testing.assert_allclose(evaluate(source, a, b)[0], a @ b, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("third", [False, True])
 def test_gemm_with_factors(third: bool) -> None:
     rng = np.random.default_rng(0)
