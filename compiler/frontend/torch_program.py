@@ -211,12 +211,13 @@ def fold_constants(program: Any) -> None:
 
 def _constant_name(node: Any, stored: dict[str, Any]) -> str:
     """A name for what `node` computes: that of the one weight it is made from, if there is one."""
-    weights, seen = [node], set[str]()
-    while weights:
-        inputs = weights.pop().all_input_nodes
-        seen |= {a.name for a in inputs if a.name in stored}
-        weights += [a for a in inputs if a.name not in stored]
-    source = f"{next(iter(seen)).removeprefix('p_').removeprefix('b_')}." if len(seen) == 1 else ""
+    waiting, seen = [node], {node}
+    while waiting:
+        new = set(waiting.pop().all_input_nodes) - seen
+        seen |= new
+        waiting += [a for a in new if a.name not in stored]
+    weights = [a.name for a in seen if a.name in stored]
+    source = f"{weights[0].removeprefix('p_').removeprefix('b_')}." if len(weights) == 1 else ""
     return f"{source}{node.name}"
 
 

@@ -119,6 +119,18 @@ def test_integers_agree_and_keep_their_types(function: Any, x: Any) -> None:
     assert torch.equal(found, expected)
 
 
+def test_constants_used_twice_at_every_step_are_folded_once() -> None:
+    def doubled(x: Any) -> Any:
+        c = torch.ones_like(x)
+        for _ in range(40):
+            c = c * 0.25 + c * 0.75
+        return x + c
+
+    x = torch.ones(2, 3)
+    graph = graph_form(Function(doubled), x)
+    np.testing.assert_array_equal(interpreter.run(graph.module, [x.numpy()])[0], doubled(x).numpy())
+
+
 def test_masks_made_from_the_shape_of_an_input_are_constants() -> None:
     def masked(x: Any) -> Any:
         regions = x.new_zeros(1, 8)
