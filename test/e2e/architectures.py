@@ -39,7 +39,14 @@ NAMES = (
     *(f"transformers:{n}" for n in ("bert", "distilbert", "roberta", "electra", "gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma",
                                     "phi", "opt", "gpt_neox", "bloom", "mamba")),
 )  # fmt: skip
-SMALL = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256, "vocab_size": 1000}
+SMALL = {
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 256,
+    "vocab_size": 1000,
+    "num_key_value_heads": 2,
+}
 
 
 def build(name: str) -> tuple[Any, tuple[Any, ...]]:
@@ -151,7 +158,7 @@ def line(name: str, quantize: bool, row: dict[str, Any]) -> str:
 
 HEAD = """# Architectures of well-known libraries
 
-Made by `python -m test.e2e.architectures --all --write`. Weights are random, so errors of quantized networks say how rounding spreads, not
+Made by `python -m test.e2e.architectures`. Weights are random, so errors of quantized networks say how rounding spreads, not
 what a trained network loses; in brackets, ONNX Runtime's error with the same file (without VNNI it saturates sums of two products).
 
 | architecture | weights | error against torch in f32 | layers | generic path | seconds to compile |
