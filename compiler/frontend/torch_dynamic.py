@@ -9,12 +9,13 @@ What does not match is left to `torch_program`, which makes plain arithmetic of 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from qcc.compiler.frontend.torch_nodes import arguments, block_sizes, meta_like
 from qcc.dialects.mlir import ir, layer_name, op_attribute, walk
 from qcc.passes.graph._torch_reader import Reader
 
@@ -48,15 +49,15 @@ class _Levels:
     epsilon: float
 
 
-def recognise(program: Any, arguments: Callable[[Any], dict[str, Any]]) -> None:
-    """Rewrite in place; `arguments` gives the arguments of a node by name."""
+def recognise(program: Any) -> None:
+    """Rewrite in place."""
     graph = program.graph
     if not any(_is(node, "torchao.quantize_affine.") for node in graph.nodes):
         return
     for node in [n for n in graph.nodes if _is(n, "aten._assert_tensor_metadata.")]:  # true, as sizes and types are known
         graph.erase_node(node)
     for node in list(graph.nodes):
-        if _is(node, "torchao.quantize_affine.") and (levels := _levels(node, arguments)) is not None:
+        if _is(node, "torchao.quantize_affine.") and (levels := _levels(node)) is not None:
             for user in list(node.users):
                 if _is(user, "torchao.dequantize_affine."):
                     given = arguments(user)
@@ -70,32 +71,27 @@ def recognise(program: Any, arguments: Callable[[Any], dict[str, Any]]) -> None:
 
 def to_qcc(module: ir.Module) -> None:
     """The imported operators as `qcc.round_dynamic`, before upstream's passes, which accept no operators they do not know."""
-    with module.context, ir.Location.unknown(module.context):
-        _to_qcc(module)
-
-
-def _to_qcc(module: ir.Module) -> None:
     reader = Reader()
-    for op in walk(module, "torch.operator"):
-        if op_attribute(op, "name") == "torch.qcc.round_dynamic":
-            reader.at(op, layer_name(op.location))
-            x, rows, epsilon = op.operands
-            given = {"rows": str(reader.scalar(rows)), "epsilon": reader.number(epsilon)}
-            y = reader.make("qcc.round_dynamic", [reader.builtin(x)], reader.type(x), **given)
-            op.results[0].replace_all_uses_with(reader.make("torch_c.from_builtin_tensor", [y], op.results[0].type))
-            op.erase()
+    with module.context, ir.Location.unknown(module.context):
+        for op in walk(module, "torch.operator"):
+            if op_attribute(op, "name") == "torch.qcc.round_dynamic":
+                reader.at(op, layer_name(op.location))
+                x, rows, epsilon = op.operands
+                given = {"rows": str(reader.scalar(rows)), "epsilon": reader.number(epsilon)}
+                y = reader.make("qcc.round_dynamic", [reader.builtin(x)], reader.type(x), **given)
+                reader.replace_early(op, y)
+                op.erase()
 
 
-def _levels(node: Any, arguments: Callable[[Any], dict[str, Any]]) -> _Levels | None:
+def _levels(node: Any) -> _Levels | None:
     given = arguments(node)
     scale, zero = given["scale"], given["zero_point"]
-    parts = [node.args[0] if getattr(node, "target", None) is operator.getitem else None for node in (scale, zero)]
-    maker = parts[0]
-    if maker is None or not _is(maker, "torchao.choose_qparams_affine.") or parts[1] is not maker:
+    maker, other = (part.args[0] if getattr(part, "target", None) is operator.getitem else None for part in (scale, zero))
+    if maker is not other or not _is(maker, "torchao.choose_qparams_affine."):
         return None
     found, x = arguments(maker), given["input"]
     shape = list(x.meta["val"].shape)
-    block = [n if b == -1 else b for b, n in zip(found["block_size"], shape, strict=True)]
+    block = block_sizes(found["block_size"], shape)
     whole = (found["target_dtype"], found["quant_min"], found["quant_max"]) in ((torch.int8, -128, 127), (torch.int8, None, None))
     limits = (given["quant_min"], given["quant_max"]) in ((-128, 127), (None, None))
     if found["input"] is not x or list(given["block_size"]) != list(found["block_size"]) or block != [*[1] * (len(shape) - 1), shape[-1]]:
@@ -145,7 +141,7 @@ def _rounded(graph: Any, levels: _Levels, of: Any) -> Any:
 def _made(graph: Any, target: Any, arguments: Sequence[Any], value: Any, of: Any) -> Any:
     """A node with the module path of node `of`, named after what it calls."""
     made = graph.create_node("call_function", target, tuple(arguments), name=target._schema.name.split("::")[1])
-    made.meta = {**{k: v for k, v in of.meta.items() if k != "tensor_meta"}, "val": value}
+    made.meta = meta_like(of, value)
     return made
 
 

@@ -17,6 +17,7 @@ from torch.fx.node import map_arg
 
 from qcc.compiler.frontend import torch_dynamic
 from qcc.compiler.frontend.torch_decompositions import decompositions
+from qcc.compiler.frontend.torch_nodes import arguments, block_sizes, meta_like
 from qcc.dialects.errors import QccError
 
 _LARGE = 1 << 20  # elements; a constant above this is computed at import only where it does not grow
@@ -29,7 +30,7 @@ def prepare(program: Any) -> Any:
     else:
         program = _copy(program)  # the caller's own stays as it is
     _group_affine(program)
-    torch_dynamic.recognise(program, _arguments)
+    torch_dynamic.recognise(program)
     program = _decomposed_unknown(program)
     _restore_batch_norm(program.graph)
     _round_bounds(program.graph)
@@ -130,8 +131,7 @@ def _widen_bytes(program: Any) -> None:
                 if not result.is_floating_point() or source.meta["val"].dtype == torch.uint8:
                     node.replace_input_with(source, _converted(node, source, torch.int32))
             if sources and result.dtype in _BYTES:
-                node.meta = {**node.meta, "val": result.to(torch.int32)}
-                node.meta.pop("tensor_meta", None)
+                node.meta = meta_like(node, result.to(torch.int32))
                 narrow = _converted(node.next, node, result.dtype)
                 node.replace_all_uses_with(narrow, delete_user_cb=lambda user, narrow=narrow: user is not narrow)
                 program.graph_signature.replace_all_uses(node.name, narrow.name)
@@ -144,8 +144,7 @@ def _converted(before: Any, source: Any, dtype: Any) -> Any:
     """`source` as `dtype`, computed in front of `before`."""
     with before.graph.inserting_before(before):
         made = before.graph.call_function(torch.ops.aten.to.dtype, (source, dtype))
-    made.meta = {**source.meta, "val": source.meta["val"].to(dtype)}
-    made.meta.pop("tensor_meta", None)
+    made.meta = meta_like(source, source.meta["val"].to(dtype))
     return made
 
 
@@ -259,11 +258,11 @@ def _group_affine(program: Any) -> None:
     weights = weight_values(program)
     graph, ops = program.graph, torch.ops.quantized_decomposed
     for node in [n for n in graph.nodes if str(n.target) == "torchao.dequantize_affine.default"]:
-        given = _arguments(node)
+        given = arguments(node)
         x = given["input"]
         if x.name not in weights or (given["zero_point"] is not None and given["zero_point"].name not in weights):
             continue
-        shape, block = list(x.meta["val"].shape), _sizes(given["block_size"], x.meta["val"].shape)
+        shape, block = list(x.meta["val"].shape), block_sizes(given["block_size"], x.meta["val"].shape)
         counts = [n // b for n, b in zip(shape, block, strict=True)]
         split = [axis for axis, count in enumerate(counts) if count > 1]
         limits = [int(given["quant_min"]), int(given["quant_max"])]
@@ -285,23 +284,11 @@ def _group_affine(program: Any) -> None:
     graph.eliminate_dead_code()
 
 
-def _arguments(node: Any) -> dict[str, Any]:
-    """Arguments of an operator's node by name, defaults included."""
-    schema = node.target._schema.arguments
-    given = {a.name: a.default_value for a in schema if a.has_default_value()}
-    return given | {a.name: value for a, value in zip(schema, node.args, strict=False)} | dict(node.kwargs)
-
-
-def _sizes(block: Sequence[int], shape: Sequence[int]) -> list[int]:
-    return [n if b == -1 else b for b, n in zip(block, shape, strict=True)]
-
-
 def _reshaped(graph: Any, node: Any, shape: list[int]) -> Any:
     if node is None:
         return None
     made = graph.call_function(torch.ops.aten.view.default, (node, shape))
-    made.meta = {**node.meta, "val": node.meta["val"].view(shape)}
-    made.meta.pop("tensor_meta", None)
+    made.meta = meta_like(node, node.meta["val"].view(shape))
     return made
 
 
@@ -336,7 +323,7 @@ def _dequantize(x: Any, scale: Any, zero: Any, qmin: int, qmax: int, dtype: Any,
 
 def _blocked(x: Any, block: Sequence[int]) -> tuple[Any, list[int]]:
     """`x` with every axis split into blocks and elements, and the shape that broadcasts one value per block."""
-    sizes = _sizes(block, x.shape)
+    sizes = block_sizes(block, x.shape)
     split = [n for size, b in zip(x.shape, sizes, strict=True) for n in (size // b, b)]
     return x.reshape(split), [n for size, b in zip(x.shape, sizes, strict=True) for n in (size // b, 1)]
 

@@ -1,0 +1,23 @@
+"""Nodes of FX graphs: their arguments by name, and what is known of the values of those that are put in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def arguments(node: Any) -> dict[str, Any]:
+    """Arguments of an operator's node by name, defaults included."""
+    schema = node.target._schema.arguments
+    given = {a.name: a.default_value for a in schema if a.has_default_value()}
+    return given | {a.name: value for a, value in zip(schema, node.args, strict=False)} | dict(node.kwargs)
+
+
+def block_sizes(block: Sequence[int], shape: Sequence[int]) -> list[int]:
+    """Elements of a block along every axis; -1 stands for the whole axis."""
+    return [n if b == -1 else b for b, n in zip(block, shape, strict=True)]
+
+
+def meta_like(node: Any, value: Any) -> dict[str, Any]:
+    """The meta data of `node`, its module's path among them, for a node whose (fake) value is `value`."""
+    return {**{key: held for key, held in node.meta.items() if key != "tensor_meta"}, "val": value}
