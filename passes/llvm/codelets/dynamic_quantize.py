@@ -7,7 +7,7 @@ from typing import Any
 
 from qcc.dialects.codelet import RANGE_PARTS, DynamicQuantize
 from qcc.passes.llvm.codelets.access import bytes_of, pieces, store
-from qcc.passes.llvm.codelets.builder import Builder, Index, Value
+from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value, lanes_of
 from qcc.passes.llvm.codelets.dynamic_range import LANES, extreme
 
 LEVELS = 255.0
@@ -26,15 +26,11 @@ def emit(b: Builder, codelet: DynamicQuantize, buffers: Sequence[Value], task: V
     b.when(b.equal(task, 0), publish)
     x = b.at(buffers[c.x.buffer], bytes_of(c.x, (0,), b))
     y = b.at(buffers[c.y.buffer], bytes_of(c.y, (0,), b))
-    least = b.binary("fsub", b.constant(0.0, "f32"), zero)
-    greatest = b.binary("fsub", b.constant(LEVELS, "f32"), zero)
+    bounds = bounds_of(b, zero)
 
     def vector(i: Index, lanes: int) -> None:
         v = b.load(f"{lanes}xf32", b.at(x, b.mul(i, 4)))
-        v = b.binary("fdiv", v, b.splat(scale, lanes))
-        v = clamped(b, v, b.splat(least, lanes), b.splat(greatest, lanes))
-        near = offset if lanes == LANES else b.shuffle(offset, offset, list(range(lanes)))
-        store(b, "u8", b.at(y, i), 1, b.binary("add", instructions.to_integer(b, v), near))
+        write(b, b.binary("fdiv", v, b.splat(scale, lanes)), bounds, offset, b.at(y, i), instructions)
 
     whole = c.size // LANES * LANES
     low = b.mul(task, c.chunk)
@@ -47,6 +43,19 @@ def emit(b: Builder, codelet: DynamicQuantize, buffers: Sequence[Value], task: V
 
     if whole < c.size:
         b.when(b.equal(high, c.size), tail)
+
+
+def bounds_of(b: Builder, zero: Value) -> tuple[Value, Value]:
+    """What levels lie between before the zero point is added, f32 scalars as `zero`."""
+    return b.binary("fsub", b.constant(0.0, "f32"), zero), b.binary("fsub", b.constant(LEVELS, "f32"), zero)
+
+
+def write(b: Builder, v: Value, bounds: tuple[Value, Value], offset: Value, y: Address, instructions: Any) -> None:
+    """Store f32 lanes, divided by their scale, as u8 levels; `offset` is the zero point as i32 [LANES]."""
+    lanes = lanes_of(v)
+    v = clamped(b, v, *(b.splat(bound, lanes) for bound in bounds))
+    near = offset if lanes == LANES else b.shuffle(offset, offset, list(range(lanes)))
+    store(b, "u8", y, 1, b.binary("add", instructions.to_integer(b, v), near))
 
 
 def clamped(b: Builder, v: Value, low: Value, high: Value) -> Value:

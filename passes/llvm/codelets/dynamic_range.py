@@ -7,7 +7,7 @@ from typing import Any
 
 from qcc.dialects.codelet import RANGE_PARTS, DynamicRange
 from qcc.passes.llvm.codelets.access import bytes_of, pieces
-from qcc.passes.llvm.codelets.builder import Builder, Index, Value
+from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 
 LANES = 16
 TOGETHER = 4  # vectors per step, each with extremes of its own
@@ -18,8 +18,17 @@ def emit(b: Builder, codelet: DynamicRange, buffers: Sequence[Value], task: Valu
     c = codelet
     x = b.at(buffers[c.x.buffer], bytes_of(c.x, (0,), b))
     low = b.mul(task, c.chunk)
-    high = b.minimum(b.add(low, c.chunk), c.size)
-    whole = c.size // (LANES * TOGETHER) * (LANES * TOGETHER)
+    for i, end in enumerate(ends(b, c.size, x, low, b.minimum(b.add(low, c.chunk), c.size))):
+        y = b.at(buffers[c.y.buffer], b.add(bytes_of(c.y, (0,), b), b.mul(b.add(task, RANGE_PARTS * i), 4)))
+        b.store(end, y)
+
+
+def ends(b: Builder, size: int, x: Address, low: Index, high: Index) -> tuple[Value, Value]:
+    """Least and greatest of 0 and the elements from `low` to `high` of the `size` at x, as scalars.
+
+    The few elements behind the last whole step are looked at whatever `high` is: that changes no extreme of the whole.
+    """
+    whole = size // (LANES * TOGETHER) * (LANES * TOGETHER)
     zero = b.constant(0.0, f"{LANES}xf32")
 
     def step(i: Index, *found: Value) -> list[Value]:
@@ -27,15 +36,12 @@ def emit(b: Builder, codelet: DynamicRange, buffers: Sequence[Value], task: Valu
         return [better(b, f, v, k < TOGETHER) for k, (f, v) in enumerate(zip(found, [*values, *values], strict=True))]
 
     found = b.loop(low, b.minimum(high, whole), LANES * TOGETHER, step, [zero] * (2 * TOGETHER))
-    ends = [joined(b, found[:TOGETHER], True), joined(b, found[TOGETHER:], False)]
-    if whole < c.size:  # every task looks at the few elements behind the last whole step: that changes no extreme
-        for first, count in pieces(c.size - whole, LANES):
-            v = b.load(f"{count}xf32", b.at(x, 4 * (whole + first)))
-            v = b.shuffle(v, v, [min(i, count - 1) for i in range(LANES)])
-            ends = [better(b, end, v, i == 0) for i, end in enumerate(ends)]
-    for i, end in enumerate(ends):
-        y = b.at(buffers[c.y.buffer], b.add(bytes_of(c.y, (0,), b), b.mul(b.add(task, RANGE_PARTS * i), 4)))
-        b.store(extreme(b, end, i == 0), y)
+    lanes = [_joined(b, found[:TOGETHER], True), _joined(b, found[TOGETHER:], False)]
+    for first, count in pieces(size - whole, LANES):
+        v = b.load(f"{count}xf32", b.at(x, 4 * (whole + first)))
+        v = b.shuffle(v, v, [min(i, count - 1) for i in range(LANES)])
+        lanes = [better(b, end, v, i == 0) for i, end in enumerate(lanes)]
+    return extreme(b, lanes[0], True), extreme(b, lanes[1], False)
 
 
 def better(b: Builder, found: Value, v: Value, least: bool) -> Value:
@@ -43,8 +49,7 @@ def better(b: Builder, found: Value, v: Value, least: bool) -> Value:
     return b.select(b.compare("olt" if least else "ogt", v, found), v, found)
 
 
-def joined(b: Builder, found: Sequence[Value], least: bool) -> Value:
-    """The extremes of several vectors, lane by lane."""
+def _joined(b: Builder, found: Sequence[Value], least: bool) -> Value:
     total = found[0]
     for v in found[1:]:
         total = better(b, total, v, least)

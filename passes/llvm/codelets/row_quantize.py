@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from qcc.dialects.codelet import RowQuantize
-from qcc.passes.llvm.codelets.access import bytes_of, pieces, store
-from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
-from qcc.passes.llvm.codelets.dynamic_quantize import LEVELS, clamped
-from qcc.passes.llvm.codelets.dynamic_range import LANES, better, extreme, joined
+from qcc.passes.llvm.codelets.access import bytes_of, pieces
+from qcc.passes.llvm.codelets.builder import Builder, Index, Value
+from qcc.passes.llvm.codelets.dynamic_quantize import LEVELS, bounds_of, clamped, write
+from qcc.passes.llvm.codelets.dynamic_range import LANES, better, ends
 
-TOGETHER = 4  # vectors per step of the search, each with extremes of its own
 MIDDLE = 128.0  # the u8 level of zero where ranges are symmetric
 
 
@@ -22,18 +21,16 @@ def emit(b: Builder, codelet: RowQuantize, buffers: Sequence[Value], task: Value
 
     def row(i: Index) -> None:
         x, y = (b.at(buffers[o.buffer], bytes_of(o, (i, 0), b)) for o in (c.x, c.y))
-        scale, zero = _parameters(b, c, *_range(b, c.sizes[1], x))
+        scale, zero = _parameters(b, c, *ends(b, c.sizes[1], x, 0, c.sizes[1]))
         offset = instructions.to_integer(b, b.splat(zero, LANES))
         b.store(scale, b.at(buffers[c.scale.buffer], bytes_of(c.scale, (i,), b)))
         b.store(b.extract(offset, 0), b.at(buffers[c.zero.buffer], bytes_of(c.zero, (i,), b)))
         inverse = b.binary("fdiv", b.constant(1.0, "f32"), scale)
-        least, greatest = b.binary("fsub", b.constant(0.0, "f32"), zero), b.binary("fsub", b.constant(LEVELS, "f32"), zero)
+        bounds = bounds_of(b, zero)
 
         def vector(k: Index, lanes: int) -> None:
             v = b.binary("fmul", b.load(f"{lanes}xf32", b.at(x, b.mul(k, 4))), b.splat(inverse, lanes))
-            v = clamped(b, v, b.splat(least, lanes), b.splat(greatest, lanes))
-            near = offset if lanes == LANES else b.shuffle(offset, offset, list(range(lanes)))
-            store(b, "u8", b.at(y, k), 1, b.binary("add", instructions.to_integer(b, v), near))
+            write(b, v, bounds, offset, b.at(y, k), instructions)
 
         whole = c.sizes[1] // LANES * LANES
         b.loop(0, whole, LANES, lambda k: vector(k, LANES))
@@ -41,25 +38,6 @@ def emit(b: Builder, codelet: RowQuantize, buffers: Sequence[Value], task: Value
             vector(whole + k, count)
 
     b.loop(first, b.minimum(b.add(first, c.chunk), c.sizes[0]), 1, row)
-
-
-def _range(b: Builder, size: int, x: Address) -> tuple[Value, Value]:
-    """Least and greatest of `size` elements and 0."""
-    step = LANES * TOGETHER
-    whole = size // step * step
-    zero = b.constant(0.0, f"{LANES}xf32")
-
-    def look(i: Index, *found: Value) -> list[Value]:
-        values = [b.load(f"{LANES}xf32", b.at(x, b.mul(i, 4)) + 4 * LANES * k) for k in range(TOGETHER)]
-        return [better(b, f, v, k < TOGETHER) for k, (f, v) in enumerate(zip(found, [*values, *values], strict=True))]
-
-    found = b.loop(0, whole, step, look, [zero] * (2 * TOGETHER))
-    ends = [joined(b, found[:TOGETHER], True), joined(b, found[TOGETHER:], False)]
-    for first, count in pieces(size - whole, LANES):
-        v = b.load(f"{count}xf32", b.at(x, 4 * (whole + first)))
-        v = b.shuffle(v, v, [min(i, count - 1) for i in range(LANES)])
-        ends = [better(b, end, v, i == 0) for i, end in enumerate(ends)]
-    return extreme(b, ends[0], True), extreme(b, ends[1], False)
 
 
 def _parameters(b: Builder, c: RowQuantize, low: Value, high: Value) -> tuple[Value, Value]:
