@@ -44,15 +44,19 @@ class Affine:
         shape[self.axis] = -1
         return values.reshape(shape)
 
-    def expand(self, values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-        """`values` (scales or zero points, of any kind of type) shaped to broadcast against a tensor of `shape`."""
+    def aligned(self, values: np.ndarray, rank: int) -> np.ndarray:
+        """`values` (scales or zero points, of any kind of type) with the `rank` axes of the tensor, one entry per group."""
         if self.block is None:
-            return self.per_axis(values, len(shape))
-        sizes = [1] * len(shape)
+            return self.per_axis(values, rank)
+        sizes = [1] * rank
         for axis, size in zip(self.block_axes, values.shape, strict=True):
             sizes[axis] = size
-        values = values.reshape(sizes)
-        for axis, block in zip(self.block_axes, self.block, strict=True):
+        return values.reshape(sizes)
+
+    def expand(self, values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """`values` (scales or zero points, of any kind of type) shaped to broadcast against a tensor of `shape`."""
+        values = self.aligned(values, len(shape))
+        for axis, block in zip(self.block_axes, self.block or (), strict=True):
             values = np.repeat(values, block, axis=axis)
         return values
 

@@ -98,29 +98,22 @@ def _rearranged(r: Reader, value: Any, arrange: Callable[[np.ndarray, str], np.n
     if op.name in ("qcc.dequantize", "qcc.quantize") and len(op.operands) == 1:
         inner = _rearranged(r, op.operands[0], arrange, axis)
         shape = ir.RankedTensorType(inner.type).shape
-        return r.make(op.name, [inner], like(kind, shape, _element(kind, arrange, axis)))
+        return r.make(op.name, [inner], like(kind, shape, _element(kind, arrange)))
     require(op.name == "qcc.constant", "weights that are computed at run time")
     array = weights.array_of(op.attributes["value"])
     if described is None:
         made = arrange(array, "constant")
     else:
-        zeros = _along(described.zero_points, kind, axis)
+        zeros = np.broadcast_to(described.per_axis(described.zero_points, array.ndim), array.shape)
         made = (arrange(array.astype(np.int64) - zeros, "constant") + arrange(zeros, "edge")).astype(array.dtype)
-    return r.constant(made, like(kind, list(made.shape), _element(kind, arrange, axis)))
+    return r.constant(made, like(kind, list(made.shape), _element(kind, arrange)))
 
 
-def _element(kind: ir.RankedTensorType, arrange: Callable[[np.ndarray, str], np.ndarray], axis: int) -> ir.Type:
+def _element(kind: ir.RankedTensorType, arrange: Callable[[np.ndarray, str], np.ndarray]) -> ir.Type:
     """The element type once `arrange` has moved the scales and zero points with the elements."""
     a = element_types.affine(kind)
     if a is None or a.axis is None:
         return kind.element_type
-    scales, zeros = (arrange(_along(values, kind, axis), "edge") for values in (a.scales, a.zero_points))
-    scales, zeros = (values.reshape(len(values), -1)[:, 0] for values in (scales, zeros))
+    spread = (np.broadcast_to(a.per_axis(values, len(kind.shape)), list(kind.shape)) for values in (a.scales, a.zero_points))
+    scales, zeros = (made.reshape(len(made), -1)[:, 0] for made in (arrange(values, "edge") for values in spread))
     return element_types.affine_type(scales, zeros, axis=0, bits=a.bits, signed=a.signed, qmin=a.qmin, qmax=a.qmax)
-
-
-def _along(values: np.ndarray, kind: ir.RankedTensorType, axis: int) -> np.ndarray:
-    """One value, or one per element of `axis`, for every element of `kind`."""
-    shape = [1] * len(kind.shape)
-    shape[axis] = -1
-    return np.broadcast_to(values.reshape(shape), list(kind.shape))

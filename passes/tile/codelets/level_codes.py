@@ -69,7 +69,7 @@ def level_codes(stored: Array, kind: ir.RankedTensorType) -> LevelCodes | None:
     if len(stored.shape) not in (2, 4) or 0 in shape or kind.encoding is not None:
         return None
     if (a := element_types.affine(kind)) is not None:
-        scales, zeros = (_placed(a, values, len(shape)) for values in (a.scales, a.zero_points))
+        scales, zeros = (a.aligned(values, len(shape)) for values in (a.scales, a.zero_points))
         found = _few(integers(stored, kind).reshape(shape), None, scales, shape)
         if found is None and (found := _few(stored.reshape(shape), None, scales, shape)) is not None:
             shifted = _broadcastable(zeros, shape)
@@ -124,16 +124,6 @@ def _few(stored: Array, levels: Array | None, scales: Array, shape: list[int]) -
     code[used] = np.arange(used.size)
     levels = (used + least).astype(F32) if levels is None else levels
     return LevelCodes(code[steps].reshape(shape), levels.reshape(1, 1, -1), spread)
-
-
-def _placed(a: element_types.Affine, values: Array, rank: int) -> Array:
-    """Scales or zero points with as many axes as the tensor."""
-    if a.block is None:
-        return a.per_axis(values, rank)
-    sizes = [1] * rank
-    for axis, size in zip(a.block_axes, values.shape, strict=True):
-        sizes[axis] = size
-    return values.reshape(sizes)
 
 
 def _of_tables(codes: Array, levels: list[Array], scales: Array, shape: list[int]) -> LevelCodes | None:
