@@ -73,23 +73,13 @@ def build(name: str) -> tuple[Any, tuple[Any, ...]]:
 def quantized(module: Any, inputs: tuple[Any, ...], folder: Path) -> Path:
     """An ONNX file of the module with u8 activations and s8 weights per channel, calibrated with the inputs themselves."""
     import torch
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    from test.e2e.models import quantize_onnx
 
     exported, prepared, path = (folder / f"{step}.onnx" for step in ("exported", "prepared", "quantized"))
     names = [f"x{i}" for i in range(len(inputs))]
-
-    class Samples(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.left = [{name: x.numpy() for name, x in zip(names, inputs, strict=True)}]
-
-        def get_next(self) -> Any:
-            return self.left.pop() if self.left else None
-
     torch.onnx.export(module, inputs, exported, input_names=names, dynamo=True, opset_version=20, external_data=False)
-    quant_pre_process(exported, prepared, skip_symbolic_shape=True)
-    kinds = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
-    quantize_static(prepared, path, Samples(), quant_format=QuantFormat.QDQ, per_channel=True, **kinds)
+    quantize_onnx(exported, prepared, path, [{name: x.numpy() for name, x in zip(names, inputs, strict=True)}])
     return path
 
 

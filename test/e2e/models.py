@@ -24,7 +24,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -193,33 +193,40 @@ def make_float_onnx(name: str, file: Path) -> None:
 
 
 def make_onnx(name: str, file: Path) -> None:
+    inputs = [{"x": x.numpy()} for x in samples(name, CALIBRATION_INPUTS, seed=3)]
+    with whole(file) as partial, whole(file.with_suffix(".prepared")) as prepared:
+        quantize_onnx(path(name, "float.onnx"), prepared, partial, inputs, model(name).quantize_ops)
+        if model(name).weight_bits < 8:
+            projections.narrow(partial, model(name).weight_bits)
+    file.with_suffix(".prepared").unlink(missing_ok=True)
+
+
+def quantize_onnx(
+    source: Path, prepared: Path, target: Path, inputs: Sequence[Mapping[str, Any]], ops: Sequence[str] | None = None
+) -> None:
+    """ONNX Runtime's static quantization by the ranges that `inputs` have: u8 activations per tensor, s8 weights per channel, QDQ."""
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.left = [{"x": x.numpy()} for x in samples(name, CALIBRATION_INPUTS, seed=3)]
+            self.left = list(inputs)
 
         def get_next(self) -> Any:
             return self.left.pop(0) if self.left else None
 
-    ops = model(name).quantize_ops
-    with whole(file) as partial, whole(file.with_suffix(".prepared")) as prepared:
-        quant_pre_process(str(path(name, "float.onnx")), str(prepared), skip_symbolic_shape=True)
-        quantize_static(
-            str(prepared),
-            str(partial),
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            op_types_to_quantize=None if ops is None else list(ops),
-        )
-        if model(name).weight_bits < 8:
-            projections.narrow(partial, model(name).weight_bits)
-    file.with_suffix(".prepared").unlink(missing_ok=True)
+    quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+    quantize_static(
+        str(prepared),
+        str(target),
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=CalibrationMethod.MinMax,
+        op_types_to_quantize=None if ops is None else list(ops),
+    )
 
 
 def quantized_program(name: str) -> torch.export.ExportedProgram:
