@@ -57,7 +57,7 @@ from qcc.passes.values import shape_of, used_once
 @dataclass(frozen=True)
 class IsaOptions:
     """`isa`: instruction set that codelets are made for; `activations`: of `stream.ACTIVATIONS`; `byte_expand`: has vpexpandb;
-    `popcount`: has vpopcntd; `coded`: weights keep the width of their values, which is what they are coded from."""
+    `popcount`: has vpopcntd; `coded`: weights are stored once each, as wide as their values, which is what they are coded from."""
 
     isa: str = "avx512_vnni"
     activations: str = "auto"

@@ -293,7 +293,7 @@ def _constant_weights(
     depth = DEPTHS.get(compute, 1)
     steps, table = taps * -(-run // depth), None
     if depth == 2 and reading.place.element == "u8":
-        if compute == "dot2_s16" and (table := _listed(lowering, op, packed, reading, sizes)) is not None:
+        if compute == "dot2_s16" and not lowering.coded and (table := _listed(lowering, op, packed, reading, sizes)) is not None:
             compute, element, steps = "pairs_u8s8", "s8", math.ceil(taps * -(-run // 4) * table.instructions / 3)
         else:
             reading = replace(reading, place=elementwise.widened(lowering, reading.place))
