@@ -235,7 +235,8 @@ class TileContraction:
 
 @dataclass(frozen=True)
 class Rows:
-    """Operations along the last, contiguous dimension of x: softmax, normalize (word `args[0]` is epsilon), or a reduction.
+    """Operations along the last, contiguous dimension of x: softmax, normalize or rms_normalize (word `args[0]` is epsilon), or a
+    reduction.
 
     `sizes` are the outer dimensions and the length of a row. Reductions (sum, mean, max, min) give one value per row: strides of y and
     operands in the last dimension are not used. f32 throughout until the steps. A task is `chunk` indices of dimension 0.

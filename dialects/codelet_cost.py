@@ -243,10 +243,10 @@ def _window(c: Window, machine: Machine) -> Work:
 def _rows(c: Rows, machine: Machine) -> Work:
     rows, length = math.prod(c.sizes[:-1]), c.sizes[-1]
     vectors = math.ceil(length / 16)
-    passes = {"softmax": 40.0, "normalize": 6.0}.get(c.op, 1.5)
+    passes = {"softmax": 40.0, "normalize": 6.0, "rms_normalize": 3.0}.get(c.op, 1.5)
     elements = rows * length
     one = vectors * (passes + steps_cycles(c.steps) + STORED_VECTOR_CYCLES) + ROW_CYCLES
-    written = elements if c.op in ("softmax", "normalize") else rows
+    written = elements if c.op in ("softmax", "normalize", "rms_normalize") else rows
     return Work(rows * one, 0, elements * ELEMENT_BYTES[c.x.element] + written * ELEMENT_BYTES[c.y.element])
 
 

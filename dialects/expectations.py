@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from qcc.dialects import element_types
+from qcc.dialects import element_types, shapes
 from qcc.dialects.element_types import is_float, is_integer, is_quantized
 from qcc.dialects.mlir import ir
 from qcc.dialects.operation import Invalid, tensor
@@ -34,6 +34,19 @@ def check_same(self: Any) -> None:
     x, y = tensor(self.x, "x"), tensor(self.y, "result")
     expect_shape(y.shape, x.shape, "the operand")
     expect_same_elements(x, y)
+
+
+def check_norm(self: Any, **parameters: Any) -> None:
+    """Result of the operand's shape and elements, parameters of that of its last `axes` axes."""
+    x, count = tensor(self.x, "x"), self.attr("axes")
+    expect_float(x, "x")
+    check_same(self)
+    if count > len(x.shape):
+        raise Invalid(f"'axes' is {count}, expected at most {len(x.shape)} for x {x.shape}")
+    for name, value in parameters.items():
+        found = list(x.shape[-count:] if value is None else tensor(value, name).shape)
+        if shapes.broadcast(found, x.shape[-count:]) != list(x.shape[-count:]):
+            raise Invalid(f"'{name}' has shape {found}, expected {list(x.shape[-count:])}")
 
 
 def expect_axes(axes: Sequence[int], rank: int) -> None:

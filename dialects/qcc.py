@@ -12,7 +12,15 @@ from typing import Any
 
 from qcc.dialects import element_types, shapes
 from qcc.dialects.element_types import is_float, is_integer, is_quantized
-from qcc.dialects.expectations import check_same, expect_axes, expect_compute_types, expect_float, expect_same_elements, expect_shape
+from qcc.dialects.expectations import (
+    check_norm,
+    check_same,
+    expect_axes,
+    expect_compute_types,
+    expect_float,
+    expect_same_elements,
+    expect_shape,
+)
 from qcc.dialects.mlir import ext, ir
 from qcc.dialects.operation import Invalid, base_of, boolean, elements, integer, ints, number, one_of, tensor
 
@@ -391,15 +399,14 @@ class LayerNorm(Base, name="layer_norm", operands=("x", "gamma", "beta"), attrib
     """Normalisation over the last `axes` axes, then * gamma + beta."""
 
     def check(self) -> None:
-        x, count = tensor(self.x, "x"), self.attr("axes")
-        expect_float(x, "x")
-        check_same(self)
-        if count > len(x.shape):
-            raise Invalid(f"'axes' is {count}, expected at most {len(x.shape)} for x {x.shape}")
-        for name in ("gamma", "beta"):
-            found = list(tensor(getattr(self, name), name).shape)
-            if shapes.broadcast(found, x.shape[-count:]) != list(x.shape[-count:]):
-                raise Invalid(f"'{name}' has shape {found}, expected {list(x.shape[-count:])}")
+        check_norm(self, gamma=self.gamma, beta=self.beta)
+
+
+class RmsNorm(Base, name="rms_norm", operands=("x", "gamma?"), attributes={"axes": integer(1), "epsilon": number()}):
+    """x over the root mean square of its last `axes` axes, then * gamma: a layer norm that does not take off the mean."""
+
+    def check(self) -> None:
+        check_norm(self, gamma=self.gamma)
 
 
 class Attention(Base, name="attention", operands=("q", "k", "v", "mask?"), attributes={"scale": number(), "causal": boolean()}):

@@ -18,7 +18,7 @@ from qcc.passes.graph.lower_torch_to_linalg import unsupported
 KEPT_OPS: tuple[str, ...] = (
     "aten.conv1d", "aten.conv2d", "aten.conv2d.padding", "aten.conv1d.padding", "aten.linear", "aten.mm", "aten.addmm",
     "aten.matmul", "aten.bmm", "aten.batch_norm", "aten.native_batch_norm", "aten.layer_norm",
-    "aten.native_layer_norm", "aten.relu", "aten.relu6", "aten.hardtanh", "aten.clamp", "aten.gelu", "aten.silu",
+    "aten.native_layer_norm", "aten.rms_norm", "aten.relu", "aten.relu6", "aten.hardtanh", "aten.clamp", "aten.gelu", "aten.silu",
     "aten.sigmoid", "aten.tanh", "aten.hardswish", "aten.hardsigmoid", "aten.leaky_relu", "aten.elu", "aten.softplus",
     "aten.mish", "aten.reciprocal", "aten.sign", "aten.sgn", "aten.max_pool1d", "aten.max_pool2d", "aten.max_pool2d_with_indices",
     "aten.avg_pool1d", "aten.avg_pool2d", "aten.adaptive_avg_pool1d", "aten.adaptive_avg_pool2d",

@@ -9,7 +9,7 @@ import onnx
 from qcc.compiler.frontend.onnx_graph import OnnxGraph, node_value_info, rename
 
 # Operators whose definition in the ONNX standard is a function of types and attributes. torch-mlir converts others that have one.
-EXPANDED = frozenset({"Attention"})
+EXPANDED = frozenset({"Attention", "RMSNormalization"})
 
 
 def expand_functions(graph: OnnxGraph) -> bool:

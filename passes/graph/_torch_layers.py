@@ -235,6 +235,16 @@ def _layer_norm(r: Reader, op: Any) -> Sequence[Any]:
     return [r.make("qcc.layer_norm", [r.builtin(x), *parts], r.type(x), axes=len(sizes), epsilon=r.number(epsilon))]
 
 
+@rule("torch.aten.rms_norm")
+def _rms_norm(r: Reader, op: Any) -> Sequence[Any]:
+    x, shape, gamma, epsilon = op.operands
+    r.f32(x)
+    given = r.optional(epsilon)
+    epsilon = float(np.finfo(np.float32).eps) if given is None else float(given)
+    parts = [] if r.is_none(gamma) else [r.builtin(gamma)]
+    return [r.make("qcc.rms_norm", [r.builtin(x), *parts], r.type(x), axes=len(r.items(shape)), epsilon=epsilon)]
+
+
 @rule("torch.aten.group_norm")
 def _group_norm(r: Reader, op: Any) -> Sequence[Any]:
     x, groups, gamma, beta, epsilon = list(op.operands)[:5]

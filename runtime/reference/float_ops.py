@@ -79,6 +79,11 @@ def normalize(x: Array, epsilon: float) -> Array:
     return d * (ONE / np.sqrt(lane_sum(d * d) / n + F32(epsilon)))[..., None]
 
 
+def rms_normalize(x: Array, epsilon: float) -> Array:
+    """Over the last axis of n: x * (1 / sqrt(lane_sum(x * x) / n + epsilon))."""
+    return x * (ONE / np.sqrt(lane_sum(x * x) / F32(x.shape[-1]) + F32(epsilon)))[..., None]
+
+
 def exp(x: Array) -> Array:
     """n = rint(x * log2(e)); r = fma(-n, ln2_low, fma(-n, ln2_high, x)); (fma(P(r), r * r, r) + 1) * 2^n, the last product rounded once.
 

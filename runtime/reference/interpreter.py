@@ -385,6 +385,7 @@ HANDLERS: dict[str, Callable[..., Array]] = {
     "qcc.round_dynamic": _plain(meaning.round_dynamic, "rows", "epsilon"),
     "qcc.dynamic_linear": _dynamic_linear,
     "qcc.layer_norm": _plain(meaning.layer_norm, "axes", "epsilon"),
+    "qcc.rms_norm": _plain(meaning.rms_norm, "axes", "epsilon"),
     "qcc.attention": _plain(meaning.attention, "scale", "causal"),
     "qcc.embedding": _plain(meaning.embedding),
     "qcc.reshape": _shaped(meaning.reshape),

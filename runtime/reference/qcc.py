@@ -403,6 +403,13 @@ def layer_norm(x: Array, gamma: Array, beta: Array, *, axes: int, epsilon: float
     return float_ops.normalize(rows, epsilon).reshape(x.shape) * gamma + beta
 
 
+def rms_norm(x: Array, gamma: Array | None = None, *, axes: int, epsilon: float) -> Array:
+    """x over the root mean square of its last `axes` axes, then * gamma; the exact order is in `float_ops.rms_normalize`."""
+    rows = x.reshape(*x.shape[: x.ndim - axes], -1)
+    y = float_ops.rms_normalize(rows, epsilon).reshape(x.shape)
+    return y if gamma is None else y * gamma
+
+
 def attention(q: Array, k: Array, v: Array, mask: Array | None = None, *, scale: float, causal: bool) -> Array:
     """softmax(q k^T * scale + mask) v, with q [..., t, d], k [..., s, d], v [..., s, e].
 

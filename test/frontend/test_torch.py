@@ -197,6 +197,7 @@ LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "in_place_on_the_input": (lambda: nn.ReLU6(inplace=True), IMAGE),
     "prelu": (lambda: nn.Sequential(nn.PReLU(4), nn.PReLU(1)), IMAGE),
     "group_norm": (lambda: nn.GroupNorm(2, 4), IMAGE),
+    "rms_norm": (lambda: nn.Sequential(nn.RMSNorm([8, 6]), nn.RMSNorm(6, eps=1e-3, elementwise_affine=False)), IMAGE),
     "lstm": (lambda: First(nn.LSTM(4, 5, batch_first=True)), (2, 3, 4)),
     "gru": (lambda: First(nn.GRU(4, 5, num_layers=2)), (2, 3, 4)),
     "multihead": (lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0), (2, 3, 8)),

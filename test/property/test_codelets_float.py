@@ -100,6 +100,21 @@ def test_layer_norm(isa: str, shape: Any, axes: int) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("behind", ["nothing", "gamma", "quantize"])
+@pytest.mark.parametrize(("shape", "axes"), [((3, 40), 1), ((2, 5, 133), 1), ((2, 3, 4, 5), 2), ((1, 768), 1), ((40, 512), 1)])
+def test_rms_norm(isa: str, shape: Any, axes: int, behind: str) -> None:
+    rng = np.random.default_rng(4)
+    t = Text()
+    x = t.argument(_tensor(shape, "f32"))
+    gamma = t.constant(rng.standard_normal(shape[-axes:]).astype(np.float32), _tensor(shape[-axes:], "f32"))
+    operands = [x] if behind == "nothing" else [x, gamma]
+    y = t.op("qcc.rms_norm", operands, _tensor(shape, "f32"), f"axes = {axes} : i64, epsilon = 1.0e-6 : f64")
+    if behind == "quantize":
+        y = t.op("qcc.quantize", [y], _tensor(shape, quantized(8, True, 0.02, 3)))
+    check(t.module(y), [rng.standard_normal(shape).astype(np.float32)], isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("kind", ["mean", "sum", "max", "min"])
 @pytest.mark.parametrize(
     ("shape", "axes", "keep"), [((2, 3, 20), [2], False), ((2, 3, 5, 7), [2, 3], True), ((4, 33), [0], False), ((3, 4), [0, 1], True)]

@@ -106,7 +106,7 @@ def test_pooling(w: dict[str, Any], count_include_pad: bool, seed: int) -> None:
 
 @common
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=3) | st.lists(st.integers(1, 8), min_size=4, max_size=4), st.data(), seeds)
-def test_softmax_layer_norm_and_reductions(shape: list[int], data: st.DataObject, seed: int) -> None:
+def test_softmax_norms_and_reductions(shape: list[int], data: st.DataObject, seed: int) -> None:
     x = (np.random.default_rng(seed).standard_normal(shape) * 4).astype(np.float32)
     axis = data.draw(st.integers(0, len(shape) - 1))
     np.testing.assert_allclose(meaning.softmax(x, axis=axis), torch.softmax(t(x).double(), axis).numpy(), rtol=2e-6, atol=1e-12)
@@ -114,6 +114,8 @@ def test_softmax_layer_norm_and_reductions(shape: list[int], data: st.DataObject
     gamma, beta = np.linspace(0.5, 2, int(np.prod(tail)), dtype=np.float32).reshape(tail), np.full(tail, 0.25, np.float32)
     expected = F.layer_norm(t(x).double(), tail, t(gamma).double(), t(beta).double(), 1e-5)
     np.testing.assert_allclose(meaning.layer_norm(x, gamma, beta, axes=len(tail), epsilon=1e-5), expected.numpy(), rtol=2e-4, atol=2e-5)
+    expected = F.rms_norm(t(x).double(), tail, t(gamma).double(), 1e-5)
+    np.testing.assert_allclose(meaning.rms_norm(x, gamma, axes=len(tail), epsilon=1e-5), expected.numpy(), rtol=2e-6, atol=1e-12)
     axes = sorted(data.draw(st.sets(st.integers(0, len(shape) - 1), min_size=1)))
     for kind, function in {"mean": np.mean, "sum": np.sum, "max": np.max, "min": np.min}.items():
         for keepdims in (False, True):

@@ -50,15 +50,16 @@ class _Row:
             total = self._reduction(x)
             self._store(place, 0, b.splat(total, 1))
             return
-        factor = self._softmax(x) if c.op == "softmax" else self._normalize(x)
+        factor = {"softmax": self._softmax, "normalize": self._normalize, "rms_normalize": self._rms_normalize}[c.op](x)
+        source = x if c.op == "rms_normalize" else self.scratch
 
         def finish(i: Index, lanes: int) -> None:
-            value = b.load(f"{lanes}xf32", b.at(self.scratch, b.mul(i, 4)))
+            value = load(b, "f32", b.at(source, b.mul(i, 4)), 1, lanes)
             self._store(place, i, b.binary("fmul", value, b.splat(factor, lanes)))
 
         self._each(finish)
 
-    # --- the three kinds of row -----------------------------------------------------------------------------------------------------
+    # --- the kinds of row -----------------------------------------------------------------------------------------------------------
 
     def _reduction(self, x: Address) -> Value:
         b, c = self.b, self.c
@@ -91,7 +92,21 @@ class _Row:
             b.store(d, b.at(self.scratch, b.mul(i, 4)))
             return b.binary("fmul", d, d)
 
-        variance = b.binary("fdiv", self._lane_sum(square), count)
+        return self._inverse_root(b.binary("fdiv", self._lane_sum(square), count))
+
+    def _rms_normalize(self, x: Address) -> Value:
+        """1 / sqrt(mean of squares + epsilon), a factor of x itself."""
+        b = self.b
+
+        def square(i: Index, lanes: int) -> Value:
+            value = load(b, "f32", b.at(x, b.mul(i, 4)), 1, lanes)
+            return b.binary("fmul", value, value)
+
+        return self._inverse_root(b.binary("fdiv", self._lane_sum(square), b.constant(float(self.length), "f32")))
+
+    def _inverse_root(self, variance: Value) -> Value:
+        """1 / sqrt(variance + epsilon)."""
+        b = self.b
         epsilon = b.load("f32", Address(self.buffers[self.c.params], 4 * self.c.args[0]), invariant=True)
         root = b.call("llvm.sqrt.f32", [b.binary("fadd", variance, epsilon)], "f32")
         return b.binary("fdiv", b.constant(1.0, "f32"), root)

@@ -1,4 +1,4 @@
-"""softmax, layer_norm, reduce, attention and embedding: operations along contiguous rows."""
+"""softmax, layer_norm, rms_norm, reduce, attention and embedding: operations along contiguous rows."""
 
 from __future__ import annotations
 
@@ -33,20 +33,22 @@ def softmax(lowering: Lowering, op: Any) -> set[Any]:
     return {op}
 
 
-def layer_norm(lowering: Lowering, op: Any) -> set[Any]:
+def norm(lowering: Lowering, op: Any) -> set[Any]:
+    """layer_norm or rms_norm; gamma and beta are the first steps behind it."""
+    kind = {"qcc.layer_norm": "normalize", "qcc.rms_norm": "rms_normalize"}[op.name]
     x, axes = lowering.place(op.operands[0]), op_attribute(op, "axes")
     shape = shape_of(op.operands[0])
     program = Program(lowering)
     epsilon = program.real(op_attribute(op, "epsilon"))
-    for value, kind in ((op.operands[1], "mul"), (op.operands[2], "add")):
-        program.steps.append(Step("float", (program.operand(lowering.place(value).broadcast(shape)),), kind=kind))
+    for value, step in zip(list(op.operands)[1:], ("mul", "add"), strict=False):
+        program.steps.append(Step("float", (program.operand(lowering.place(value).broadcast(shape)),), kind=step))
     if axes == 1:
-        return _along_rows(lowering, op, "normalize", x, program, (epsilon,))
+        return _along_rows(lowering, op, kind, x, program, (epsilon,))
     flat = [*shape[: len(shape) - axes], math.prod(shape[len(shape) - axes :])]
     y = lowering.result(op.results[0])
     program.operands[:] = [_flat(lowering, p, flat) for p in program.operands]
     target = _flat(lowering, y, flat) if y.reshaped(flat) is not None else lowering.temporary("f32", flat)
-    _call(lowering, "normalize", _flat(lowering, x, flat), program, target, (epsilon,))
+    _call(lowering, kind, _flat(lowering, x, flat), program, target, (epsilon,))
     if y.reshaped(flat) is None:
         back = target.reshaped(shape)
         assert back is not None
