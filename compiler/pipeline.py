@@ -21,6 +21,7 @@ ONNX: tuple[Stage, ...] = (
 IMPORT: tuple[Stage, ...] = (
     Stage("convert-torch-to-qcc", reason="whole layers become qcc operations while a softmax is still a softmax"),
     Stage("lower-torch-to-linalg", reason="what qcc has no operation for goes to linalg, and torch types become builtin"),
+    Stage("separate-state", reason="what is kept from run to run is no input and no output; before their types change"),
     Stage("fold-storage-casts", reason="inputs and outputs that hold stored integers say so in their types"),
     Stage("outline-generic", reason="the generic path becomes private functions, so that the model is a straight line of ours"),
 )

@@ -15,6 +15,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from qcc.dialects.chosen_codelet import Embedding, Insert
 from qcc.dialects.column_codelet import Columns
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.sign_codelet import PackSigns, Signs
@@ -328,23 +329,6 @@ RANGE_PARTS = 16  # the most tasks of a DynamicRange
 
 
 @dataclass(frozen=True)
-class Embedding:
-    """y[i, :] = table[ids[i], :] over `sizes` (ids, width); ids below 0 count from the end, then all are cut to 0..rows - 1.
-
-    A task is `chunk` ids.
-    """
-
-    isa: str
-    sizes: tuple[int, int]
-    rows: int
-    table: Operand
-    ids: Operand
-    y: Operand
-    chunk: int
-    kind: str = "embedding"
-
-
-@dataclass(frozen=True)
 class Pack:
     """The computed right operand of a matmul, x[b0, b1, k, n] u8, packed for dot4: [b0][b1][block][step][vector][lane][4] s8, stored - 128.
 
@@ -388,6 +372,7 @@ _KINDS = (
     DynamicQuantize,
     RowQuantize,
     Embedding,
+    Insert,
     Pack,
     PackPairs,
     PackSigns,
@@ -423,6 +408,7 @@ _NESTED: dict[str, Any] = {
     "bias": Operand,
     "table": Operand,
     "ids": Operand,
+    "positions": Operand,
     "zero": Operand,
     "ranges": Operand,
     "scale": Operand,

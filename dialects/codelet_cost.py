@@ -278,6 +278,11 @@ def _embedding(c: codelets.Embedding, machine: Machine) -> Work:
     return Work(elements / 8, 0, elements * (ELEMENT_BYTES[c.table.element] + ELEMENT_BYTES[c.y.element]))
 
 
+def _insert(c: codelets.Insert, machine: Machine) -> Work:
+    elements = math.prod(c.sizes)
+    return Work(8 * c.sizes[0] * c.sizes[1] + elements / 8, 0, 2 * elements * ELEMENT_BYTES[c.y.element])
+
+
 def _tile_contraction(c: Any, machine: Machine) -> Work:
     """On a matrix unit: a product takes its time per row of x (at least 8 rows), a load half a cycle per row, and they overlap; then
     accumulators are stored and every vector goes through the steps."""
@@ -429,5 +434,6 @@ _MODELS: dict[str, Any] = {  # by kind of codelet
     "pack_pairs": _pack,
     "pack_signs": _pack_signs,
     "embedding": _embedding,
+    "insert": _insert,
 }
 _DATA_DEPENDENT = ("stream", "sparse_gather", "sparse_lanes")  # kinds whose bytes depend on how many weights are zero

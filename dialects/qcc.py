@@ -492,6 +492,3 @@ class Broadcast(Base, name="broadcast", operands=("x",)):
         if shapes.broadcast(x.shape, y.shape) != list(y.shape):
             raise Invalid(f"shape {x.shape} does not broadcast to {y.shape}")
         expect_same_elements(x, y)
-
-
-OPERATIONS: dict[str, Any] = {f"qcc.{cls._op_name}": cls for cls in Qcc.operations}

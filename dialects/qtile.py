@@ -23,7 +23,7 @@ class Buffer(
     name="buffer",
     operands=(),
     attributes={
-        "space": one_of("input", "output", "arena", "weights", "scratch"),
+        "space": one_of("input", "output", "state", "arena", "weights", "scratch"),
         "offset_bytes": integer(0),
         "size_bytes?": integer(0),
         "index?": integer(0),
@@ -34,8 +34,8 @@ class Buffer(
     pure=False,
 ):
     """A place in memory as a strided memref. `offset_bytes` counts from the start of its space, `size_bytes` is the whole allocation;
-    `index` numbers inputs and outputs, `value` holds the bytes of a weight, `recipe` how
-    they are made of fewer (`dialects/weight_recipes.py`)."""
+    `index` numbers inputs, outputs and states, `value` holds the bytes of a weight, or what a state
+    holds at first, `recipe` how weights are made of fewer (`dialects/weight_recipes.py`)."""
 
 
 class ForEachSlice(Base, name="for_each_slice", operands=("x",), attributes={"callee": symbol(), "count": integer(2)}):

@@ -17,7 +17,10 @@ from qcc.dialects.mlir import ir, layer_name, python_value, walk
 from qcc.dialects.real_values import decode
 
 COMPUTE = ("qcc.conv2d", "qcc.linear", "qcc.matmul", "qcc.attention")
-MOVEMENT = ("qcc.constant", "qcc.reshape", "qcc.transpose", "qcc.slice", "qcc.broadcast", "arith.constant", "func.func", "func.return")
+MOVEMENT = (
+    "qcc.constant", "qcc.read_state", "qcc.write_state", "qcc.reshape", "qcc.transpose", "qcc.slice", "qcc.broadcast", "arith.constant",
+    "func.func", "func.return",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,12 @@ _C_TYPES = {
     **{f"{u}int{n}": f"{u}int{n}_t" for u in ("", "u") for n in (8, 16, 32, 64)},
 }
 
+_STATE = """/* What a model keeps from run to run, where qcc_model_info's "states" say; how to make it what it was at first. */
+void *qcc_model_state(qcc_model *model);
+int qcc_model_reset(qcc_model *model);
+
+"""
+
 
 def c_header(info: Mapping[str, Any], name: str) -> str:
     """Text of the header; `name` is the artefact's file name."""
@@ -20,7 +26,7 @@ def c_header(info: Mapping[str, Any], name: str) -> str:
     lines = [
         f"/* {name}: made by {info['producer']} for {info['cpu']}. Link with the shared object or open it with dlopen.",
         " *",
-        *(f" * {_describe(kind, i, t)}" for kind in ("input", "output") for i, t in enumerate(info[kind + "s"])),
+        *(f" * {_describe(kind, i, t)}" for kind in ("input", "output", "state") for i, t in enumerate(info[kind + "s"])),
         " *",
         " * Arrays are dense, in C order, and belong to the caller. A model is one running context: create one per thread.",
         " */",
@@ -58,7 +64,7 @@ int qcc_model_create(int threads, qcc_model **model);
 /* Run once: one pointer per input and output. 0, or a positive error code. */
 int qcc_model_run(qcc_model *model, const void *const *inputs, void *const *outputs);
 
-void qcc_model_destroy(qcc_model *model);
+{_STATE if info["states"] else ""}void qcc_model_destroy(qcc_model *model);
 
 /* Start (1) or stop (0) timing every step; then runs timed, and nanoseconds per step of qcc_model_info's "steps". */
 int qcc_model_profile(qcc_model *model, int enable);

@@ -35,6 +35,7 @@ def metadata(
         "fingerprint": fingerprint,
         "inputs": [_tensor(entry) for entry in attributes["qcc.inputs"]],
         "outputs": [_tensor(entry) for entry in attributes["qcc.outputs"]],
+        "states": [_tensor(entry) | {"offset_bytes": entry["offset_bytes"].value} for entry in _states(attributes)],
         "arena_bytes": op_attribute(module.operation, "qcc.arena_bytes", 0),
         "weights_bytes": op_attribute(module.operation, "qcc.weights_bytes", 0),
         "weights_sha256": hashlib.sha256(blob.tobytes()).hexdigest(),
@@ -45,6 +46,10 @@ def metadata(
     return json.loads(json.dumps(found, default=_plain, sort_keys=True))
 
 
+def _states(attributes: Any) -> Any:
+    return attributes["qcc.states"] if "qcc.states" in attributes else []
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
@@ -52,7 +57,7 @@ def _plain(value: Any) -> Any:
 
 
 def _tensor(entry: Any) -> dict[str, Any]:
-    """`{name, type}` of a `qcc.inputs` or `qcc.outputs` attribute as plain data."""
+    """`{name, type}` of a `qcc.inputs`, `qcc.outputs` or `qcc.states` attribute as plain data."""
     return tensor_entry(entry["name"].value, entry["type"].value)
 
 

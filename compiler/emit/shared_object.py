@@ -49,7 +49,7 @@ qcc_model_metadata:
     .size qcc_model_metadata, . - qcc_model_metadata
     .section .note.GNU-stack,"",@progbits
 """
-_EXPORTED = ("info", "create", "run", "destroy", "threads", "profile", "profile_read", "error")
+_EXPORTED = ("info", "create", "run", "state", "reset", "destroy", "threads", "profile", "profile_read", "error")
 _EXPORTS = "{ global: " + " ".join(f"qcc_model_{name};" for name in _EXPORTED) + " local: *; };\n"
 
 

@@ -26,7 +26,7 @@ KEPT_OPS: tuple[str, ...] = (
     "aten._unsafe_view", "aten.flatten.using_ints", "aten.unflatten.int", "aten.unsqueeze", "aten.squeeze",
     "aten.squeeze.dim", "aten.permute", "aten.transpose.int", "aten.t", "aten.numpy_T", "aten.expand",
     "aten.broadcast_to", "aten.slice.Tensor", "aten.select.int", "aten.narrow", "aten.pad", "aten.constant_pad_nd",
-    "aten.softmax.int", "aten._softmax", "aten.scaled_dot_product_attention", "aten.embedding",
+    "aten.softmax.int", "aten._softmax", "aten.scaled_dot_product_attention", "aten.embedding", "aten.index_put",
     "aten.square", "aten.rsub.Scalar", "aten.prelu", "aten.roll", "aten.max.dim", "aten.min.dim", "aten.adaptive_max_pool2d",
     "aten.linalg_vector_norm", "aten.group_norm", "aten.instance_norm", "aten.upsample_bilinear2d", "aten.upsample_bilinear2d.vec",
     "aten.fake_quantize_per_tensor_affine",

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch_mlir.extras.fx_importer import ContextCache, FxImporter, FxImporterHooks
 
-from qcc.compiler.frontend import torch_dynamic
+from qcc.compiler.frontend import torch_dynamic, torch_state
 from qcc.compiler.frontend.contract import to_backend_contract
 from qcc.compiler.frontend.model import ImportedModel, imported
 from qcc.compiler.frontend.torch_program import prepare, weight_values
@@ -42,7 +42,7 @@ def import_model(model: Any, example_inputs: Sequence[Any] | None = None, batch:
     """Import a `torch.nn.Module` (with example inputs) or an `ExportedProgram`, whose open first axes get size `batch`."""
     program = _export(model, example_inputs, batch)
     _check_static(program)
-    program = prepare(program)
+    program, states = prepare(program)
     _check_interface(program)
     context = create_context()
     importer = FxImporter(context=context, hooks=_Weights())
@@ -53,8 +53,11 @@ def import_model(model: Any, example_inputs: Sequence[Any] | None = None, batch:
         raise QccError(f"torch-mlir's FX importer cannot take this model: {_first_line(error)}") from None
     torch_dynamic.to_qcc(importer.module)
     to_backend_contract(importer.module)
-    inputs, outputs = _interface_names(program)
-    return imported(importer.module, inputs, outputs)
+    inputs, outputs = _interface_names(program, states)
+    found = imported(importer.module, inputs, outputs)
+    with context:
+        torch_state.on_function(found.main, states)
+    return found
 
 
 def _load(path: Path) -> Any:
@@ -151,14 +154,15 @@ def _dynamic(name: str, axis: int) -> QccError:
     return QccError(f"input '{name}' has a dynamic size at axis {axis}, expected a fixed one; pass example_inputs")
 
 
-def _interface_names(program: Any) -> tuple[list[str], list[str]]:
-    """Names of the tensors that go in and out; a model that returns a dict names its outputs itself."""
+def _interface_names(program: Any, states: Sequence[torch_state.State]) -> tuple[list[str], list[str]]:
+    """Names of the tensors that go in and out, state last; a model that returns a dict names its outputs itself."""
     signature = program.graph_signature
-    outputs = signature.user_outputs
+    count = len(signature.user_outputs) - len(states)
     spec = program.call_spec.out_spec
     keys = getattr(spec, "context", None)
-    named = isinstance(keys, list) and len(keys) == len(outputs) and all(isinstance(key, str) for key in keys)
-    return [str(name) for name in signature.user_inputs], list(keys) if named and keys else []
+    named = isinstance(keys, list) and len(keys) == count and all(isinstance(key, str) for key in keys)
+    outputs = list(keys) if named and keys else ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
+    return [str(name) for name in signature.user_inputs], [*outputs, *(f"{state.name} (kept)" for state in states)]
 
 
 class _Weights(FxImporterHooks):

@@ -12,32 +12,34 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.export.graph_signature import InputKind, InputSpec, OutputKind, TensorArgument
+from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 from torch.fx.node import map_arg
 
 from qcc.compiler.frontend import torch_dynamic
 from qcc.compiler.frontend.torch_decompositions import decompositions
 from qcc.compiler.frontend.torch_nodes import arguments, block_sizes, meta_like
+from qcc.compiler.frontend.torch_state import State, name_state, take_state
 from qcc.dialects.errors import QccError
 
 _LARGE = 1 << 20  # elements; a constant above this is computed at import only where it does not grow
 
 
-def prepare(program: Any) -> Any:
-    """The same program without in-place operations, tensor subclasses, and expressions of constants."""
+def prepare(program: Any) -> tuple[Any, list[State]]:
+    """The same program without in-place operations, tensor subclasses, and expressions of constants; and the state that it keeps, which
+    are its last inputs and outputs."""
+    program = _copy(program)  # the caller's own stays as it is
+    name_state(program)
     if _mutates(program) or _has_subclasses(program):
         program = _decomposed(program, {})  # becomes functional; no operation is taken apart
-    else:
-        program = _copy(program)  # the caller's own stays as it is
     _group_affine(program)
     torch_dynamic.recognise(program)
     program = _decomposed_unknown(program)
     _restore_batch_norm(program.graph)
     _round_bounds(program.graph)
-    _drop_writes(program)
+    states = take_state(program)
     fold_constants(program)
     _widen_bytes(program)
-    return program
+    return program, states
 
 
 def _copy(program: Any) -> Any:
@@ -50,7 +52,7 @@ def _copy(program: Any) -> Any:
     return torch.export.ExportedProgram(
         root=program.graph_module, graph=graph, graph_signature=copy.deepcopy(program.graph_signature), state_dict=program.state_dict,
         range_constraints=program.range_constraints, module_call_graph=program.module_call_graph,
-        example_inputs=program.example_inputs, constants=dict(program.constants),
+        example_inputs=program.example_inputs, constants=dict(program.constants), verifiers=program.verifiers,
     )  # fmt: skip
 
 
@@ -67,7 +69,7 @@ def _decomposed_unknown(program: Any) -> Any:
 
 
 def _decomposed(program: Any, table: dict[Any, Callable[..., Any]]) -> Any:
-    with warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch.export deprecates what it uses itself
         try:
             return program.run_decompositions(table)
@@ -84,21 +86,6 @@ def _mutates(program: Any) -> bool:
 def _has_subclasses(program: Any) -> bool:
     """Whether a weight is a tensor subclass, as torchao's `quantize_` makes them."""
     return any(type(value) not in (torch.Tensor, torch.nn.Parameter) for value in program.state_dict.values())
-
-
-def _drop_writes(program: Any) -> None:
-    """Writing to the caller's input is left out: an in-place activation on the input is no part of the result.
-
-    Raises QccError for a model that keeps state from one run to the next.
-    """
-    signature, output = program.graph_signature, next(node for node in program.graph.nodes if node.op == "output")
-    for spec in signature.output_specs:
-        if spec.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION):
-            raise QccError(f"the model writes to '{spec.target}' ({spec.kind.name.lower()}), expected one without state between runs")
-    kept = [i for i, spec in enumerate(signature.output_specs) if spec.kind == OutputKind.USER_OUTPUT]
-    if len(kept) < len(signature.output_specs):
-        output.args = (tuple(output.args[0][i] for i in kept),)
-        signature.output_specs = [signature.output_specs[i] for i in kept]
 
 
 def _restore_batch_norm(graph: Any) -> None:

@@ -133,6 +133,25 @@ def _select(r: Reader, op: Any) -> Sequence[Any]:
     return [r.reshape(one, r.shape(op.results[0]))]
 
 
+@rule("torch.aten.index_put")
+def _index_put(r: Reader, op: Any) -> Sequence[Any]:
+    """x[:, :, positions] = rows: positions along one axis."""
+    _movable(r, op)
+    x, listed, rows, accumulates = op.operands
+    indices = r.items(listed)
+    at = [axis for axis, index in enumerate(indices) if not r.is_none(index)]
+    require(len(at) == 1 and not r.flag(accumulates), "writing to scattered places")
+    positions, axis, shape = indices[at[0]], at[0], r.shape(x)
+    require(r.type(positions).element_type.width > 1 and len(r.shape(positions)) <= 1, "writing where a mask or a table says")
+    numbers, (count,) = r.reshape(r.builtin(positions), r.shape(positions) or [1]), r.shape(positions) or [1]
+    there = [*shape[:axis], *r.shape(positions), *shape[axis + 1 :]]
+    value = r.builtin(rows)
+    if r.shape(rows) != there:
+        value = r.make("qcc.broadcast", [value], like(r.type(rows), there))
+    value = r.reshape(value, [*shape[:axis], count, *shape[axis + 1 :]])
+    return [r.make("qcc.insert", [r.builtin(x), value, numbers], r.type(x), axis=axis)]
+
+
 @rule("torch.aten.index_select")
 def _index_select(r: Reader, op: Any) -> Sequence[Any]:
     _movable(r, op)

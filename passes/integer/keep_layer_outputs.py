@@ -71,7 +71,7 @@ def _extend(function: Any) -> None:
 
 def _is_layer(op: Any) -> bool:
     """Whether `op` computes: everything but constants and movement."""
-    return op.name == "func.call" or (op.name.startswith("qcc.") and op.name != "qcc.constant" and op.name not in MOVEMENT)
+    return op.name == "func.call" or (op.name.startswith("qcc.") and op.name not in ("qcc.constant", "qcc.read_state", *MOVEMENT))
 
 
 def _is_activation(value: Any) -> bool:

@@ -29,14 +29,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from qcc.dialects import qtile
+from qcc.dialects import qtile, weights
 from qcc.dialects.codelet import weight_operands
 from qcc.dialects.mlir import error_at, ir, layer_name, op_attribute, to_attribute, walk
 from qcc.passes.base import Pass, PassContext
 
-MAGIC = 0x31474F5250434351  # QCC_PROGRAM_MAGIC of the runtime's header
-SPACES = {"input": 0, "output": 1, "arena": 2, "scratch": 2, "weights": 3}  # enum qcc_space; scratch is planned inside the arena
-PROGRAM_TYPE = "!llvm.struct<(i64, i64, i64, i64, i64, i64, i64, i64, i64, ptr, ptr, ptr, ptr)>"
+MAGIC = 0x32474F5250434351  # QCC_PROGRAM_MAGIC of the runtime's header
+# enum qcc_space; states and scratch lie in the arena
+SPACES = {
+    "input": 0,
+    "output": 1,
+    "state": 2,
+    "arena": 2,
+    "scratch": 2,
+    "weights": 3,
+}  # enum qcc_space
+PROGRAM_TYPE = "!llvm.struct<(i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, ptr, ptr, ptr, ptr, ptr)>"
 _FUNC_ATTRIBUTES = ("sym_name", "function_type", "sym_visibility", "arg_attrs", "res_attrs", "llvm.emit_c_interface")
 
 
@@ -81,6 +89,9 @@ class EmitStepTablePass(Pass):
         in_order = [(call.operation, i) for call, i in qtile.runs(calls)]
         for call, i in in_order:
             _add_step(tables, call, i)
+        states, initial = _states(main)
+        if states:
+            attributes["qcc.states"] = to_attribute(states)
         attributes["qcc.weights"] = _weights(main)
         attributes["qcc.steps"] = to_attribute(
             [
@@ -98,12 +109,14 @@ class EmitStepTablePass(Pass):
         scratch_bytes = max(
             (op_attribute(f, "qtile.scratch_bytes", 0) for f in walk(module) if "qtile.scratch_bytes" in f.attributes), default=0
         )
-        sizes = [op_attribute(main, "qtile.arena_bytes"), scratch_bytes, op_attribute(main, "qtile.weights_bytes")]
+        state_bytes, arena_bytes, weights_bytes = (op_attribute(main, f"qtile.{space}_bytes", 0) for space in ("state", "arena", "weights"))
+        sizes = [state_bytes, arena_bytes, scratch_bytes, weights_bytes]
         counts = [len(op_attribute(main, key)) for key in ("qcc.inputs", "qcc.outputs")]
         main.erase()
         for function in functions.values():
             _declare(function)
-        _append(module, tables, [MAGIC, len(tables.steps), len(tables.operands), *counts, *sizes, self.options.cpu_features])
+        numbers = [MAGIC, len(tables.steps), len(tables.operands), *counts, *sizes, self.options.cpu_features]
+        _append(module, tables, numbers, initial)
 
 
 def _layer(call: Any) -> str:
@@ -146,6 +159,20 @@ def _add_step(tables: _Tables, call: Any, i: int) -> None:
     tables.steps.append([begin, len(call.operands), op_attribute(call, "qtile.tasks", 1), tables.string(_layer(call))])
 
 
+def _states(main: Any) -> tuple[list[dict[str, Any]], bytes]:
+    """[{name, type, offset_bytes}] of the states, and what their part of the arena holds at first: nothing where all are zeros."""
+    buffers = [b for b in walk(main, "qtile.buffer") if op_attribute(b, "space") == "state"]
+    offsets = {op_attribute(b, "index"): op_attribute(b, "offset_bytes") for b in buffers}
+    named = main.attributes["qcc.states"] if buffers else []
+    described = [{"name": n["name"], "type": n["type"], "offset_bytes": offsets[i]} for i, n in enumerate(named)]
+    initial = bytearray(op_attribute(main, "qtile.state_bytes") if any("value" in b.attributes for b in buffers) else 0)
+    for buffer in buffers:
+        if "value" in buffer.attributes:
+            first, held = op_attribute(buffer, "offset_bytes"), weights.array_of(buffer.attributes["value"]).tobytes()
+            initial[first : first + len(held)] = held
+    return described, bytes(initial)
+
+
 def _weights(main: Any) -> ir.Attribute:
     placed: dict[int, dict[str, ir.Attribute]] = {}
     for buffer in walk(main, "qtile.buffer"):
@@ -175,8 +202,8 @@ def _symbol(name: str) -> str:
     return name if name.replace("_", "a").replace(".", "a").replace("$", "a").isalnum() and not name[0].isdigit() else f'"{name}"'
 
 
-def _append(module: ir.Module, tables: _Tables, numbers: Sequence[int]) -> None:
-    """Append the tables and the program structure, whose leading fields are `numbers`."""
+def _append(module: ir.Module, tables: _Tables, numbers: Sequence[int], initial: bytes) -> None:
+    """Append the tables and the program structure, whose leading fields are `numbers`; `initial` is what states hold at first, if not 0."""
     steps, operands = len(tables.steps), len(tables.operands)
     fields = ["%u0 = llvm.mlir.undef : " + PROGRAM_TYPE]
     for i, number in enumerate(numbers):
@@ -185,20 +212,24 @@ def _append(module: ir.Module, tables: _Tables, numbers: Sequence[int]) -> None:
     for i, table in enumerate(("codelets", "steps", "operands", "strings"), len(numbers)):
         fields.append(f"%c{i} = llvm.mlir.addressof @qcc_{table} : !llvm.ptr")
         fields.append(f"%u{i + 1} = llvm.insertvalue %c{i}, %u{i}[{i}] : {PROGRAM_TYPE}")
-    fields.append(f"llvm.return %u{len(numbers) + 4} : {PROGRAM_TYPE}")
+    last = len(numbers) + 4
+    fields.append("%initial = llvm.mlir." + ("addressof @qcc_initial" if initial else "zero") + " : !llvm.ptr")
+    fields.append(f"%u{last + 1} = llvm.insertvalue %initial, %u{last}[{last}] : {PROGRAM_TYPE}")
+    fields.append(f"llvm.return %u{last + 1} : {PROGRAM_TYPE}")
     pointers = [f"%v0 = llvm.mlir.zero : !llvm.array<{steps} x ptr>"]
     for i, codelet in enumerate(tables.codelets):
         pointers.append(f"%f{i} = llvm.mlir.addressof @{_symbol(codelet)} : !llvm.ptr")
         pointers.append(f"%v{i + 1} = llvm.insertvalue %f{i}, %v{i}[{i}] : !llvm.array<{steps} x ptr>")
     pointers.append(f"llvm.return %v{steps} : !llvm.array<{steps} x ptr>")
-    strings = "".join(chr(b) if chr(b).isalnum() and b < 128 else f"\\{b:02X}" for b in tables.strings or b"\0")
     newline = "\n"
+    held = {"strings": bytes(tables.strings) or b"\0"} | ({"initial": initial} if initial else {})
+    constants = newline.join(f'llvm.mlir.global internal constant @qcc_{name}("{_text(data)}")' for name, data in held.items())
     declarations = "\n".join(f"llvm.func @{_symbol(name)}(!llvm.ptr, i64, i64, !llvm.ptr)" for name in dict.fromkeys(tables.codelets))
     text = f"""
 {declarations}
 llvm.mlir.global internal constant @qcc_steps({_dense(tables.steps, 4)}) : !llvm.array<{steps} x array<4 x i64>>
 llvm.mlir.global internal constant @qcc_operands({_dense(tables.operands, 3)}) : !llvm.array<{operands} x array<3 x i64>>
-llvm.mlir.global internal constant @qcc_strings("{strings}")
+{constants}
 llvm.mlir.global internal constant @qcc_codelets() : !llvm.array<{steps} x ptr> {{
 {newline.join(pointers)}
 }}
@@ -215,6 +246,10 @@ llvm.func @qcc_program_address() -> !llvm.ptr {{
         if op_attribute(op, "sym_name") not in tables.codelets:
             op.operation.detach_from_parent()
             module.body.append(op)
+
+
+def _text(data: bytes) -> str:
+    return "".join(chr(b) if chr(b).isalnum() and b < 128 else f"\\{b:02X}" for b in data)
 
 
 def _dense(rows: list[list[int]], width: int) -> str:

@@ -45,6 +45,7 @@ from qcc.passes.tile.codelets import (
     rows,
     slices,
     sparse,
+    state,
     stream,
     windows,
 )
@@ -98,8 +99,11 @@ def _lower(module: ir.Module, function: Any, options: IsaOptions) -> list[tuple[
     _lower_block(lowering, block)
     for i, value in enumerate(end.operands):
         _output(lowering, i, value)
+    state.write(lowering, [view.operation for view in block.operations if view.operation.name == "qcc.write_state"])
     lowering.function.attributes["qcc.inputs"] = _interface(function, "qcc.inputs", [v.type for v in block.arguments])
     lowering.function.attributes["qcc.outputs"] = _interface(function, "qcc.outputs", [v.type for v in end.operands])
+    if lowering.states:
+        lowering.function.attributes["qcc.states"] = state.interface(lowering)
     function.erase()
     return lowering.facts
 
@@ -110,7 +114,7 @@ def _lower_block(lowering: Lowering, block: Any) -> None:
     for view in block.operations:
         op = view.operation
         lowering.current = op
-        if op in done or op.name in ("qcc.constant", "arith.constant", "func.return"):
+        if op in done or op.name in ("qcc.constant", "arith.constant", "qcc.write_state", "func.return"):
             continue
         if op.name == "qtile.for_each_slice":
             slices.for_each_slice(lowering, op, lambda block: _lower_block(lowering, block))
@@ -185,6 +189,8 @@ ALONE: dict[str, Callable[[Lowering, Any], None]] = {
     "qcc.broadcast": movement.broadcast,
     "qcc.pad": movement.pad,
     "tensor.concat": movement.concat,
+    "qcc.read_state": state.read,
+    "qcc.insert": state.insert,
     "func.call": _generic_call,
 }
 

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qcc.dialects.mlir import create, ir, layer_name, walk
+from qcc.dialects.mlir import create, error_at, ir, layer_name, walk
 from qcc.passes.base import Pass, PassContext
 from qcc.passes.tile._accelerator import rules
 from qcc.passes.values import users
@@ -55,6 +55,8 @@ def _partition(module: ir.Module, function: Any, context: PassContext) -> None:
     body = function.regions[0].blocks[0]
     operations = [view.operation for view in body.operations]
     work = [op for op in operations if op.name not in ("qcc.constant", "arith.constant", "func.return")]
+    if state := next((op for op in work if op.name in ("qcc.read_state", "qcc.write_state")), None):
+        raise error_at(state, "the model keeps state from run to run, which the accelerator does not; compile it for the CPU")
     decision = rules.decide(work)
     stages = _stages(work, decision.reasons)
     while poor := _stages_not_worth_it(stages) or _stranded_views(stages, decision.axes):

@@ -9,8 +9,9 @@ After:
 
 Requires: one `func.func @main` in tiled form whose buffers carry `size_bytes` (decision 0002).
 A buffer that only calls of one `qtile.group` use is that of one slice; one that leaves or enters the group lives through all of it.
-Guarantees: buffers of the arena whose lives overlap do not overlap in memory; offsets are multiples of 64 bytes; weights with equal bytes
-share one place, in the order of their first use; the least arena that is possible is recorded as `qtile.arena_floor_bytes`.
+Guarantees: states lie at the beginning of the arena, where nothing else ever does; buffers of the arena whose lives overlap do not
+overlap in memory; offsets are multiples of 64 bytes; weights with equal bytes share one place, in the order of their first use; the least
+arena that is possible is recorded as `qtile.arena_floor_bytes`.
 Why: offline planning by greedy placement in the best-fitting gap, largest buffer first, follows Pisarchyk and Lee, "Efficient
 Memory Management for Deep Neural Net Inference" (2020), section 5; several orders are tried, since no single one wins on all networks.
 """
@@ -41,6 +42,7 @@ def _plan(main: Any, context: PassContext) -> None:
     position = {call.operation: i for i, call in enumerate(calls)}
     spans = _spans(calls)
     lives: list[Life] = []
+    states: list[Life] = []
     constants: list[tuple[int, Any]] = []
     for buffer in walk(main, "qtile.buffer"):
         uses = sorted(position[use.owner.operation] for use in buffer.results[0].uses if use.owner.operation in position)
@@ -50,13 +52,21 @@ def _plan(main: Any, context: PassContext) -> None:
                 raise error_at(buffer, f"scratch buffer is an operand of calls {uses[0]} to {uses[-1]}, expected one call")
             first, last = _life(uses, spans) if uses else (0, -1)
             lives.append(Life(buffer, _size_bytes(buffer), first, last))
+        elif space == "state":
+            states.append(Life(buffer, _size_bytes(buffer), 0, len(calls) - 1, sum(state.size_bytes for state in states)))
         elif space == "weights":
             constants.append((uses[0] if uses else len(calls), buffer))
-    arena_bytes = place([life for life in lives if life.first <= life.last])
-    floor_bytes = peak_bytes(lives)
+    state_bytes = sum(state.size_bytes for state in states)
+    arena_bytes = state_bytes + place([life for life in lives if life.first <= life.last])
+    floor_bytes = state_bytes + peak_bytes(lives)
+    for life in lives:
+        life.offset_bytes += state_bytes
+    lives = states + lives
     for life in lives:
         _set(life.owner, "offset_bytes", life.offset_bytes)
     weights_bytes = _place_weights([op for _, op in sorted(constants, key=lambda entry: entry[0])])
+    if states:
+        _set(main, "qtile.state_bytes", state_bytes)
     _set(main, "qtile.arena_bytes", arena_bytes)
     _set(main, "qtile.arena_floor_bytes", floor_bytes)
     _set(main, "qtile.weights_bytes", weights_bytes)

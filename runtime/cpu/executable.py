@@ -1,14 +1,17 @@
 """A compiled model in this process: numpy in, numpy out; torch in, torch out.
 
 The same class runs a just-in-time compiled program and a loaded artefact. Any number of Python threads may call one executable: each
-call takes a context (arena and scratch memory) of its own from a pool. ctypes releases the interpreter's lock while a model runs.
+call takes a context (arena and scratch memory) of its own from a pool. A model that keeps state has one context, which one thread at a
+time may use. ctypes releases the interpreter's lock while a model runs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import json
+import math
 import os
 import shutil
 import sys
@@ -16,7 +19,7 @@ import tempfile
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +85,7 @@ class Executable:
         self.info: dict[str, Any] = dict(info)
         self.inputs = tuple(_spec(entry) for entry in info["inputs"])
         self.outputs = tuple(_spec(entry) for entry in info["outputs"])
+        self.states = tuple(_spec(entry) for entry in info.get("states", ()))  # what is kept from call to call
         self.threads = choose_threads(threads)
         self._program, self._save = program, save
         self._run = program.library.qcc_model_run
@@ -162,14 +166,77 @@ class Executable:
 
     def _run_in_idle(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
         """Run once on addresses, in a context that no other thread uses."""
-        try:
-            context = self._idle.popleft()
-        except IndexError:
-            context = self._new_context()
+        context = self._take()
         try:
             self._run_in(context, inputs, outputs)
         finally:
             self._idle.append(context)
+
+    def _take(self) -> _Context:
+        """A context that no other thread uses."""
+        try:
+            return self._idle.popleft()
+        except IndexError:
+            if self.states and self._all:
+                raise QccError("the model keeps state and is running in another thread; load it once for each thread") from None
+            return self._new_context()
+
+    @contextlib.contextmanager
+    def _context(self) -> Generator[_Context]:
+        context = self._take()
+        try:
+            yield context
+        finally:
+            self._idle.append(context)
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """What the model keeps from call to call: a copy of every array, by name. Assigning such a mapping, or a part, brings them back.
+
+        Raises QccError for names, shapes or dtypes that the model does not have.
+        """
+        with self._context() as context:
+            return {spec.name: view.copy() for spec, view in zip(self.states, self._state_views(context), strict=True)}
+
+    @state.setter
+    def state(self, values: Mapping[str, Array]) -> None:
+        known = {spec.name: spec for spec in self.states}
+        for name, value in values.items():
+            if name not in known:
+                raise QccError(f"the model keeps no state '{name}', expected one of: {', '.join(known) or 'none'}")
+            spec = known[name]
+            if value.shape != spec.shape or value.dtype != spec.numpy:
+                found = f"shape {list(value.shape)} and dtype {value.dtype}"
+                raise QccError(f"state '{name}' has {found}, expected shape {list(spec.shape)} and dtype {spec.dtype}")
+        with self._context() as context:
+            for spec, view in zip(self.states, self._state_views(context), strict=True):
+                if spec.name in values:
+                    view[...] = values[spec.name]
+
+    def reset(self) -> None:
+        """Make the state what it was before the first call."""
+        with self._context() as context:
+            if self._program.library.qcc_model_reset(context.model):
+                raise QccError(self._program.library.qcc_model_error().decode())
+
+    def _state_views(self, context: _Context) -> list[Array]:
+        """The arrays of the states in the memory of `context`."""
+        base, views = self._program.library.qcc_model_state(context.model), list[Array]()
+        for spec, entry in zip(self.states, self.info.get("states", ()), strict=True):
+            size = math.prod(spec.shape) * spec.numpy.itemsize
+            memory: Any = (ctypes.c_char * size).from_address(base + entry["offset_bytes"])
+            views.append(np.frombuffer(memory, spec.numpy).reshape(spec.shape))
+        return views
+
+    @contextlib.contextmanager
+    def _keeping_state(self) -> Generator[None]:
+        """The state is afterwards what it was."""
+        held = self.state if self.states else {}
+        try:
+            yield
+        finally:
+            if held:
+                self.state = held
 
     def _run_in(self, context: _Context, inputs: Sequence[int], outputs: Sequence[int]) -> None:
         context.inputs[: len(inputs)] = inputs
@@ -208,14 +275,15 @@ class Executable:
     def benchmark(self, inputs: Sequence[Any] | None = None, *, seconds: float = 3.0, warmup: int = 3) -> Benchmark:
         """Latency of calls from Python over about `seconds`, on `inputs` or random ones."""
         values = list(inputs) if inputs is not None else random_inputs(self.inputs)
-        for _ in range(max(warmup, 1)):
-            self(*values)
         times: list[float] = []
-        end = time.perf_counter() + seconds
-        while not times or time.perf_counter() < end:
-            start = time.perf_counter()
-            self(*values)
-            times.append(time.perf_counter() - start)
+        with self._keeping_state():
+            for _ in range(max(warmup, 1)):
+                self(*values)
+            end = time.perf_counter() + seconds
+            while not times or time.perf_counter() < end:
+                start = time.perf_counter()
+                self(*values)
+                times.append(time.perf_counter() - start)
         totals = self.report.get("totals", {})
         bytes_moved = self.info.get("bytes_per_run", 0)
         return Benchmark(tuple(sorted(times)), self.threads, totals.get("macs", 0), bytes_moved, self.start_seconds or 0.0)
@@ -223,17 +291,16 @@ class Executable:
     def profile(self, inputs: Sequence[Any] | None = None, *, runs: int = 10) -> Profile:
         """Time per step, the mean of `runs`; adds `measured_us` and its ratio to what was predicted to the layers of `report`."""
         addresses, alive, _ = self._read(inputs if inputs is not None else random_inputs(self.inputs))
-        library, context = self._program.library, self._new_context()
-        outputs = [np.empty(shape, dtype) for shape, dtype in self._made]
+        library, outputs = self._program.library, [np.empty(shape, dtype) for shape, dtype in self._made]
         steps = self.info["steps"]
         spent_ns = np.zeros(len(steps), np.int64)
-        for enable, count in ((0, 1), (1, runs)):  # the first run warms up
-            library.qcc_model_profile(context.model, enable)
-            for _ in range(count):
-                self._run_in(context, addresses, [_address(y) for y in outputs])
-        measured = library.qcc_model_profile_read(context.model, spent_ns.ctypes.data)
-        library.qcc_model_profile(context.model, 0)
-        self._idle.append(context)
+        with self._keeping_state(), self._context() as context:
+            for enable, count in ((0, 1), (1, runs)):  # the first run warms up
+                library.qcc_model_profile(context.model, enable)
+                for _ in range(count):
+                    self._run_in(context, addresses, [_address(y) for y in outputs])
+            measured = library.qcc_model_profile_read(context.model, spent_ns.ctypes.data)
+            library.qcc_model_profile(context.model, 0)
         del alive
         profile = Profile.of(steps, [float(ns) / 1000 / max(measured, 1) for ns in spent_ns], self.threads)
         left = dict(profile.layer_us)

@@ -34,6 +34,8 @@ _MODEL_FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
         [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_int],
     ),
     "qcc_model_run": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]),
+    "qcc_model_state": (ctypes.c_void_p, [ctypes.c_void_p]),
+    "qcc_model_reset": (ctypes.c_int, [ctypes.c_void_p]),
     "qcc_model_destroy": (None, [ctypes.c_void_p]),
     "qcc_model_threads": (ctypes.c_int, [ctypes.c_void_p]),
     "qcc_model_profile": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_int]),

@@ -20,24 +20,34 @@ from qcc.runtime.reference import qcc as meaning
 
 Array = np.ndarray[Any, Any]
 OnOp = Callable[[Any, list[Array]], "Sequence[Array] | None"]
+State = dict[str, Array]
 Generic = Callable[[ir.Module, str, Sequence[Array]], list[Array]]
 
 
 def run(
-    module: ir.Module, inputs: Sequence[Array], *, function: str = "main", on_op: OnOp | None = None, generic: Generic | None = None
+    module: ir.Module,
+    inputs: Sequence[Array],
+    *,
+    function: str = "main",
+    on_op: OnOp | None = None,
+    generic: Generic | None = None,
+    state: State | None = None,
 ) -> list[Array]:
     """Results of `function` on `inputs`, which must have the shapes and storage dtypes of its arguments.
 
     `on_op(op, results)` is called behind every operation of the function, for comparing layer by layer; arrays that it returns take the
-    place of the results. `generic(module, name, inputs)`
-    runs a function of upstream operations. Raises QccError for a missing function, inputs that do not fit, operations without a meaning
+    place of the results. `generic(module, name, inputs)` runs a function of upstream operations. `state` holds what the model keeps from
+    run to run, by name, and is changed. Raises QccError for a missing function, inputs that do not fit, operations without a meaning
     here, and values that leave their type (an accumulator too narrow).
     """
     functions = {op.attributes["sym_name"].value: op for op in module.body.operations if op.operation.name == "func.func"}
     if function not in functions:
         raise QccError(f"the module has no function '{function}', expected one of: {', '.join(functions) or 'none'}")
     with module.context, ir.Location.unknown():
-        return _Interpreter(module, functions, on_op, generic or _jit).call(function, list(inputs))
+        interpreter = _Interpreter(module, functions, on_op, generic or _jit, {} if state is None else state)
+        results = interpreter.call(function, list(inputs))
+        interpreter.state.update(interpreter.written)
+        return results
 
 
 def _jit(module: ir.Module, name: str, inputs: Sequence[Array]) -> list[Array]:
@@ -47,8 +57,9 @@ def _jit(module: ir.Module, name: str, inputs: Sequence[Array]) -> list[Array]:
 
 
 class _Interpreter:
-    def __init__(self, module: ir.Module, functions: dict[str, Any], on_op: OnOp | None, generic: Generic) -> None:
-        self.module, self.functions, self.on_op, self.generic = module, functions, on_op, generic
+    def __init__(self, module: ir.Module, functions: dict[str, Any], on_op: OnOp | None, generic: Generic, state: State) -> None:
+        self.module, self.functions, self.on_op, self.generic, self.state = module, functions, on_op, generic, state
+        self.written: State = {}
 
     def call(self, name: str, inputs: list[Array]) -> list[Array]:
         body = self.functions[name].regions[0].blocks[0]
@@ -80,6 +91,11 @@ class _Interpreter:
             if any(inner.name.startswith("qcc.") for inner in walk(self.functions[callee])):
                 return self.call(callee, operands)
             return self.generic(self.module, callee, operands)
+        if op.name == "qcc.read_state":
+            return [self.state.get(op_attribute(op, "state"), _initial(op))]
+        if op.name == "qcc.write_state":
+            self.written[op_attribute(op, "state")] = operands[0]
+            return []
         handler = HANDLERS.get(op.name)
         if handler is None:
             used = _values_used(op)
@@ -231,6 +247,12 @@ def _constant(op: Any) -> Array:
     if not weights.is_elements(attribute):
         return np.asarray(op_attribute(op, "value"))
     return meaning.constant(weights.array_of(attribute))
+
+
+def _initial(op: Any) -> Array:
+    """What a state holds before the first run."""
+    kind = _tensor(op.results[0])
+    return op_attribute(op, "value") if _has(op, "value") else np.zeros(list(kind.shape), element_types.storage_dtype(kind))
 
 
 def _quantize(op: Any, x: Array) -> Array:
@@ -388,6 +410,7 @@ HANDLERS: dict[str, Callable[..., Array]] = {
     "qcc.rms_norm": _plain(meaning.rms_norm, "axes", "epsilon"),
     "qcc.attention": _plain(meaning.attention, "scale", "causal"),
     "qcc.embedding": _plain(meaning.embedding),
+    "qcc.insert": _plain(meaning.insert, "axis"),
     "qcc.reshape": _shaped(meaning.reshape),
     "qcc.transpose": _plain(meaning.transpose, "permutation"),
     "qcc.slice": _shaped(meaning.slice_, "offsets", "strides"),

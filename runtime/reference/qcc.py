@@ -433,6 +433,16 @@ def embedding(table: Array, ids: Array) -> Array:
     return table[ids]
 
 
+def insert(x: Array, rows: Array, positions: Array, *, axis: int) -> Array:
+    """x [..., n, ...] with rows [..., i, ...] at positions[i] of `axis`, the last where they repeat. Raises IndexError outside of it."""
+    n = x.shape[axis]
+    if positions.size and not (-n <= int(positions.min()) and int(positions.max()) < n):
+        raise IndexError(f"positions hold {int(positions.min())}..{int(positions.max())}, expected {-n}..{n - 1}")
+    y = np.moveaxis(x, axis, 0).copy()
+    y[positions] = np.moveaxis(rows, axis, 0)
+    return np.moveaxis(y, 0, axis)
+
+
 def concat(xs: Sequence[Array], *, dim: int) -> Array:
     """`tensor.concat`: xs one after the other along `dim`."""
     return np.concatenate(xs, axis=dim)

@@ -212,6 +212,23 @@ def test_lut_and_embedding(isa: str, bits: int, signed: bool) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("shape, axis, count", [((3, 7, 70), 1, 2), ((11, 5), 0, 3), ((2, 3, 4), 2, 1), ((40, 6, 1200), 1, 1)])
+def test_insert(isa: str, shape: tuple[int, ...], axis: int, count: int) -> None:
+    """Rows from a transposed place, positions from either end that repeat."""
+    rng = np.random.default_rng(13)
+    t = Text()
+    inserted = [count if i == axis else n for i, n in enumerate(shape)]
+    x, rows = t.argument(_tensor(shape, "f32")), t.argument(_tensor(inserted[::-1], "f32"))
+    positions = t.argument(_tensor([count], "i64"))
+    order = ", ".join(map(str, reversed(range(len(shape)))))
+    turned = t.op("qcc.transpose", [rows], _tensor(inserted, "f32"), f"permutation = array<i64: {order}>")
+    y = t.op("qcc.insert", [x, turned, positions], _tensor(shape, "f32"), f"axis = {axis}")
+    again = t.op("qcc.add", [y, x], _tensor(shape, "f32"))  # x is still what it was
+    given = [rng.standard_normal(s).astype(np.float32) for s in (shape, inserted[::-1])]
+    check(t.module(y, again), [*given, rng.integers(-shape[axis], shape[axis], count)], isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_per_channel_quantize_and_dequantize(isa: str) -> None:
     t = Text()
     x = t.argument(_tensor([2, 3, 20], "f32"))

@@ -61,6 +61,7 @@ class Lowering:
         self.widened: dict[Any, Any] = {}  # buffers of bytes -> the same elements in 16 bits
         self.slices = Slices()
         self.signs: dict[Any, Place] = {}  # (buffer, layout) of bytes -> their sign words
+        self.states: dict[str, tuple[Place, ir.Type]] = {}  # where each lies, and what it is
         self.outputs: dict[Any, int] = {}  # values that are returned and have no other reader: the number of the result
         self.current: Any = source
         self._declared: dict[tuple[str, tuple[str, ...]], str] = {}
@@ -113,14 +114,15 @@ class Lowering:
         self.places[value] = place
         return place
 
-    def interface(self, value: Any, space: str, index: int) -> Place:
-        """The caller's memory of an input or output: row-major, in the model's own container."""
-        element, shape = element_name(value.type, native=True), shape_of(value)
+    def interface(self, held: Any, space: str, index: int, **attributes: Any) -> Place:
+        """The memory of an input, output or state: row-major, in the model's own container."""
+        element, shape = element_name(held.type, native=True), shape_of(held)
         if element is None:
             expected = "expected integers, i1, f32 or affine quantized elements"
-            raise QccError(f"{space} {index} is {value.type}, which has no container; {expected}")
+            raise QccError(f"{space} {index} is {held.type}, which has no container; {expected}")
         place = Place(None, element, tuple(shape), tuple(row_major(shape)))
-        return self.buffer(place, space, span_bytes(place), index=index)
+        slack = SLACK_BYTES if space == "state" else 0  # behind the caller's memory there is none
+        return self.buffer(place, space, span_bytes(place) + slack, index=index, **attributes)
 
     def image(self, element: str, shape: Sequence[int], halo: Sequence[int] = (0, 0, 0, 0)) -> Place:
         """A channels-last buffer for [n, c, h, w] with a border."""

@@ -1,7 +1,7 @@
 /* The CPU runtime: walks a compiled model's step table. No allocation, no lock and no system call happens in a run.
  *
  * A *program* is constant data emitted by the compiler (passes/llvm/emit_step_table.py); a *model* is one running context with its own
- * arena, so that any number of threads may run the same program, each with its own model.
+ * arena, so that any number of threads may run the same program, each with its own model. So has each its own state.
  */
 #ifndef QCC_RUNTIME_H
 #define QCC_RUNTIME_H
@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define QCC_PROGRAM_MAGIC INT64_C(0x31474f5250434351) /* "QCCPROG1", little endian; the digit is the version of this ABI */
+#define QCC_PROGRAM_MAGIC INT64_C(0x32474f5250434351) /* "QCCPROG2", little endian; the digit is the version of this ABI */
 #define QCC_ALIGNMENT 64                              /* of arena, weights and scratch; inputs and outputs: their element size */
 
 /* Code of one layer. `buffers` holds one pointer per operand; tasks [task_begin, task_end) are independent of each other;
@@ -40,6 +40,7 @@ typedef struct qcc_program {
     int64_t operand_count;
     int64_t input_count;
     int64_t output_count;
+    int64_t state_bytes; /* of the arena, from its beginning: what is kept from run to run */
     int64_t arena_bytes;
     int64_t scratch_bytes; /* per thread */
     int64_t weights_bytes;
@@ -48,6 +49,7 @@ typedef struct qcc_program {
     const qcc_step *steps;       /* [step_count] */
     const qcc_operand *operands; /* [operand_count] */
     const char *strings;
+    const void *initial; /* [state_bytes] what states hold before the first run; NULL: zeros */
 } qcc_program;
 
 /* Names are LLVM's target features; compiler/targets/cpu.py has the same list in the same order (a test compares them). */
@@ -132,6 +134,12 @@ int qcc_weights_decode(const void *image, int64_t image_bytes, void *block, int6
 
 /* Run once. `inputs` and `outputs` hold one pointer each per input and output; dense C order. */
 int qcc_model_run(qcc_model *model, const void *const *inputs, void *const *outputs);
+
+/* What the model keeps from run to run, `state_bytes` of its program large, or NULL where it keeps nothing; qcc_model_info's "states" say
+ * what lies where. Not to be touched during a run. */
+void *qcc_model_state(qcc_model *model);
+/* Make the state what it was before the first run. */
+int qcc_model_reset(qcc_model *model);
 
 void qcc_model_destroy(qcc_model *model);
 int qcc_model_threads(const qcc_model *model);

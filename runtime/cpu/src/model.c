@@ -120,11 +120,19 @@ static int resolve_operands(qcc_model *model, const char *weights, int streams) 
     return QCC_OK;
 }
 
+static void set_initial(qcc_model *model) {
+    if (model->program->initial)
+        memcpy(model->memory, model->program->initial, (size_t)model->program->state_bytes);
+    else
+        memset(model->memory, 0, (size_t)model->program->state_bytes);
+}
+
 /* A model with everything but its operands' addresses. */
 static int create(const qcc_program *program, int threads, qcc_model **result) {
     *result = NULL;
     if (program->magic != QCC_PROGRAM_MAGIC)
         return qcc_fail(QCC_BAD_PROGRAM, "the model was compiled for another version of the runtime; compile it again");
+    if (program->state_bytes < 0 || program->state_bytes > program->arena_bytes) return qcc_fail(QCC_BAD_PROGRAM, "the state is larger than the arena");
     int status = check_cpu(program);
     if (status) return status;
 
@@ -147,6 +155,7 @@ static int create(const qcc_program *program, int threads, qcc_model **result) {
     }
     memset(model->memory, 0, (size_t)total); /* touches every page now rather than in the first run */
     model->scratch = model->memory + arena;
+    set_initial(model);
     *result = model;
     return QCC_OK;
 }
@@ -247,6 +256,16 @@ void qcc_model_destroy(qcc_model *model) {
     free(model->step_ns);
     free(model->taken);
     free(model);
+}
+
+void *qcc_model_state(qcc_model *model) { return model->program->state_bytes ? model->memory : NULL; }
+
+int qcc_model_reset(qcc_model *model) {
+    if (!model) return qcc_fail(QCC_BAD_ARGUMENT, "model must not be null");
+    if (atomic_flag_test_and_set_explicit(&model->busy, memory_order_acquire)) return qcc_fail(QCC_BUSY, "the model is running in another thread");
+    set_initial(model);
+    atomic_flag_clear_explicit(&model->busy, memory_order_release);
+    return QCC_OK;
 }
 
 int qcc_model_threads(const qcc_model *model) { return model->threads; }

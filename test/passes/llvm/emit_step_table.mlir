@@ -41,3 +41,18 @@ func.func @main() attributes {qcc.inputs = [{name = "x", type = tensor<8xi8>}], 
 }
 func.func private @f(memref<8xi8>, memref<4xi8>) attributes {qtile.codelet = {kind = "linear"}}
 func.func private @g(memref<4xi8>, memref<4xi8>) attributes {qtile.codelet = {kind = "linear"}}
+
+// -----
+
+// States lie in the arena; what they hold at first is a constant beside the program.
+// CHECK: qcc.states = [{name = "s", offset_bytes = 64 : i64, type = tensor<2xi8>}]
+// CHECK: @qcc_operands(dense<{{\[\[}}2, 0, 64], [1, 0, 0]]> : tensor<2x3xi64>)
+// CHECK: llvm.mlir.global internal constant @qcc_initial("{{.*00.05.06.00.*}}")
+// CHECK: llvm.mlir.addressof @qcc_initial
+func.func @main() attributes {qcc.inputs = [], qcc.outputs = [{name = "y", type = tensor<2xi8>}], qcc.states = [{name = "s", type = tensor<2xi8>}], qtile.state_bytes = 128, qtile.arena_bytes = 128, qtile.weights_bytes = 0} {
+  %s = "qtile.buffer"() {space = "state", name = "s", index = 0, offset_bytes = 64, size_bytes = 2, value = dense<[5, 6]> : tensor<2xi8>} : () -> memref<2xi8>
+  %y = "qtile.buffer"() {space = "output", index = 0, offset_bytes = 0, size_bytes = 2} : () -> memref<2xi8>
+  func.call @f(%s, %y) : (memref<2xi8>, memref<2xi8>) -> ()
+  return
+}
+func.func private @f(memref<2xi8>, memref<2xi8>) attributes {qtile.codelet = {kind = "linear"}}

@@ -36,3 +36,23 @@ func.func @main(%x: tensor<2x8xf32>) -> (tensor<2x4xf32>, tensor<2x4xf32>, tenso
   %b = "qcc.linear"(%x, %w) : (tensor<2x8xf32>, tensor<4x8xf32>) -> tensor<2x4xf32>
   return %a, %s, %b : tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x4xf32>
 }
+
+// -----
+
+// Rows go into a state's own buffer where nothing else reads what it held; what a run returns or exchanges is copied behind that.
+// CHECK: func.func @main() attributes {{.*}}qcc.states = [{name = "k", type = tensor<2x8x16xf32>}, {name = "n", type = tensor<4xf32>}]
+// CHECK: %[[K:.*]] = "qtile.buffer"() {index = 0 : i64, name = "k", {{.*}}space = "state"} : () -> memref<2x8x16xf32
+// CHECK: %[[N:.*]] = "qtile.buffer"() {index = 1 : i64, name = "n", {{.*}}space = "state", value = dense<2.000000e+00> : tensor<4xf32>}
+// CHECK: call @insert_{{[0-9a-f_]+}}(%{{.*}}, %{{.*}}, %[[K]])
+// CHECK-NOT: call @{{.*}}%[[K]])
+// CHECK: call @map_{{.*}}, %[[N]])
+// CHECK-NEXT: return
+func.func @main(%r: tensor<2x1x16xf32>, %p: tensor<1xi64>, %x: tensor<4xf32>) -> (tensor<2x16xf32>, tensor<4xf32>) {
+  %k = "qcc.read_state"() {state = "k"} : () -> tensor<2x8x16xf32>
+  %n = "qcc.read_state"() {state = "n", value = dense<2.0> : tensor<4xf32>} : () -> tensor<4xf32>
+  %i = "qcc.insert"(%k, %r, %p) {axis = 1} : (tensor<2x8x16xf32>, tensor<2x1x16xf32>, tensor<1xi64>) -> tensor<2x8x16xf32>
+  %s = "qcc.reduce"(%i) {kind = "sum", axes = array<i64: 1>, keepdims = false} : (tensor<2x8x16xf32>) -> tensor<2x16xf32>
+  "qcc.write_state"(%i) {state = "k"} : (tensor<2x8x16xf32>) -> ()
+  "qcc.write_state"(%x) {state = "n"} : (tensor<4xf32>) -> ()
+  return %s, %n : tensor<2x16xf32>, tensor<4xf32>
+}

@@ -69,3 +69,20 @@ func.func private @f(memref<60xi8>, memref<60xi8>)
 func.func private @g(memref<60xi8>, memref<61xi8>)
 func.func private @h(memref<61xi8>, memref<62xi8>)
 func.func private @i(memref<62xi8>, memref<60xi8>)
+
+// -----
+
+// States come first and nothing else lies there, although one of them is not used until the end.
+// CHECK: func.func @main() attributes {qtile.arena_bytes = 256 : i64, qtile.arena_floor_bytes = 256 : i64, qtile.state_bytes = 192 : i64, qtile.weights_bytes = 0 : i64}
+// CHECK: name = "k", offset_bytes = 0 : i64, size_bytes = 100 : i64, space = "state"
+// CHECK: name = "v", offset_bytes = 128 : i64, size_bytes = 64 : i64, space = "state"
+// CHECK: offset_bytes = 192 : i64, size_bytes = 64 : i64, space = "arena"
+func.func @main() {
+  %k = "qtile.buffer"() {space = "state", name = "k", index = 0, offset_bytes = 0, size_bytes = 100} : () -> memref<64xi8>
+  %v = "qtile.buffer"() {space = "state", name = "v", index = 1, offset_bytes = 0, size_bytes = 64} : () -> memref<64xi8>
+  %a = "qtile.buffer"() {space = "arena", offset_bytes = 0, size_bytes = 64} : () -> memref<64xi8>
+  func.call @f(%k, %a) : (memref<64xi8>, memref<64xi8>) -> ()
+  func.call @f(%a, %v) : (memref<64xi8>, memref<64xi8>) -> ()
+  return
+}
+func.func private @f(memref<64xi8>, memref<64xi8>)

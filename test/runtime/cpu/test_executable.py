@@ -267,9 +267,9 @@ class Program(ctypes.Structure):
     """struct qcc_program."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("magic", "step_count", "operand_count", "input_count", "output_count", "arena_bytes")),
-        *((name, ctypes.c_int64) for name in ("scratch_bytes", "weights_bytes", "cpu_features")),
-        *((name, ctypes.c_void_p) for name in ("codelets", "steps", "operands", "strings")),
+        *((name, ctypes.c_int64) for name in ("magic", "step_count", "operand_count", "input_count", "output_count", "state_bytes")),
+        *((name, ctypes.c_int64) for name in ("arena_bytes", "scratch_bytes", "weights_bytes", "cpu_features")),
+        *((name, ctypes.c_void_p) for name in ("codelets", "steps", "operands", "strings", "initial")),
     ]
 
 
@@ -278,7 +278,7 @@ def one_step(codelet: Any, *, tasks: int = 1, operand: tuple[int, int, int] = (2
     codelets, steps, operands = (ctypes.c_void_p * 1)(ctypes.cast(codelet, ctypes.c_void_p)), (ctypes.c_int64 * 4)(0, 1, tasks, 0), None
     operands = (ctypes.c_int64 * 3)(*operand)
     tables = [ctypes.cast(t, ctypes.c_void_p) for t in (codelets, steps, operands, ctypes.create_string_buffer(1))]
-    return Program(0x31474F5250434351, 1, 1, 0, 0, 64, 0, 0, 0, *tables), [codelets, steps, operands]
+    return Program(0x32474F5250434351, 1, 1, 0, 0, 0, 64, 0, 0, 0, *tables, None), [codelets, steps, operands]
 
 
 CODELET = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
