@@ -2,7 +2,7 @@
 
 The order of things:
 
-1. `onnx_graph` reads the model and takes its weights out of the protobuf;
+1. `onnx_graph` reads the model and takes its weights out of the protobuf; `onnx_contrib` writes out what ONNX Runtime's optimizer fused;
 2. `onnx_shapes` fixes dynamic sizes and evaluates what follows from constants and static shapes;
 3. `onnx_quantization` and `onnx_integers` spell every quantized operator (QLinearConv, com.microsoft's, QONNX's, ...) as
    DequantizeLinear -> float operator -> QuantizeLinear, so that all of them take one road; `onnx_clips` reads widths from ranges;
@@ -23,6 +23,7 @@ import onnx
 
 from qcc.compiler.frontend import (
     onnx_clips,
+    onnx_contrib,
     onnx_dynamic,
     onnx_functions,
     onnx_graph,
@@ -46,6 +47,7 @@ def import_model(source: str | Path | onnx.ModelProto, example_inputs: Sequence[
     is damaged or incomplete, for sizes that stay dynamic, and for operators that nothing can lower, each named with its node.
     """
     graph = onnx_graph.read(Path(source) if isinstance(source, str) else source)
+    onnx_contrib.write_out(graph)
     onnx_shapes.fix_input_shapes(graph, example_inputs, batch)
     onnx_shapes.fold_constants(graph)
     while onnx_functions.expand_functions(graph):

@@ -1,4 +1,4 @@
-// RUN: qcc-opt %s --pass-pipeline='builtin.module(fold-rms-norm)' | filecheck %s
+// RUN: qcc-opt %s --pass-pipeline='builtin.module(fold-norms)' | filecheck %s
 
 // As Llama writes it, gamma in front.
 // CHECK-LABEL: @llama
@@ -51,6 +51,42 @@ func.func @one_over_root(%x: tensor<2x8xf32>) -> tensor<2x8xf32> {
   %n = "qcc.mul"(%r, %x) : (tensor<2x1xf32>, tensor<2x8xf32>) -> tensor<2x8xf32>
   %y = "qcc.mul"(%n, %rows) : (tensor<2x8xf32>, tensor<2x1xf32>) -> tensor<2x8xf32>
   return %y : tensor<2x8xf32>
+}
+
+// x without its mean is a layer norm; gamma and beta behind it are its own.
+// CHECK-LABEL: @layer_norm
+// CHECK: %[[G:.*]] = "qcc.constant"() {value = dense<[1.000000e+00, 2.000000e+00]>
+// CHECK-NEXT: %[[B:.*]] = "qcc.constant"() {value = dense<[3.000000e+00, 4.000000e+00]>
+// CHECK-NEXT: %[[Y:.*]] = "qcc.layer_norm"(%arg0, %[[G]], %[[B]]) {axes = 1 : i64, epsilon = 5.0{{0*}}e-01 : f64}
+// CHECK-NEXT: return %[[Y]]
+func.func @layer_norm(%x: tensor<4x2xf32>) -> tensor<4x2xf32> {
+  %epsilon = "qcc.constant"() {value = dense<0.5> : tensor<f32>} : () -> tensor<f32>
+  %gamma = "qcc.constant"() {value = dense<[1.0, 2.0]> : tensor<2xf32>} : () -> tensor<2xf32>
+  %beta = "qcc.constant"() {value = dense<[3.0, 4.0]> : tensor<2xf32>} : () -> tensor<2xf32>
+  %mean = "qcc.reduce"(%x) {kind = "mean", axes = array<i64: 1>, keepdims = true} : (tensor<4x2xf32>) -> tensor<4x1xf32>
+  %d = "qcc.sub"(%x, %mean) : (tensor<4x2xf32>, tensor<4x1xf32>) -> tensor<4x2xf32>
+  %s = "qcc.mul"(%d, %d) : (tensor<4x2xf32>, tensor<4x2xf32>) -> tensor<4x2xf32>
+  %m = "qcc.reduce"(%s) {kind = "mean", axes = array<i64: 1>, keepdims = true} : (tensor<4x2xf32>) -> tensor<4x1xf32>
+  %v = "qcc.add"(%m, %epsilon) : (tensor<4x1xf32>, tensor<f32>) -> tensor<4x1xf32>
+  %r = "qcc.unary"(%v) {kind = "sqrt"} : (tensor<4x1xf32>) -> tensor<4x1xf32>
+  %n = "qcc.div"(%d, %r) : (tensor<4x2xf32>, tensor<4x1xf32>) -> tensor<4x2xf32>
+  %g = "qcc.mul"(%n, %gamma) : (tensor<4x2xf32>, tensor<2xf32>) -> tensor<4x2xf32>
+  %y = "qcc.add"(%beta, %g) : (tensor<2xf32>, tensor<4x2xf32>) -> tensor<4x2xf32>
+  return %y : tensor<4x2xf32>
+}
+
+// A root mean square norm has no beta, and a norm that is read elsewhere keeps its own gamma.
+// CHECK-LABEL: @not_its_own
+// CHECK: %[[N:.*]] = "qcc.rms_norm"(%arg0) {{.*}} -> tensor<2x8xf32>
+// CHECK-NEXT: %[[A:.*]] = "qcc.add"(%[[N]], %{{.*}})
+// CHECK-NEXT: %[[M:.*]] = "qcc.mul"(%[[N]], %{{.*}})
+// CHECK-NEXT: return %[[A]], %[[M]]
+func.func @not_its_own(%x: tensor<2x8xf32>) -> (tensor<2x8xf32>, tensor<2x8xf32>) {
+  %two = "qcc.constant"() {value = dense<2.0> : tensor<f32>} : () -> tensor<f32>
+  %n = "qcc.rms_norm"(%x) {axes = 1 : i64, epsilon = 0.5 : f64} : (tensor<2x8xf32>) -> tensor<2x8xf32>
+  %a = "qcc.add"(%n, %two) : (tensor<2x8xf32>, tensor<f32>) -> tensor<2x8xf32>
+  %m = "qcc.mul"(%n, %two) : (tensor<2x8xf32>, tensor<f32>) -> tensor<2x8xf32>
+  return %a, %m : tensor<2x8xf32>, tensor<2x8xf32>
 }
 
 // The mean of another value's squares, and one over other axes than the last.
