@@ -14,6 +14,7 @@ from qcc.compiler.frontend.onnx_expansion import Expansion, Rule
 from qcc.compiler.frontend.onnx_graph import OnnxGraph, attributes, error_at_node
 from qcc.compiler.frontend.onnx_quantization import MICROSOFT
 
+LAYER_NORM_OPSET = 17  # of LayerNormalization
 MEAN_AXES_OPSET = 18  # of ReduceMean: its axes became an input
 
 
@@ -47,6 +48,12 @@ def _number(e: Expansion, value: float) -> str:
 
 def _rms_norm(e: Expansion) -> None:
     _norm(e, e.input(0), e.input(1), "", centred=False)
+
+
+def _early_layer_norm(e: Expansion) -> None:
+    """ONNX Runtime has the operator in models that are older than it."""
+    if e.graph.opset < LAYER_NORM_OPSET:
+        _norm(e, e.input(0), e.input(1), e.input(2), centred=True)
 
 
 def _skip_rms_norm(e: Expansion) -> None:
@@ -99,6 +106,7 @@ def _quick_gelu(e: Expansion) -> None:
 
 _RULES: dict[tuple[str, str], Rule] = {
     ("", "SimplifiedLayerNormalization"): _rms_norm,  # ONNX Runtime knows it in ONNX's own domain
+    ("", "LayerNormalization"): _early_layer_norm,
     (MICROSOFT, "SkipSimplifiedLayerNormalization"): _skip_rms_norm,
     (MICROSOFT, "SkipLayerNormalization"): _skip_layer_norm,
     (MICROSOFT, "Gelu"): _gelu,

@@ -91,6 +91,7 @@ ONNX: dict[str, tuple[list[onnx.NodeProto], int, set[str]]] = {
     "RMSNormalization": ([helper.make_node("RMSNormalization", ["x", "w"], ["y"], epsilon=1e-6)], 23, {"qcc.rms_norm"}),
     "Simplified": ([helper.make_node("SimplifiedLayerNormalization", ["x", "w"], ["y"], axis=-1)], 14, {"qcc.rms_norm"}),
     "SkipSimplified": (contributed("SkipSimplifiedLayerNormalization", "x", "x", "w", "b"), 18, {"qcc.add", "qcc.rms_norm"}),
+    "LayerNormalization": ([helper.make_node("LayerNormalization", ["x", "w", "b"], ["y"])], 14, {"qcc.layer_norm"}),
     "Skip": (contributed("SkipLayerNormalization", "x", "x", "w", "b", "b"), 14, ADDED),
     "Skip and the sum": ([*contributed("SkipLayerNormalization", "x", "x", "w", outputs=("n", "", "", "sum")),
                           helper.make_node("Add", ["n", "sum"], ["y"])], 20, ADDED),
