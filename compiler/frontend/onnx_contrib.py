@@ -1,4 +1,4 @@
-"""Float operators of ONNX Runtime's own that its graph optimizer fuses, written out in ONNX's.
+"""Float operators of ONNX Runtime's own that its graph optimizer fuses, and ONNX's that its shape inference fails for, written out.
 
 `fold-norms` and `fold-gelu` make one operation of them again. Read from ONNX Runtime's list of contributed operators.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -36,10 +37,10 @@ def _norm(e: Expansion, x: str, gamma: str, beta: str, centred: bool) -> None:
         e.add("Add", [y, beta], e.source.output[0])
 
 
-def _mean(e: Expansion, x: str) -> str:
+def _mean(e: Expansion, x: str, axes: Sequence[int] = (-1,)) -> str:
     if e.graph.opset < MEAN_AXES_OPSET:
-        return e.add("ReduceMean", [x], axes=[-1])
-    return e.add("ReduceMean", [x, e.graph.constant(np.array([-1]), "axes")])
+        return e.add("ReduceMean", [x], axes=list(axes))
+    return e.add("ReduceMean", [x, e.graph.constant(np.array(axes), "axes")])
 
 
 def _number(e: Expansion, value: float) -> str:
@@ -104,8 +105,17 @@ def _quick_gelu(e: Expansion) -> None:
     e.add("Mul", [e.input(0), e.add("Sigmoid", [scaled])], e.source.output[0])
 
 
+def _mean_variance_normalization(e: Expansion) -> None:
+    """(x - mean) / (deviation + 1e-9); the definition's E[x^2] - E[x]^2 is below zero where x hardly varies."""
+    axes = attributes(e.source).get("axes", [0, 2, 3])
+    d = e.add("Sub", [e.input(0), _mean(e, e.input(0), axes)])
+    deviation = e.add("Sqrt", [_mean(e, e.add("Mul", [d, d]), axes)])
+    e.add("Div", [d, e.add("Add", [deviation, _number(e, 1e-9)])], e.source.output[0])
+
+
 _RULES: dict[tuple[str, str], Rule] = {
     ("", "SimplifiedLayerNormalization"): _rms_norm,  # ONNX Runtime knows it in ONNX's own domain
+    ("", "MeanVarianceNormalization"): _mean_variance_normalization,
     ("", "LayerNormalization"): _early_layer_norm,
     (MICROSOFT, "SkipSimplifiedLayerNormalization"): _skip_rms_norm,
     (MICROSOFT, "SkipLayerNormalization"): _skip_layer_norm,

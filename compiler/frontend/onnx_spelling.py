@@ -7,6 +7,7 @@
 * Pooling in ceil mode is pooling in floor mode with more padding behind: upstream shares out what windows reach beyond the image.
 * Gemm without a third operand has its factor behind it: upstream forgets that.
 * MatMul of a vector and a stack of matrices is one of matrices: upstream makes an operation of it that nothing lowers.
+* AffineGrid is a MatMul with the places of the pixels.
 * Col2Im is a ConvTranspose with one tap of each kernel.
 * A dequantized number is a number: what Pad and Clip take has to be known.
 * Slices that step backwards select their elements by number, by Gather: torch's slices cannot step backwards.
@@ -172,11 +173,28 @@ def _hard_sigmoid(e: Expansion) -> None:
     e.add("Clip", [e.add("Add", [e.add("Mul", [e.input(0), slope]), offset]), low, high], e.source.output[0])
 
 
+def _affine_grid(e: Expansion) -> None:
+    """theta [n, 2, 3] times the places of the pixels of an image [n, c, h, w], or [n, 3, 4] and those of [n, c, d, h, w]."""
+    size = e.graph.array(e.input(1))
+    if size is None:
+        return
+    sides = [int(s) for s in size[2:]]
+    ends = [1.0 if attributes(e.source).get("align_corners", 0) else 1 - 1 / side for side in sides]
+    lines = [np.linspace(-end, end, side) if side > 1 else np.zeros(1) for end, side in zip(ends, sides, strict=True)]
+    places = np.stack([*np.meshgrid(*lines, indexing="ij")[::-1], np.ones(sides)], -1)  # [.., h, w, (x, y, .., 1)]
+    kind = helper.tensor_dtype_to_np_dtype(e.graph.kinds[e.input(0)][0])
+    rows = e.graph.constant(places.reshape(-1, len(sides) + 1).astype(kind), f"{e.name}.places")
+    grid = e.add("MatMul", [rows, e.add("Transpose", [e.input(0)], perm=[0, 2, 1])])
+    shape = e.graph.constant(np.array([size[0], *sides, len(sides)]), "shape")
+    e.add("Reshape", [grid, shape], e.source.output[0])
+
+
 def _shape(e: Expansion) -> list[int]:
     return [size or 0 for size in e.graph.kinds[e.input(0)][1]]
 
 
 _RULES: dict[str, Rule] = {
+    "AffineGrid": _affine_grid,
     "DepthToSpace": _depth_to_space,
     "SpaceToDepth": _space_to_depth,
     "Slice": _backwards,
