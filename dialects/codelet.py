@@ -15,6 +15,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from qcc.dialects.attention_codelet import Attend
 from qcc.dialects.chosen_codelet import Embedding, Insert
 from qcc.dialects.column_codelet import Columns
 from qcc.dialects.instruction_sets import ISAS
@@ -368,6 +369,7 @@ _KINDS = (
     Window,
     Rows,
     TableSoftmax,
+    Attend,
     DynamicRange,
     DynamicQuantize,
     RowQuantize,
@@ -402,6 +404,10 @@ def from_config(config: dict[str, Any]) -> Any:
 
 
 _NESTED: dict[str, Any] = {
+    "q": Operand,
+    "k": Operand,
+    "v": Operand,
+    "mask": Operand,
     "x": Operand,
     "w": Operand,
     "y": Operand,
@@ -462,7 +468,7 @@ def tasks(codelet: Any) -> int:
         return -(-codelet.sizes[1] // (ISAS[codelet.isa].lanes * codelet.chunk))
     if isinstance(codelet, SparseLanes):
         return -(-codelet.sizes[1] // codelet.chunk)
-    if isinstance(codelet, Depthwise | Window | Pack | PackSigns):
+    if isinstance(codelet, Depthwise | Window | Pack | PackSigns | Attend):
         return -(-codelet.sizes[0] * codelet.sizes[1] // codelet.chunk)
     return -(-codelet.sizes[0] // codelet.chunk)
 

@@ -278,6 +278,13 @@ def _embedding(c: codelets.Embedding, machine: Machine) -> Work:
     return Work(elements / 8, 0, elements * (ELEMENT_BYTES[c.table.element] + ELEMENT_BYTES[c.y.element]))
 
 
+def _attend(c: codelets.Attend, machine: Machine) -> Work:
+    """Two products with a multiply-add a cycle, because operands come from memory, and an exponential for every score."""
+    heads, (t, s, d, e) = c.sizes[0] * c.sizes[1], c.sizes[2:]
+    lanes = ISAS[c.isa].lanes
+    return Work(heads * t * s * (d + e + 30) / lanes, 0, 4 * heads * (s * (d + e) + t * (d + e)))
+
+
 def _insert(c: codelets.Insert, machine: Machine) -> Work:
     elements = math.prod(c.sizes)
     return Work(8 * c.sizes[0] * c.sizes[1] + elements / 8, 0, 2 * elements * ELEMENT_BYTES[c.y.element])
@@ -435,5 +442,6 @@ _MODELS: dict[str, Any] = {  # by kind of codelet
     "pack_signs": _pack_signs,
     "embedding": _embedding,
     "insert": _insert,
+    "attend": _attend,
 }
 _DATA_DEPENDENT = ("stream", "sparse_gather", "sparse_lanes")  # kinds whose bytes depend on how many weights are zero

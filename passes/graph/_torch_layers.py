@@ -1,4 +1,4 @@
-"""Rules for what has weights or windows: convolution, linear, normalisation, pooling, attention, embedding."""
+"""Rules for what has weights or windows: convolution, linear, normalisation, pooling, embedding."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def _embedding(r: Reader, op: Any) -> Sequence[Any]:
     return [r.make("qcc.embedding", [r.builtin(table), r.builtin(ids)], r.type(op.results[0]))]
 
 
-# -- normalisation and attention -------------------------------------------------------------------------------------
+# -- normalisation ---------------------------------------------------------------------------------------------------
 
 
 @rule("torch.aten.batch_norm")
@@ -280,36 +280,6 @@ def _softmax(r: Reader, op: Any) -> Sequence[Any]:
     rank = len(r.shape(x))
     require(rank > 0, "a scalar")
     return [r.make("qcc.softmax", [r.builtin(x)], r.type(x), axis=axis_of(r.integer(axis), rank, op))]
-
-
-@rule("torch.aten.scaled_dot_product_attention")
-def _attention(r: Reader, op: Any) -> Sequence[Any]:
-    q, k, v, mask, dropout, causal, scale, grouped = op.operands
-    r.f32(q, k, v)
-    require(r.number(dropout) == 0, "attention with dropout")
-    require(not r.flag(grouped) or r.shape(q)[:-2] == r.shape(k)[:-2], "grouped-query attention")
-    term = None
-    if not r.is_none(mask):
-        if str(r.type(mask).element_type) == "i1":
-            term = _additive(r, mask)
-        else:
-            r.f32(mask)
-            term = r.builtin(mask)
-    given = r.optional(scale)
-    factor = 1.0 / math.sqrt(r.shape(q)[-1]) if given is None else float(given)
-    return [r.make("qcc.attention", [r.builtin(q), r.builtin(k), r.builtin(v), term], r.type(op.results[0]), scale=factor,
-                   causal=r.flag(causal))]  # fmt: skip
-
-
-def _additive(r: Reader, mask: Any) -> Any:
-    """0 where the boolean `mask` allows, minus infinity elsewhere; computed on the generic path where `mask` is not constant."""
-    allowed = r.known(mask)
-    if allowed is not None:
-        return r.constant(np.where(allowed, 0.0, -np.inf).astype(np.float32))
-    kind = ir.Type.parse("!torch.float")
-    sides = [r.make("torch.constant.float", [], kind, value=v) for v in (0.0, -math.inf)]
-    shape = ",".join(str(size) for size in r.shape(mask))
-    return r.builtin(r.make("torch.aten.where.Scalar", [mask, *sides], ir.Type.parse(f"!torch.vtensor<[{shape}],f32>")))
 
 
 # -- pooling ---------------------------------------------------------------------------------------------------------

@@ -180,7 +180,11 @@ MOST_PIECES = 16
 
 
 def picked(r: Reader, value: Any, axis: int, chosen: np.ndarray) -> Any:
-    """Elements number `chosen` (from 0) of `axis` of `value` (builtin): slices of those at even distances, or rows of a table."""
+    """Elements number `chosen` (from 0) of `axis` of `value` (builtin): all of them repeated, slices of those at even distances, or rows
+    of a table."""
+    size = ir.RankedTensorType(value.type).shape[axis]
+    if chosen.size > size and np.array_equal(chosen, np.repeat(np.arange(size), chosen.size // size)):
+        return repeated(r, value, axis, chosen.size // size)
     runs: list[list[int]] = []
     for number in map(int, chosen):
         run = runs[-1] if runs else []
@@ -192,6 +196,16 @@ def picked(r: Reader, value: Any, axis: int, chosen: np.ndarray) -> Any:
         return _rows(r, value, axis, r.constant(chosen.astype(np.int64)))
     parts = [_sliced(r, value, axis, run[0], run[1] - run[0] if len(run) > 1 else 1, len(run)) for run in runs]
     return parts[0] if len(parts) == 1 else _joined(r, parts, axis)
+
+
+def repeated(r: Reader, value: Any, axis: int, times: int) -> Any:
+    """Every element along `axis` of `value` (builtin) `times` times in a row."""
+    kind = ir.RankedTensorType(value.type)
+    shape = list(kind.shape)
+    axis %= len(shape)
+    front, back = shape[: axis + 1], shape[axis + 1 :]
+    spread = r.make("qcc.broadcast", [r.reshape(value, [*front, 1, *back])], like(kind, [*front, times, *back]))
+    return r.reshape(spread, [*shape[:axis], shape[axis] * times, *back])
 
 
 def _rows(r: Reader, value: Any, axis: int, ids: Any) -> Any:

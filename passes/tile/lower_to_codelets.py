@@ -36,6 +36,7 @@ from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import error_at, ir, op_attribute, to_attribute, walk
 from qcc.passes.base import Pass, PassContext
 from qcc.passes.tile.codelets import (
+    attention,
     computed_weights,
     dynamic,
     elementwise,
@@ -149,7 +150,7 @@ FUSING: dict[str, Callable[[Lowering, Any], set[Any]]] = {
     "qcc.layer_norm": rows.norm,
     "qcc.rms_norm": rows.norm,
     "qcc.reduce": rows.reduce,
-    "qcc.attention": rows.attention,
+    "qcc.attention": attention.lower,
     "qcc.embedding": rows.embedding,
 }
 """Operations that take element-wise operations behind them along; they return everything they lowered."""

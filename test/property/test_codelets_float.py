@@ -145,6 +145,27 @@ def test_attention(isa: str, mask: str, causal: bool) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("queries, keys, depth, width", [(1, 40, 32, 48), (3, 37, 16, 160), (8, 5, 64, 64), (2, 1, 16, 16)])
+@pytest.mark.parametrize("mask", ["none", "prefix", "noise"])
+def test_attention_of_few_queries(isa: str, queries: int, keys: int, depth: int, width: int, mask: str) -> None:
+    """Keys of one head for all, values in another order; masks that leave whole vectors of keys out."""
+    rng = np.random.default_rng(14)
+    t = Text()
+    shapes = [(2, 3, queries, depth), (2, 1, keys, depth), (keys, 2, 3, width)]
+    q, k, v = (t.argument(_tensor(s, "f32")) for s in shapes)
+    v = t.op("qcc.transpose", [v], _tensor([2, 3, keys, width], "f32"), "permutation = array<i64: 1, 2, 0, 3>")
+    inputs = [rng.standard_normal(s).astype(np.float32) * 2 for s in shapes]
+    operands = [q, k, v]
+    if mask != "none":
+        operands.append(t.argument(_tensor([2, 1, queries, keys], "f32")))
+        hidden = np.arange(keys) >= 1 + keys // 2 if mask == "prefix" else rng.random(keys) < 0.7
+        hidden[0] = False
+        inputs.append(np.broadcast_to(np.where(hidden, -np.inf, rng.standard_normal(keys)), (2, 1, queries, keys)).astype(np.float32))
+    y = t.op("qcc.attention", operands, _tensor([2, 3, queries, width], "f32"), "scale = 0.35 : f64, causal = false")
+    check(t.module(y), inputs, isa, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("groups", [1, 2, 6])
 def test_float_convolution_and_clamp(isa: str, groups: int) -> None:
     rng = np.random.default_rng(7)

@@ -6,13 +6,10 @@ import math
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from qcc.dialects.codelet import Embedding, Rows, Step
 from qcc.dialects.mlir import error_at, op_attribute
 from qcc.passes.tile.codelets import elementwise, table_softmax
 from qcc.passes.tile.codelets.lowering import Lowering
-from qcc.passes.tile.codelets.matmul import multiply
 from qcc.passes.tile.codelets.place import Place
 from qcc.passes.tile.codelets.program import Program
 from qcc.passes.values import shape_of
@@ -29,7 +26,7 @@ def softmax(lowering: Lowering, op: Any) -> set[Any]:
         return _along_rows(lowering, op, "softmax", x, Program(lowering), ())
     order = [i for i in range(len(x.shape)) if i != axis] + [axis]
     y = lowering.result(op.results[0])
-    _call(lowering, "softmax", x.transposed(order), Program(lowering), y.transposed(order), ())
+    along_rows(lowering, "softmax", x.transposed(order), Program(lowering), y.transposed(order), ())
     return {op}
 
 
@@ -48,7 +45,7 @@ def norm(lowering: Lowering, op: Any) -> set[Any]:
     y = lowering.result(op.results[0])
     program.operands[:] = [_flat(lowering, p, flat) for p in program.operands]
     target = _flat(lowering, y, flat) if y.reshaped(flat) is not None else lowering.temporary("f32", flat)
-    _call(lowering, kind, _flat(lowering, x, flat), program, target, (epsilon,))
+    along_rows(lowering, kind, _flat(lowering, x, flat), program, target, (epsilon,))
     if y.reshaped(flat) is None:
         back = target.reshaped(shape)
         assert back is not None
@@ -67,7 +64,7 @@ def reduce(lowering: Lowering, op: Any) -> set[Any]:
     y = lowering.result(op.results[0])
     target = y if not op_attribute(op, "keepdims") else _view(y, kept)
     target = replace(target, shape=(*target.shape, 1), strides=(*target.strides, 1), halo=(0, 0, 0, 0))
-    _call(lowering, op_attribute(op, "kind"), moved, Program(lowering), target, ())
+    along_rows(lowering, op_attribute(op, "kind"), moved, Program(lowering), target, ())
     return {op}
 
 
@@ -88,11 +85,11 @@ def _flat(lowering: Lowering, place: Place, shape: list[int]) -> Place:
 def _along_rows(lowering: Lowering, op: Any, kind: str, x: Place, program: Program, args: tuple[int, ...]) -> set[Any]:
     absorbed = elementwise.absorb(lowering, program, op.results[0])
     y = lowering.result(absorbed[-1].results[0] if absorbed else op.results[0])
-    _call(lowering, kind, x, program, y, args)
+    along_rows(lowering, kind, x, program, y, args)
     return {op, *absorbed}
 
 
-def _call(lowering: Lowering, kind: str, x: Place, program: Program, y: Place, args: tuple[int, ...]) -> None:
+def along_rows(lowering: Lowering, kind: str, x: Place, program: Program, y: Place, args: tuple[int, ...]) -> None:
     """x [..., length] to y [..., length] (or [..., 1] of a reduction), with program operands shaped like y."""
     if x.strides[-1] != 1 and x.shape[-1] > 1:
         copied = lowering.temporary(x.element, x.shape)
@@ -117,30 +114,6 @@ def _call(lowering: Lowering, kind: str, x: Place, program: Program, y: Place, a
         y=y.operand(1 + count + len(params), (*strides[-1], y.strides[-1])),
     )
     lowering.call(codelet, [x, *program.operands, *params, y], scratch_bytes=4 * length)
-
-
-def attention(lowering: Lowering, op: Any) -> set[Any]:
-    """softmax(q k^T * scale + mask) v as two products with a softmax between."""
-    q, k, v = (lowering.place(value) for value in op.operands[:3])
-    y = lowering.result(op.results[0])
-    batch, (t, s) = y.shape[:-2], (q.shape[-2], k.shape[-2])
-    scores = lowering.temporary("f32", [*batch, t, s])
-    program = Program(lowering)
-    program.steps.append(Step("float", (program.real(op_attribute(op, "scale")),), kind="mul"))
-    if len(op.operands) > 3:
-        mask = lowering.place(op.operands[3]).broadcast(scores.shape)
-        argument = program.operand(mask)
-        program.steps.append(Step("keep", (argument,)) if mask.element == "i1" else Step("float", (argument,), kind="add"))
-    if op_attribute(op, "causal"):
-        kept = lowering.weights(np.tri(t, s, dtype=np.uint8), "i1").broadcast(scores.shape)
-        program.steps.append(Step("keep", (program.operand(kept),)))
-    last = list(range(len(k.shape)))
-    last[-2:] = last[-1], last[-2]
-    multiply(lowering, q, k.transposed(last), program, scores, "lane_f32")
-    weights = lowering.temporary("f32", scores.shape)
-    _call(lowering, "softmax", scores, Program(lowering), weights, ())
-    multiply(lowering, weights, v, Program(lowering), y, "lane_f32")
-    return {op}
 
 
 def embedding(lowering: Lowering, op: Any) -> set[Any]:
