@@ -5,8 +5,8 @@
 
 The weights are random and seeded. qcc compiles the PyTorch module, whose cache are buffers, quantized by torchao; ONNX Runtime runs its
 own fused operators (GroupQueryAttention on a shared cache, MatMulNBits, SkipSimplifiedLayerNormalization) on the same numbers, with
-8-bit activations, in groups of 128 and of 32, of which the faster counts. Both are measured in turn, round by round; logits are compared
-with the float module's.
+8-bit activations, in groups of 128 and of 32, of which the faster counts; llama.cpp, where setup.sh installed it, has quantized them to
+its Q4_0. All are measured in turn, round by round; logits are compared with the float module's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ import copy
 import json
 import os
 import statistics
+import subprocess
+import tempfile
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,8 @@ from torch.nn import functional
 
 import qcc
 
-from .run import machine, results_here, revision
+from .peers import ROOT, python_with
+from .run import PAUSE_SECONDS, machine, results_here, revision
 from .worker import pin
 
 BLOCK_SECONDS = 0.3
@@ -102,6 +106,56 @@ class Decoder(nn.Module):
 def _angles(s: Shape) -> torch.Tensor:
     """[positions, head / 2]"""
     return torch.arange(s.positions)[:, None] / 10000.0 ** (torch.arange(0, s.head, 2) / s.head)
+
+
+class Here:
+    """A system in this process: `step(token, position)` gives logits."""
+
+    step: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+    def tokens(self, numbers: Sequence[int]) -> np.ndarray:
+        """Logits of the last of `numbers`, the first of which is at position 0."""
+        found = np.zeros(0)
+        for position, number in enumerate(numbers):
+            found = self.step(np.array([[number]]), np.array([position]))
+        return found.reshape(-1)
+
+    def median_ms(self, position: int, seconds: float) -> float:
+        inputs, times = (np.array([[7]]), np.array([position])), list[float]()
+        end = time.perf_counter() + seconds
+        while not times or time.perf_counter() < end:
+            start = time.perf_counter()
+            self.step(*inputs)
+            times.append((time.perf_counter() - start) * 1e3)
+        return statistics.median(times)
+
+
+class Qcc(Here):
+    def __init__(self, model: Decoder, threads: int) -> None:
+        self.step = compiled(model, threads)
+
+
+class Process:
+    """llama.cpp in a process of its own: `benchmarks/decoder_llamacpp.py`."""
+
+    def __init__(self, model: Decoder, threads: int, python: str, folder: Path) -> None:
+        weights = {name: value.numpy() for name, value in model.state_dict().items() if name.endswith("weight")}
+        np.savez(folder / "weights.npz", shape=json.dumps(vars(model.s)), **weights)
+        command = [python, "-m", "benchmarks.decoder_llamacpp", str(folder / "weights.npz"), str(threads)]
+        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        self.process = subprocess.Popen(command, cwd=ROOT, **pipes)
+
+    def ask(self, **command: Any) -> Any:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def tokens(self, numbers: Sequence[int]) -> np.ndarray:
+        return np.array(self.ask(tokens=[int(n) for n in numbers])["logits"])
+
+    def median_ms(self, position: int, seconds: float) -> float:
+        return self.ask(position=position, seconds=seconds)["median_ms"]
 
 
 def compiled(model: Decoder, threads: int) -> Any:
@@ -181,7 +235,7 @@ def _four_bits(w: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray]:
     return codes[..., ::2] | codes[..., 1::2] << 4, scales
 
 
-class OnnxRuntime:
+class OnnxRuntime(Here):
     def __init__(self, model: Decoder, group: int, threads: int) -> None:
         import onnxruntime
 
@@ -197,7 +251,7 @@ class OnnxRuntime:
                 self.binding.bind_ortvalue_output(f"{i}.{what}.new", value)
         self.binding.bind_output("logits")
 
-    def __call__(self, token: np.ndarray, position: np.ndarray) -> np.ndarray:
+    def step(self, token: np.ndarray, position: np.ndarray) -> np.ndarray:
         self.binding.bind_cpu_input("token", token)
         self.binding.bind_cpu_input("last", position.astype(np.int32))
         self.binding.bind_cpu_input("length", np.array(int(position[0]) + 1, np.int32))
@@ -218,11 +272,14 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     model = Decoder(Shape()).eval()
-    systems: dict[str, Any] = {"qcc": compiled(model, args.threads)}
+    systems: dict[str, Any] = {"qcc": Qcc(model, args.threads)}
     for group in (128, 32):
         systems[f"onnxruntime_{group}"] = OnnxRuntime(model, group, args.threads)
-    errors = follow(model, systems, args.position)
-    times = measure(systems, args.position, args.rounds, args.threads)
+    with tempfile.TemporaryDirectory(prefix="qcc-decoder-") as folder:
+        if python := python_with(("llama_cpp", "gguf")):
+            systems["llamacpp_q4_0"] = Process(model, args.threads, python, Path(folder))
+        errors = follow(model, systems, args.position)
+        times = measure(systems, args.position, args.rounds, args.threads)
     medians = {name: statistics.median(each) for name, each in times.items()}
     best = min((name for name in medians if name != "qcc"), key=medians.__getitem__)
     ratio = statistics.median(a / b for a, b in zip(times["qcc"], times[best], strict=True))
@@ -246,30 +303,21 @@ def follow(model: Decoder, systems: dict[str, Any], position: int) -> dict[str, 
     tokens = rng.integers(0, model.s.vocabulary, position + 1)
     with torch.no_grad():
         for i, token in enumerate(tokens):
-            wanted = model(torch.tensor([[token]]), torch.tensor([i])).numpy()
+            wanted = model(torch.tensor([[token]]), torch.tensor([i])).numpy().reshape(-1)
     for name, system in systems.items():
-        for i, token in enumerate(tokens):
-            found = system(np.array([[token]]), np.array([i]))
-        errors[name] = float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+        errors[name] = float(np.linalg.norm(system.tokens(tokens) - wanted) / np.linalg.norm(wanted))
     return errors
 
 
 def measure(systems: dict[str, Any], position: int, rounds: int, threads: int) -> dict[str, list[float]]:
     """Median milliseconds of each block, in turn."""
     times: dict[str, list[float]] = {name: [] for name in systems}
-    inputs = np.array([[7]]), np.array([position])
     if threads == 1:
         pin(max(os.sched_getaffinity(0)))
     for _ in range(rounds):
         for name, system in systems.items():
-            found: list[float] = []
-            system(*inputs)
-            end = time.perf_counter() + BLOCK_SECONDS
-            while time.perf_counter() < end:
-                start = time.perf_counter()
-                system(*inputs)
-                found.append((time.perf_counter() - start) * 1e3)
-            times[name].append(statistics.median(found))
+            time.sleep(PAUSE_SECONDS)
+            times[name].append(system.median_ms(position, BLOCK_SECONDS))
     return times
 
 

@@ -20,7 +20,7 @@ for name in "${@:-peers litert deepsparse}"; do
     for one in $name; do
         case $one in
         peers)
-            make peers torch==2.13.0 "numpy onnx onnxruntime openvino nncf torchao" "iree-base-compiler iree-base-runtime"
+            make peers torch==2.13.0 "numpy onnx onnxruntime openvino nncf torchao gguf" "iree-base-compiler iree-base-runtime"
             CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF" make peers "--no-binary llama-cpp-python llama-cpp-python"
             ;;
         litert) make litert torch==2.13.0 litert-torch ;;

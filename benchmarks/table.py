@@ -38,11 +38,11 @@ TICKS = (0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 30, 100, 300)
 Result = dict[str, Any]
 
 
-COMPRESSED = "compressed-*.json"
+COMPRESSED, DECODER = "compressed-*.json", "decoder-*.json"
 
 
 def read(folder: Path) -> list[Result]:
-    own_pages = set(folder.glob(COMPRESSED))
+    own_pages = {*folder.glob(COMPRESSED), *folder.glob(DECODER)}
     return [json.loads(file.read_text()) for file in sorted(folder.glob("*.json")) if file not in own_pages]
 
 
@@ -67,6 +67,21 @@ def compressed(folder: Path) -> list[str]:
             "Bound: order-0 entropy of the integers of every weight tensor, zeros included. rANS: with tables, directories and padding.",
         ]
     return lines
+
+
+def decoders(folder: Path) -> list[str]:
+    """What `benchmarks.decoder` found: milliseconds of one token."""
+    results = [json.loads(file.read_text()) for file in sorted(folder.glob(DECODER))]
+    if not results:
+        return []
+    names = list(dict.fromkeys(name for result in results for name in result["ms"]))
+    lines = ["", "## One token of a decoder, 12 layers of 768, weights of 4 bits", ""]
+    lines += ["| keys in the cache | threads | " + " | ".join(names) + " | fastest peer | ratio |", "|---|---|" + "---|" * (len(names) + 2)]
+    for result in results:
+        times = (f"{result['ms'][n]:.3g} ({result['errors'][n]:.3f})" if n in result["ms"] else "-" for n in names)
+        row = [result["position"] + 1, result["threads"], *times, result["fastest_peer"], f"{result['ratio']:.2f}"]
+        lines.append("| " + " | ".join(map(str, row)) + " |")
+    return [*lines, "", "In brackets: relative error of the logits against the float module's."]
 
 
 def own(result: Result) -> dict[str, Any] | None:
@@ -229,7 +244,7 @@ def write(folder: Path) -> bool:
     results = read(folder)
     if not results:
         return False
-    (folder / PAGE).write_text(page(results, compressed(folder)))
+    (folder / PAGE).write_text(page(results, [*decoders(folder), *compressed(folder)]))
     print(folder / PAGE)
     if importlib.util.find_spec("matplotlib"):
         plot(results, folder / PLOT)
