@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch._decomp import decomposition_table, get_decompositions
 
+from qcc.compiler.frontend import torch_functions, torch_matrices, torch_resampling
 from qcc.dialects.mlir import create_context
 
 Rule = Callable[..., Any]
@@ -108,6 +109,21 @@ def _power(x: Any, exponent: float) -> Any:
     if x.is_floating_point() or x.is_complex() or not isinstance(exponent, int) or not 0 < exponent < 64:
         return NotImplemented
     return functools.reduce(operator.mul, [x] * exponent)
+
+
+def _integer_power(x: Any, exponent: Any) -> Any:
+    """The product of x^(2^bit) for the bits of the exponent, which wraps as torch's does; 1 / x^n is zero but for 1 and -1."""
+    if x.is_floating_point() or exponent.is_floating_point() or torch.bool in (x.dtype, exponent.dtype):
+        return NotImplemented
+    kind = torch.promote_types(x.dtype, exponent.dtype)
+    x, exponent = torch.broadcast_tensors(x.to(kind), exponent.to(kind))
+    odd = (exponent & 1) != 0
+    result, square, rest = torch.ones_like(x), x, exponent
+    for _ in range(torch.iinfo(kind).bits - 1):
+        result = torch.where((rest & 1) != 0, result * square, result)
+        square, rest = square * square, rest >> 1
+    below = torch.where(x == 1, 1, torch.where(x == -1, torch.where(odd, -1, 1), 0))
+    return torch.where(exponent < 0, below, result).to(kind)
 
 
 def _multiply(x: Any, y: Any) -> Any:
@@ -237,12 +253,16 @@ def _constant_pad(x: Any, sizes: Sequence[int], value: float = 0) -> Any:
 
 
 _OURS: dict[Any, Rule] = {
+    **torch_functions.RULES,
+    **torch_matrices.RULES,
+    **torch_resampling.RULES,
     aten.log_sigmoid.default: _log_sigmoid,
     aten.logsumexp.default: _logsumexp,
     aten.squeeze.dims: _squeeze,
     aten.isfinite.default: _is_finite,
     aten.fmod.Scalar: _fmod,
     aten.pow.Tensor_Scalar: _power,
+    aten.pow.Tensor_Tensor: _integer_power,
     aten.hypot.default: _hypot,
     aten.mul.Tensor: _multiply,
     aten.complex.default: _complex,

@@ -31,6 +31,10 @@ INTEGERS = torch.tensor([[3, -3, 20, -17, 0], [1, 5, -5, 9, -20]])
 SIGNED = torch.tensor([[127, -128, 3, -100, 0]], dtype=torch.int8)
 BYTES = torch.tensor([[255, 128, 127, 3, 0]], dtype=torch.uint8)
 
+SQUARE = values(2, 6, 6) + 2 * torch.eye(6)
+GAMMA = torch.tensor([[0.1, 0.5, 1.5, 3.0, 100.0, -0.5, -3.3, 1e-10, -1e-10]])
+BAGS, WEIGHTS = torch.arange(12) % 6, values(12)
+
 Case = tuple[Callable[..., Any], Any]
 FLOATS: dict[str, Case] = {
     "softshrink": (lambda x: F.softshrink(x, 0.3), IMAGE),
@@ -73,6 +77,40 @@ FLOATS: dict[str, Case] = {
     "pad replicated and crop": (lambda x: F.pad(x, (-1, 2, 0, 1), mode="replicate"), IMAGE),
     "pad and crop": (lambda x: F.pad(x, (-1, 2, 1, -2), value=3.0), IMAGE),
     "crop": (lambda x: F.pad(x, (-1, -2)), IMAGE),
+    "inverse": (torch.linalg.inv, SQUARE),
+    "inverse with zeros on the diagonal": (torch.linalg.inv, torch.eye(5).roll(2, 0) * 3),
+    "solve": (lambda a: torch.linalg.solve(a, a[0, :, :2]), SQUARE),
+    "solve for one column": (lambda a: torch.linalg.solve(a, a[..., 0] + 1), SQUARE),
+    "solve from the right": (lambda a: torch.linalg.solve(a, a[:, :2], left=False), SQUARE),
+    "determinant with zeros on the diagonal": (torch.linalg.det, torch.eye(4).roll(1, 0) * WEIGHTS[:4]),
+    "cholesky": (lambda a: torch.linalg.cholesky(a @ a.mT), SQUARE),
+    "cholesky, upper": (lambda a: torch.linalg.cholesky(a @ a.mT, upper=True), SQUARE),
+    "solve triangular": (lambda a: torch.linalg.solve_triangular(a.triu() + torch.eye(6), a, upper=True), SQUARE),
+    "solve triangular from the right": (
+        lambda a: torch.linalg.solve_triangular(a.tril(), a, upper=False, left=False, unitriangular=True),
+        SQUARE / 3,
+    ),
+    "erfc": (torch.erfc, IMAGE),
+    "lgamma": (torch.lgamma, GAMMA),
+    "digamma": (torch.digamma, GAMMA),
+    "cummax": (lambda x: torch.stack([v.float() for v in x.cummax(1)]), SPECIAL),
+    "cummin": (lambda x: torch.stack([v.float() for v in x.round().cummin(-1)]), IMAGE),
+    "histogram": (lambda x: torch.histc(x, 5, -1, 1), SPECIAL),
+    "histogram of its own range": (lambda x: torch.histc(x, 7), IMAGE),
+    "histogram of one number": (lambda x: torch.histc(x, 4), torch.ones(5)),
+    "bags of embeddings": (lambda x: F.embedding_bag(BAGS.view(3, 4), x), values(6, 4)),
+    "bags of embeddings that differ": (lambda x: F.embedding_bag(BAGS, x, torch.tensor([0, 5, 5]), mode="max"), values(6, 4)),
+    "weighted bags of embeddings": (
+        lambda x: F.embedding_bag(
+            BAGS, x, torch.tensor([0, 5, 12]), mode="sum", per_sample_weights=WEIGHTS, include_last_offset=True, padding_idx=3
+        ),
+        values(6, 4),
+    ),
+    "nearest exact": (lambda x: F.interpolate(x, size=(4, 15), mode="nearest-exact"), IMAGE),
+    "nearest exact by scale": (lambda x: F.interpolate(x, scale_factor=1.7, mode="nearest-exact"), LINE),
+    "antialiased": (lambda x: F.interpolate(x, size=(4, 15), mode="bilinear", antialias=True), IMAGE),
+    "antialiased cubic by scale": (lambda x: F.interpolate(x, scale_factor=(0.4, 1.7), mode="bicubic", antialias=True), IMAGE),
+    "antialiased, corners aligned": (lambda x: F.interpolate(x, size=(4, 15), mode="bicubic", antialias=True, align_corners=True), IMAGE),
     "magnitude of a spectrum": (lambda x: torch.fft.rfft(x).abs(), values(2, 8)),
     "product of complex numbers": (lambda x: torch.view_as_real(torch.view_as_complex(x) * (1 + 2j)), values(3, 2)),
     "rotation by complex constants": (
@@ -97,6 +135,9 @@ def test_floats_agree(name: str) -> None:
     [
         (lambda x: x**3, INTEGERS),
         (lambda x: torch.fmod(x, 7), INTEGERS),
+        (lambda x: x ** torch.tensor([2, 1, 0, 5, -1]), INTEGERS),
+        (lambda x: x[0] ** x[1], INTEGERS),
+        (lambda x: x ** x.abs(), SIGNED),
         (lambda x: ((x & 3) | 4) ^ 1, INTEGERS),
         (lambda x: (x > 0) & (x < 9) | ~(x == -3), INTEGERS),
         (lambda x: x * 2, SIGNED),
@@ -169,7 +210,10 @@ def test_batch_norm_beside_an_unknown_operator_stays_whole() -> None:
 
 @pytest.mark.parametrize(
     ("function", "message"),
-    [(lambda x: x[:, :0] + 1, "at least one element"), (lambda x: torch.view_as_real(torch.view_as_complex(x) + 1j), "complex")],
+    [
+        (lambda x: x[:, :0] + 1, "at least one element"),
+        (lambda x: torch.view_as_real(torch.view_as_complex(x) + 1j), "complex"),
+    ],
 )
 def test_what_cannot_be_compiled_is_named(function: Any, message: str) -> None:
     with pytest.raises(QccError, match=message):
