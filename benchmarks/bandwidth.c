@@ -22,15 +22,16 @@ int probe_prepare(size_t bytes) {
     return 0;
 }
 
-/* `streams` pointers at once over bytes from `start`; distance is how far ahead of them lines are prefetched. */
-static uint64_t read_all(const char *start, size_t bytes, int streams, size_t distance) {
+/* `streams` pointers at once over bytes from `start`; lines are prefetched `near` ahead of them to the first level and `far` to the second. */
+static uint64_t read_all(const char *start, size_t bytes, int streams, size_t near, size_t far) {
     line sums[4] = {};
     size_t part = bytes / streams;
     for (size_t o = 0; o < part; o += 256)
         for (int s = 0; s < streams; s++) {
             const char *p = start + s * part + o;
             for (int j = 0; j < 4; j++) {
-                if (distance) __builtin_prefetch(p + 64 * j + distance);
+                if (far) __builtin_prefetch(p + 64 * j + far, 0, 2);
+                if (near) __builtin_prefetch(p + 64 * j + near, 0, 3);
                 sums[j] += *(const line *)(p + 64 * j);
             }
         }
@@ -41,12 +42,12 @@ static uint64_t read_all(const char *start, size_t bytes, int streams, size_t di
 static volatile uint64_t sink;
 
 /* Seconds of one read of the whole buffer by `threads` threads, each its own contiguous part. */
-double probe_read(int threads, int streams, size_t distance) {
+double probe_read(int threads, int streams, size_t near, size_t far) {
     struct timespec a, b;
     size_t part = memory_bytes / threads / 4096 * 4096;
     clock_gettime(CLOCK_MONOTONIC, &a);
 #pragma omp parallel num_threads(threads)
-    sink += read_all(memory + omp_get_thread_num() * part, part, streams, distance);
+    sink += read_all(memory + omp_get_thread_num() * part, part, streams, near, far);
     clock_gettime(CLOCK_MONOTONIC, &b);
     return (b.tv_sec - a.tv_sec) + 1e-9 * (b.tv_nsec - a.tv_nsec);
 }

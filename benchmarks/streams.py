@@ -33,7 +33,8 @@ CHAINS = {
 }
 ZEROS = {f"_{percent}zeros": percent / 100 for percent in (50, 70, 90)}
 TWO_OF_FOUR = "_2of4"
-"""Endings of names of formats that ask for pruned weights."""
+ENDINGS = (*ZEROS, TWO_OF_FOUR)
+"""Of names of formats that ask for pruned weights."""
 
 
 def prepare(chain: str, name: str, batch: int, activations: str, folder: Path) -> Path:
@@ -41,11 +42,11 @@ def prepare(chain: str, name: str, batch: int, activations: str, folder: Path) -
     path = folder / f"{chain}_{name}_b{batch}_{activations}.so"
     if path.exists():
         return path
-    ending = next((ending for ending in (*ZEROS, TWO_OF_FOUR) if name.endswith(ending)), "")
+    ending = name.removeprefix(_base(name))
     layers = stream_formats.random_layers(CHAINS[chain], ZEROS.get(ending, 0.0))
     if ending == TWO_OF_FOUR:
         layers = [stream_formats.two_of_four(w) for w in layers]
-    module, real = stream_formats.chain(layers, stream_formats.FORMATS[name.removesuffix(ending)], batch)
+    module, real = stream_formats.chain(layers, stream_formats.FORMATS[_base(name)], batch)
     started = time.perf_counter()
     exe = qcc.compile(module, activations=activations, threads=1)
     seconds = time.perf_counter() - started
@@ -53,6 +54,11 @@ def prepare(chain: str, name: str, batch: int, activations: str, folder: Path) -
     np.savez(path.with_suffix(".npz"), x=x, y=stream_formats.reference(x, real), compile_s=seconds)
     exe.save(path)
     return path
+
+
+def _base(name: str) -> str:
+    """The name of a format without its ending."""
+    return next((name.removesuffix(ending) for ending in ENDINGS if name.endswith(ending)), name)
 
 
 def qcc_inputs(exe: Any) -> np.ndarray:
@@ -120,6 +126,10 @@ def main() -> None:
     p.add_argument("--prepare", action="store_true", help="only compile")
     p.add_argument("--json", type=Path, help="where the results go")
     args = p.parse_args()
+    if unknown := [name for name in args.formats.split(",") if _base(name) not in stream_formats.FORMATS]:
+        p.error(
+            f"no formats {', '.join(unknown)}, expected some of {', '.join(stream_formats.FORMATS)}, alone or with {', '.join(ENDINGS)}"
+        )
     args.artifacts.mkdir(parents=True, exist_ok=True)
     paths = {name: prepare(args.chain, name, args.batch, args.activations, args.artifacts) for name in args.formats.split(",")}
     if args.prepare:
