@@ -48,7 +48,7 @@ class Error:
     def of(found: Array, expected: Array) -> Error:
         a, b = found.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
         same = (a == b) | (np.isnan(a) & np.isnan(b))
-        off = np.where(same, 0.0, np.abs(a - b))
+        off = np.abs(np.subtract(a, b, out=np.zeros_like(a), where=~same))  # equal infinities have no difference
         noise, signal = float(off @ off), float(b @ b)
         lengths = math.sqrt(float(a @ a)) * math.sqrt(signal)
         return Error(
