@@ -14,6 +14,7 @@ from qcc.dialects import compressed_types as types
 from qcc.dialects import element_types, encodings, weights
 from qcc.dialects.mlir import create, create_context, ir
 from qcc.dialects.real_values import decode
+from qcc.passes.tile.codelets import stream
 from qcc.runtime.reference import formats, interpreter
 from test.property.tiled_executor import Tiled
 
@@ -293,6 +294,16 @@ def test_zeros_are_not_stored() -> None:
 def test_option_decides(isa: str, activations: str, compute: str) -> None:
     case = {"seed": 1, "rows": 2, "n": 40, "k": 64, "group": 0, "bias": True, "relu": False, "quantized_result": False}
     assert check(case, FORMATS["int4"], isa, activations)["compute"] == compute
+
+
+@pytest.mark.parametrize("isa", ["avx512_vnni", "avx512_vbmi", "avx2"])
+@pytest.mark.parametrize("name", ["int8", "int4", "int3", "codebook16"])
+@pytest.mark.parametrize("quantized", [False, True])
+def test_many_rows_in_parts(isa: str, name: str, quantized: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Integers are quantized and multiplied a few rows a call, with what stands behind the product; levels of a table stay floats."""
+    monkeypatch.setattr(stream, "QUANTIZED_BYTES", 0)
+    case = {"seed": 5, "rows": 37, "n": 52, "k": 128, "group": 0, "bias": True, "relu": True, "quantized_result": quantized}
+    assert check(case, FORMATS[name], isa, "auto")["compute"] == ("f32" if name == "codebook16" else "int16")
 
 
 @pytest.mark.parametrize("isa", ["avx512_vnni", "avx2"])

@@ -40,7 +40,8 @@ from qcc.passes.values import constant_array, producer, shape_of, users
 
 ACTIVATIONS = ("auto", "float", "int16", "int8")
 MOST_TASKS = 16
-MOST_QUANTIZED_ROWS = 16
+MOST_LEVEL_ROWS = 16  # of x that levels of a table are looked up for, row by row
+QUANTIZED_BYTES = 256 * 1024  # of x in 16 bits that a call works on: they stay in the second-level cache
 SAMPLE_ROWS = 16  # of weights that are looked at first
 MOST_COLUMNS = 65535
 MOST_INDEXED_DENSITY = 0.12  # from which on columns of a byte take more than a bit per weight
@@ -89,12 +90,13 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
         assert strides is not None, "row-major copies collapse"
     compressed = _is_encoded(op.operands[1])
     variant = choose(lowering.isa, lowering.activations, codes, sizes[0], byte_expand=lowering.byte_expand, zeros=not compressed)
+    at_once = sizes[0] if variant.compute == "f32" else _rows_at_once(sizes[0], k)
     places: list[Place] = [x, x]
     given = {"x": Operand(0, "f32", (strides[0][0], 1), x.offset), "y": Operand(0, y.element, ()), "steps": tuple(program.steps)}
-    codelet = replace(configuration(lowering.isa, codes, variant, sizes[0]), **given)
+    codelet = replace(configuration(lowering.isa, codes, variant, at_once), **given)
     width = variant.vectors * codelet.lanes
     blocks = -(-n // width)
-    wanted = max(1, min(MOST_TASKS, sizes[0] * n * k // TASK_MACS, blocks))
+    wanted = max(1, min(MOST_TASKS, at_once * n * k // TASK_MACS, blocks))
     values = starts = None
     if variant.decoder == "indexed":
         stream, values, starts = pack_columns(codelet, variant.codes, variant.scales)
@@ -120,7 +122,9 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
     places += program.operands
     extra["params"] = lowering.append_params(places, program.words)
     codelet = replace(codelet, **extra, y=y.operand(len(places), strides[-1]))
-    lowering.call(codelet, [*places, y], scratch_bytes=StreamLayout(codelet).scratch_bytes)
+    for first in range(0, sizes[0], at_once):
+        part = _rows_of(codelet, first, min(at_once, sizes[0] - first))
+        lowering.call(part, [*places, y], scratch_bytes=StreamLayout(part).scratch_bytes)
     lowering.fact(
         layer_name(op.location),
         stored_format=_words(codes, variant),
@@ -128,6 +132,21 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
         activations="float" if variant.compute == "f32" else f"{variant.compute}, quantized in the call",
     )
     return {op, *absorbed}
+
+
+def _rows_at_once(rows: int, k: int) -> int:
+    """As many of `rows` of x as a call quantizes at a time: whole tiles of rows."""
+    return min(rows, max(MOST_LEVEL_ROWS, QUANTIZED_BYTES // (2 * k) // 8 * 8))
+
+
+def _rows_of(codelet: Stream, first: int, count: int) -> Stream:
+    """The same for `count` rows of x from `first` on."""
+
+    def moved(operand: Operand) -> Operand:
+        return replace(operand, offset=operand.offset + first * operand.strides[0])
+
+    sizes = (count, *codelet.sizes[1:])
+    return replace(codelet, sizes=sizes, x=moved(codelet.x), y=moved(codelet.y), operands=tuple(map(moved, codelet.operands)))
 
 
 def _repeated(lowering: Lowering, x: Place, times: int) -> Place:
@@ -219,9 +238,11 @@ def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool
     facts = ISAS[isa]
     needed = -(-c.codes.shape[0] // facts.lanes)
     wanted = {"auto": "int16", "float": "f32"}.get(activations, activations)
-    if wanted != "f32" and rows <= MOST_QUANTIZED_ROWS and (pairs := _pairs_variant(isa, c, wanted, rows)) is not None:
+    if c.levels is not None and rows > MOST_LEVEL_ROWS:
+        wanted = "f32"
+    if wanted != "f32" and (pairs := _pairs_variant(isa, c, wanted, rows)) is not None:
         return pairs
-    exact = facts.dot4 and facts.lanes == 16 and rows <= MOST_QUANTIZED_ROWS  # the tiles below are made for 32 registers
+    exact = facts.dot4 and facts.lanes == 16  # the tiles below are made for 32 registers
     if wanted != "f32" and exact and c.levels is not None and (shuffled := _shuffle_variant(c, wanted, min(rows, 8), needed)) is not None:
         return shuffled
     compute = wanted if exact and _has_digits(c) else "f32"
