@@ -23,6 +23,7 @@ from torch_mlir.extras.fx_importer import ContextCache, FxImporter, FxImporterHo
 from qcc.compiler.frontend import torch_dynamic, torch_state
 from qcc.compiler.frontend.contract import to_backend_contract
 from qcc.compiler.frontend.model import ImportedModel, imported
+from qcc.compiler.frontend.torch_nodes import is_open
 from qcc.compiler.frontend.torch_program import prepare, weight_values
 from qcc.dialects import weights
 from qcc.dialects.errors import QccError
@@ -138,8 +139,15 @@ def _check_static(program: Any) -> None:
 
 
 def _check_interface(program: Any) -> None:
-    """Raises QccError for what neither the importer nor an artefact can take: results without elements, complex numbers."""
+    """Raises QccError for what neither the importer nor an artefact can take: open sizes, results without elements, complex numbers."""
     for node in program.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and is_open(value):
+            shape = ", ".join(str(size) for size in value.shape)
+            raise QccError(
+                f"found a result of shape [{shape}], which depends on the data, expected fixed sizes; keep all elements, masked",
+                layer=layer_names(program.graph)[node.name],
+            )
         if node.op == "output":
             for value in (a for a in node.args[0] if isinstance(a, torch.fx.Node) and a.meta["val"].numel() == 0):
                 raise QccError(f"output '{value.name}' has shape {list(value.meta['val'].shape)}, expected at least one element")

@@ -65,7 +65,10 @@ def _composite(target: Any) -> Rule:
     return functools.partial(target._op_dk, _COMPOSITE)
 
 
-_NOT_LOWERED = (aten.__and__.Tensor, aten.__or__.Tensor, aten.__xor__.Tensor, aten.meshgrid.default, aten.meshgrid.indexing)
+_NOT_LOWERED = (
+    aten.__and__.Tensor, aten.__or__.Tensor, aten.__xor__.Tensor, aten.meshgrid.default, aten.meshgrid.indexing,
+    aten.grid_sampler.default,
+)  # fmt: skip
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
@@ -74,6 +77,7 @@ _RESTORED = (aten._native_batch_norm_legit_no_training.default,)  # `torch_progr
 _LEFT_TO_TORCH = [
     aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input,  # the steps they take
     aten.im2col.default,
+    aten.grid_sampler_2d.default,  # torch-mlir samples wrong places
     aten.softshrink.default,  # torch-mlir subtracts lambda from negative values too
     aten.xlogy.Tensor, aten._weight_norm_interface.default,
 ]  # fmt: skip

@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
+
+def is_open(value: Any) -> bool:
+    """Whether a size of tensor `value` is known only at run time."""
+    return any(isinstance(size, torch.SymInt) for size in value.shape)
+
 
 def arguments(node: Any) -> dict[str, Any]:
     """Arguments of an operator's node by name, defaults included."""

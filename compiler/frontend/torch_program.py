@@ -17,7 +17,7 @@ from torch.fx.node import map_arg
 
 from qcc.compiler.frontend import torch_dynamic
 from qcc.compiler.frontend.torch_decompositions import decompositions
-from qcc.compiler.frontend.torch_nodes import arguments, block_sizes, meta_like
+from qcc.compiler.frontend.torch_nodes import arguments, block_sizes, is_open, meta_like
 from qcc.compiler.frontend.torch_state import State, name_state, take_state
 from qcc.dialects.errors import QccError
 
@@ -216,7 +216,7 @@ def _is_foldable(node: Any, values: dict[Any, Any]) -> bool:
     if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded in target.tags or "quant" in str(target):
         return False
     results = list(result) if isinstance(result, tuple | list) else [result]
-    if not all(isinstance(r, torch.Tensor) for r in results) or (
+    if not all(isinstance(r, torch.Tensor) and not is_open(r) for r in results) or (
         len(results) > 1 and any(u.target is not operator.getitem for u in node.users)
     ):
         return False

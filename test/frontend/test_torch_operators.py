@@ -111,6 +111,20 @@ FLOATS: dict[str, Case] = {
     "antialiased": (lambda x: F.interpolate(x, size=(4, 15), mode="bilinear", antialias=True), IMAGE),
     "antialiased cubic by scale": (lambda x: F.interpolate(x, scale_factor=(0.4, 1.7), mode="bicubic", antialias=True), IMAGE),
     "antialiased, corners aligned": (lambda x: F.interpolate(x, size=(4, 15), mode="bicubic", antialias=True, align_corners=True), IMAGE),
+    **{
+        f"grid sample, {mode}, {padding}, {aligned}": (
+            lambda x, mode=mode, padding=padding, aligned=aligned: F.grid_sample(
+                x, 2 * x[:, :2].movedim(1, -1), mode=mode, padding_mode=padding, align_corners=aligned
+            ),
+            IMAGE,
+        )
+        for mode, padding, aligned in [
+            ("bilinear", "zeros", False),
+            ("bilinear", "border", True),
+            ("nearest", "reflection", False),
+            ("bicubic", "zeros", True),
+        ]
+    },
     "magnitude of a spectrum": (lambda x: torch.fft.rfft(x).abs(), values(2, 8)),
     "product of complex numbers": (lambda x: torch.view_as_real(torch.view_as_complex(x) * (1 + 2j)), values(3, 2)),
     "rotation by complex constants": (
@@ -213,6 +227,8 @@ def test_batch_norm_beside_an_unknown_operator_stays_whole() -> None:
     [
         (lambda x: x[:, :0] + 1, "at least one element"),
         (lambda x: torch.view_as_real(torch.view_as_complex(x) + 1j), "complex"),
+        (torch.nonzero, r"'nonzero'.*shape \[u0, 2\], which depends on the data"),
+        (lambda x: x.repeat_interleave((x[:, 0] > 0).int(), 0), "depends on the data"),
     ],
 )
 def test_what_cannot_be_compiled_is_named(function: Any, message: str) -> None:
