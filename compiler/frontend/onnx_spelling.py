@@ -9,6 +9,7 @@
 * MatMul of a vector and a stack of matrices is one of matrices: upstream makes an operation of it that nothing lowers.
 * AffineGrid is a MatMul with the places of the pixels.
 * Col2Im is a ConvTranspose with one tap of each kernel.
+* ConvTranspose that cuts off more behind than before is a Slice of one that does not.
 * A dequantized number is a number: what Pad and Clip take has to be known.
 * Slices that step backwards select their elements by number, by Gather: torch's slices cannot step backwards.
 """
@@ -135,6 +136,31 @@ def _col2im(e: Expansion) -> None:
     e.add("ConvTranspose", [placed, e.graph.constant(weights, f"{e.name}.taps")], e.source.output[0], **given)
 
 
+def _transposed_convolution(e: Expansion) -> None:
+    """What is cut off is the same before and behind in torch: other results are a Slice of the whole one."""
+    given, rank = attributes(e.source), len(_shape(e)) - 2
+    kernel = given.get("kernel_shape") or [size or 0 for size in e.graph.kinds[e.input(1)][1][2:]]
+    pads, same, size = given.pop("pads", [0] * 2 * rank), given.pop("auto_pad", "NOTSET"), given.pop("output_shape", None)
+    rest, steps, spans = (given.get(name, [fill] * rank) for name, fill in (("output_padding", 0), ("strides", 1), ("dilations", 1)))
+    low, high = pads[:rank], pads[rank:]
+    whole = [step * (n - 1) + span * (k - 1) + 1 for n, step, span, k in zip(_shape(e)[2:], steps, spans, kernel, strict=True)]
+    if size is not None or same.startswith("SAME"):
+        size = [n * step for n, step in zip(_shape(e)[2:], steps, strict=True)] if size is None else list(size)[-rank:]
+        cut = [max(w + r - s, 0) for w, r, s in zip(whole, rest, size, strict=True)]
+        low = [c // 2 if same == "SAME_UPPER" else c - c // 2 for c in cut]
+    elif low == high:
+        return
+    else:
+        size = [w + r - a - b for w, r, a, b in zip(whole, rest, low, high, strict=True)]
+    behind = [max(a + s - w, 0) for a, s, w in zip(low, size, whole, strict=True)]
+    if any(b >= max(step, span) for b, step, span in zip(behind, steps, spans, strict=True)):
+        return
+    given["output_padding"] = behind
+    y, ends = e.add("ConvTranspose", list(e.source.input), **given), [a + s for a, s in zip(low, size, strict=True)]
+    bounds = [e.graph.constant(np.array(v), "slice") for v in (low, ends, range(2, rank + 2))]
+    e.add("Slice", [y, *bounds], e.source.output[0])
+
+
 def _gemm(e: Expansion) -> None:
     given = attributes(e.source)
     alpha = given.pop("alpha", 1.0)
@@ -202,6 +228,7 @@ _RULES: dict[str, Rule] = {
     "GatherND": _along_one_axis,
     "Col2Im": _col2im,
     "DequantizeLinear": _number,
+    "ConvTranspose": _transposed_convolution,
     "Gemm": _gemm,
     "HardSigmoid": _hard_sigmoid,
     "MatMul": _vector_product,

@@ -115,6 +115,26 @@ def test_columns_to_image(given: dict[str, Any], image: list[int], kernel: list[
     assert "func.call" not in operations(graph_form(source))
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"pads": [0, 1, 2, 1], "strides": [2, 3]},
+        {"pads": [1, 0, 0, 0], "strides": [2, 2], "output_padding": [1, 0], "dilations": [1, 2]},
+        {"auto_pad": "SAME_UPPER", "strides": [2, 3]},
+        {"auto_pad": "SAME_LOWER", "strides": [2, 2]},
+        {"output_shape": [9, 12], "strides": [2, 3]},
+    ],
+    ids=str,
+)
+def test_transposed_convolution_with_uneven_borders(given: dict[str, Any]) -> None:
+    rng = np.random.default_rng(0)
+    constants = {"w": rng.standard_normal((4, 3, 3, 4)).astype(np.float32), "b": rng.standard_normal(6).astype(np.float32)}
+    node = helper.make_node("ConvTranspose", ["x", "w", "b"], ["y"], group=2, **given)
+    source = model([node], {"x": (FLOAT, [2, 4, 5, 4])}, ["y"], constants)
+    x = rng.standard_normal((2, 4, 5, 4)).astype(np.float32)
+    np.testing.assert_allclose(evaluate(source, x)[0], runtime_result(source, x=x), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
 @pytest.mark.parametrize("scale", [2, 1.5])
 def test_upsampling_of_old_models(mode: str, scale: float) -> None:

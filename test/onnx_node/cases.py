@@ -16,7 +16,7 @@ GREATEST_OPSET = 23
 # them as constants, the test cases as inputs, so they become constants here.
 PARAMETERS: dict[str, tuple[int, ...]] = {
     "AffineGrid": (1,), "BatchNormalization": (1, 2, 3, 4), "BlackmanWindow": (0,), "CenterCropPad": (1,), "Clip": (1, 2), "Col2Im": (1, 2),
-    "ConstantOfShape": (0,), "Conv": (1, 2), "ConvInteger": (1, 2, 3), "CumProd": (1,), "CumSum": (1,),
+    "ConstantOfShape": (0,), "Conv": (1, 2), "ConvInteger": (1, 2, 3), "ConvTranspose": (1, 2), "CumProd": (1,), "CumSum": (1,),
     "DequantizeLinear": (1, 2), "DFT": (1, 2), "Dropout": (1, 2), "Expand": (1,), "HammingWindow": (0,), "HannWindow": (0,),
     "If": (0,), "Loop": (0, 1), "MatMulInteger": (1, 2, 3), "MaxUnpool": (2,), "MelWeightMatrix": (0, 1, 2, 3, 4),
     "NonMaxSuppression": (2, 3, 4), "OneHot": (1, 2), "Pad": (1, 2, 3), "QLinearConv": (1, 2, 3, 4, 5, 6, 7, 8),
