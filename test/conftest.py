@@ -9,6 +9,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent
+QUICK_EXAMPLES = 3
+MOST_QUICK_RUNS = 2  # of a lit file: every one starts two processes
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In the quick tier a property test draws a few examples only."""
+    if config.option.markexpr == "not slow":
+        from hypothesis import settings
+
+        for function in {item.function for item in items if hasattr(getattr(item, "function", None), "hypothesis")}:
+            given = function._hypothesis_internal_use_settings
+            function._hypothesis_internal_use_settings = settings(given, max_examples=min(given.max_examples, QUICK_EXAMPLES))
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -21,7 +33,10 @@ class LitFile(pytest.File):
     """One `.mlir` file with RUN lines."""
 
     def collect(self):
-        yield LitItem.from_parent(self, name="lit")
+        item = LitItem.from_parent(self, name="lit")
+        if self.path.read_text().count("RUN:") > MOST_QUICK_RUNS:
+            item.add_marker(pytest.mark.slow)
+        yield item
 
 
 class LitItem(pytest.Item):

@@ -48,6 +48,7 @@ def model() -> Perceptron:
 SAMPLES = np.random.default_rng(0).standard_normal((50, 64)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_zeros_are_counted_reported_and_skipped(model: Perceptron) -> None:
     x = torch.from_numpy(SAMPLES[:1])
     plain = qcc.compile(model, example_inputs=(x,), threads=2)
@@ -64,6 +65,7 @@ def test_zeros_are_counted_reported_and_skipped(model: Perceptron) -> None:
     assert f"<td>{100 * expected:.0f} %</td>" in page and rows["second"]["facts"]["skipping"] in page
 
 
+@pytest.mark.slow
 def test_from_the_command_line(model: Perceptron, tmp_path: Path) -> None:
     source, data = tmp_path / "model.pt2", tmp_path / "data.npz"
     torch.export.save(torch.export.export(model, (torch.from_numpy(SAMPLES[:1]),)), source)

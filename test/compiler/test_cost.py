@@ -94,6 +94,7 @@ def test_a_table_of_the_user(tmp_path: Path) -> None:
         energy.read_table(str(tmp_path / "none.json"))
 
 
+@pytest.mark.slow
 def test_the_report_uses_the_table_of_the_user(tmp_path: Path) -> None:
     import qcc
 

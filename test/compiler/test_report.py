@@ -67,6 +67,7 @@ class Reader(html.parser.HTMLParser):
             assert self.open.pop() == tag, f"</{tag}> closes another element"
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_and_needs_nothing_else(page: str) -> None:
     found = Reader(page)
     assert not found.open, "every element is closed"
@@ -78,6 +79,7 @@ def test_the_page_is_whole_and_needs_nothing_else(page: str) -> None:
     assert used <= set(found.ids), "every reference inside a plot has its target"
 
 
+@pytest.mark.slow
 def test_every_plot_is_drawn(page: str, digits: dict[str, Any]) -> None:
     assert set(report_plots.PLOTS) == {"roofline", "time", "size", "energy", "bits", "memory"}
     for name in report_plots.PLOTS:
@@ -88,6 +90,7 @@ def test_every_plot_is_drawn(page: str, digits: dict[str, Any]) -> None:
     assert memory.count("memory-patch_") >= len(digits["memory"]["memory_plan"]), "a rectangle for every buffer"
 
 
+@pytest.mark.slow
 def test_the_table_has_every_layer_with_its_reasons(page: str, digits: dict[str, Any]) -> None:
     body = page[page.index('<table id="layers">') :].split("</table>")[0].split("<tbody>")[1].split("</tbody>")[0]
     assert body.count("<tr") == len(digits["layers"])
@@ -100,6 +103,7 @@ def test_the_table_has_every_layer_with_its_reasons(page: str, digits: dict[str,
     assert "99.44 % of 360" in page and "Horowitz" in page and "What would help most next" in page
 
 
+@pytest.mark.slow
 def test_names_of_a_model_cannot_break_the_page(digits: dict[str, Any]) -> None:
     pytest.importorskip("matplotlib")
     evil = json.loads(json.dumps(digits))

@@ -14,6 +14,7 @@ from qcc.passes.tile import slice_batch
 from qcc.runtime.reference import interpreter
 from test.e2e.test_instruction_sets import CPUS
 from test.property.tiled_executor import Text, quantized
+from test.tiers import slow_except
 
 BATCH = 4
 U8, S8 = quantized(8, False, 0.05, 3), quantized(8, True, 0.01, 0)
@@ -46,8 +47,8 @@ def _residual_block(size: int) -> str:
     return t.module(t.op("qcc.dequantize", [last], image(24, size // 4, "f32"), "multiplier = dense<1.0> : tensor<1xf32>"))
 
 
-@pytest.mark.parametrize("cpu", CPUS.values())
-@pytest.mark.parametrize("resident_bytes", [5_000, 40_000])
+@pytest.mark.parametrize("cpu", slow_except(CPUS.values(), CPUS["avx2"]))
+@pytest.mark.parametrize("resident_bytes", slow_except([5_000, 40_000], 5_000))
 def test_slices_equal_the_whole_batch(cpu: str, resident_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not CpuTarget(cpu).runs_here:
         pytest.skip(f"this machine lacks features of {cpu}")

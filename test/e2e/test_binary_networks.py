@@ -57,6 +57,7 @@ def _check(source: Any, x: np.ndarray, example: Any = None, *, cpu: str = "nativ
     return found, list(rows.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zeros", [False, True])
 @pytest.mark.parametrize("road", ["module", "onnx"])
 def test_xnor_net(zeros: bool, road: str, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(file)
 
 
+@pytest.mark.slow
 def test_every_layer_of_an_artefact_is_listed_and_equal(tmp_path: Path, image: str, capsys: pytest.CaptureFixture[str]) -> None:
     artefact = str(tmp_path / "cnn.so")
     assert compiler.main([CNN, "--keep-layers", "-o", artefact]) == 0

@@ -12,6 +12,7 @@ import qcc
 from qcc.compiler import driver
 from qcc.compiler.options import CompileOptions
 from qcc.runtime.reference import interpreter
+from test.tiers import slow_except
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = [f"digits_{name}.{kind}" for name in ("cnn", "mixer") for kind in ("onnx", "pt2", "mlir")]
@@ -26,7 +27,7 @@ def logits_of(digits: Any, file: str) -> np.ndarray:
     return digits[f"{file.removeprefix('digits_').partition('.')[0]}_logits"]
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", slow_except(FILES, "digits_cnn.mlir"))
 def test_both_levels_equal_the_reference(digits: Any, file: str, tmp_path: Path) -> None:
     """From the integers at the accelerator's border; where all host segments are integer or end the model, the logits too."""
     executable = qcc.compile(EXAMPLES / file, target="fpga")
@@ -44,6 +45,7 @@ def test_both_levels_equal_the_reference(digits: Any, file: str, tmp_path: Path)
         np.testing.assert_array_equal(executable(digits["images"][:1]), interpreter.run(module, [digits["images"][:1]])[0])
 
 
+@pytest.mark.slow
 def test_what_runs_on_the_host_is_named() -> None:
     remarks = "\n".join(qcc.compile(EXAMPLES / "digits_mixer.mlir", target="fpga").report["remarks"])
     assert "layer_norm runs on the host: no post-unit function" in remarks

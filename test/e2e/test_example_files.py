@@ -57,6 +57,7 @@ def test_onnx_gives_the_reference_logits(digits: Any, name: str) -> None:
     assert np.abs(found - expected).max() < 0.25  # a rounding of a tie moves one activation by one step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_pt2_gives_the_reference_logits(digits: Any, name: str) -> None:
     with torch.no_grad():

@@ -26,6 +26,7 @@ from qcc.dialects.integer_values import integer_scale
 from qcc.dialects.mlir import create, create_context, ir
 from qcc.dialects.real_values import decode
 from qcc.runtime.reference import formats, interpreter
+from test.tiers import slow_except
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
@@ -182,8 +183,6 @@ FORMATS: dict[str, Format] = {
     "minifloat E5M6, 12 bits, per channel": minifloat(5, 6, "ieee", "channel"),
 }  # fmt: skip
 
-QUICK = ("int4 per channel", "int4 in groups of 32", "BWN, scale per channel", "TTQ per channel", "NF4 in groups of 64", "MXFP6 E3M2")
-
 
 # --- zeros -----------------------------------------------------------------------------------------------------------------------------
 
@@ -325,7 +324,7 @@ def parameter_bytes(element: Any, shape: Shape) -> int:
     return sum(4 * max(v.size, shape[0]) for v in vars(described).values() if isinstance(v, np.ndarray))
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in FORMATS])
+@pytest.mark.parametrize("name", slow_except(FORMATS, "int4 per channel"))
 def test_format(name: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(len(name))
     x = [rng.normal(size=(2, CHANNELS)).astype(np.float32), rng.normal(size=(1, CHANNELS, 4, 4)).astype(np.float32)]

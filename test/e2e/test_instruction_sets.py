@@ -18,6 +18,7 @@ from qcc.dialects import instruction_sets
 from qcc.dialects.mlir import create_context, parse_module
 from qcc.runtime.reference import interpreter
 from test.property.tiled_executor import Text, quantized
+from test.tiers import slow_except
 
 CPUS = {
     "amx": "sapphirerapids",
@@ -70,8 +71,8 @@ def test_every_instruction_set_has_a_cpu_and_every_cpu_an_instruction_set() -> N
     assert {CpuTarget(cpu).isa for cpu in PRESETS} == set(CPUS)
 
 
-@pytest.mark.parametrize("kind", ["random", "extreme"])
-@pytest.mark.parametrize("cpu", CPUS.values())
+@pytest.mark.parametrize("kind", slow_except(["random", "extreme"], "random"))
+@pytest.mark.parametrize("cpu", slow_except(CPUS.values(), CPUS["avx2"]))
 def test_equals_the_reference(cpu: str, kind: str, tmp_path: Path) -> None:
     target = CpuTarget(cpu)
     if not target.runs_here:
@@ -105,7 +106,7 @@ PRESENT = {
 }
 
 
-@pytest.mark.parametrize("name", CPUS)
+@pytest.mark.parametrize("name", slow_except(CPUS, "avx2"))
 def test_uses_the_instructions_of_its_cpu_and_no_others(name: str, tmp_path: Path) -> None:
     path = tmp_path / "layers.mlir"
     path.write_text(_layers("random")[0])

@@ -29,6 +29,7 @@ from qcc.dialects.minifloat import decode as decode_minifloat
 from qcc.dialects.minifloat import encode as encode_minifloat
 from qcc.dialects.mlir import create_context, ir
 from qcc.runtime.reference import interpreter, storage
+from test.tiers import slow_except
 
 FLOAT_BOUND = 2e-5
 
@@ -275,9 +276,7 @@ def check(model: Layers, road: str, folder: Path, exact: bool) -> Any:
     return executable
 
 
-@pytest.mark.parametrize(
-    "row", [pytest.param(r, marks=[] if r.startswith("dynamic fixed point, f") else pytest.mark.slow) for r in FORMATS]
-)
+@pytest.mark.parametrize("row", slow_except(FORMATS, *(r for r in FORMATS if r.startswith("dynamic fixed point, f"))))
 def test_number_formats(row: str, tmp_path: Path) -> None:
     make, bits, exact, words = FORMATS[row]
     model = Layers(make, list(CROSSED.values()), bits, seed=len(row))
@@ -298,6 +297,7 @@ def test_number_formats_from_file(row: str, road: str, tmp_path: Path) -> None:
     check(Layers(make, list(CROSSED.values()), bits, seed=len(row)), road, tmp_path, exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [None, 8])
 def test_sparsity(bits: int | None, tmp_path: Path) -> None:
     """All rows of SPARSITY in one model, with float weights and with 8-bit ones."""
@@ -314,8 +314,8 @@ def test_sparsity(bits: int | None, tmp_path: Path) -> None:
         assert form in facts[names[row]]["storage_bytes"], row
 
 
-@pytest.mark.parametrize("bits", [None, 8])
-@pytest.mark.parametrize("row", ["SAL + BC", "SAL + BWN"])
+@pytest.mark.parametrize("bits", slow_except([None, 8], 8))
+@pytest.mark.parametrize("row", slow_except(["SAL + BC", "SAL + BWN"], "SAL + BWN"))
 def test_shift_layers_of_signs(row: str, bits: int | None, tmp_path: Path) -> None:
     """One tap per input channel, of -1 and 1 or of a scale per filter: a ninth of the products, in two bits each."""
     make = FORMATS["BinaryConnect (BC)" if row == "SAL + BC" else "binary weight network (BWN)"][0]
@@ -365,7 +365,8 @@ class Factorised(nn.Module):
         return self.svd(rows), self.tucker(image), self.cp(image)
 
 
-@pytest.mark.parametrize("road", ["module", pytest.param("onnx", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("road", ["module", "onnx"])
 def test_factorisation_svd_tucker_cp(road: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     executable = check(Factorised(), road, tmp_path, exact=False)  # type: ignore[arg-type]
@@ -396,7 +397,8 @@ class MultipliedOut(nn.Module):
         return self.full(torch.relu(self.linear(rows))), self.separable(torch.relu(self.tucker(torch.relu(self.one(image)))))
 
 
-@pytest.mark.parametrize("road", ["module", pytest.param("onnx", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("road", ["module", "onnx"])
 def test_low_rank_is_recognised(road: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = MultipliedOut().eval()
@@ -425,7 +427,8 @@ def test_low_rank_is_recognised(road: str, tmp_path: Path) -> None:
     assert weights["auto"] < weights["off"] / 3 and times["auto"] < times["off"] / 1.5
 
 
-@pytest.mark.parametrize("road", ["module", pytest.param("pt2", marks=pytest.mark.slow), pytest.param("onnx", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("road", ["module", "pt2", "onnx"])
 def test_masks_of_torch_prune_that_were_never_removed(road: str, tmp_path: Path) -> None:
     """torch.nn.utils.prune keeps weight_orig and weight_mask until `prune.remove`: their product is a constant, with its zeros."""
     torch.manual_seed(1)
@@ -465,6 +468,7 @@ class LogActivations(nn.Module):
         return y, self.two(2.0**exponent * (exponent > -7).float())
 
 
+@pytest.mark.slow
 def test_log2_activations(tmp_path: Path) -> None:
     torch.manual_seed(0)
     executable = check(LogActivations(), "module", tmp_path, exact=False)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits_cnn.onnx", "digits_mixer.mlir"])
 def test_artefacts_do_not_depend_on_the_process(name: str, tmp_path: Path) -> None:
     made: list[bytes] = []

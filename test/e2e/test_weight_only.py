@@ -12,6 +12,7 @@ from onnx import helper
 
 import qcc
 from test.frontend.onnx_models import FLOAT, model
+from test.tiers import slow_except
 
 ROWS = 2
 
@@ -28,7 +29,7 @@ def check(exe: Any, x: np.ndarray, want: np.ndarray, tmp_path: Path) -> None:
     np.testing.assert_array_equal(qcc.load(tmp_path / "model.so", threads=2)(x), got)
 
 
-@pytest.mark.parametrize(("bits", "block"), [(4, 32), (4, 128), (8, 64)])
+@pytest.mark.parametrize(("bits", "block"), slow_except([(4, 32), (4, 128), (8, 64)], (4, 32)))
 def test_matmul_nbits(bits: int, block: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(bits + block)
     k, n = 256, 80

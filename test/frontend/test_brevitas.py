@@ -73,7 +73,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], str, list[str]]] = {  # netwo
 CASES = [(name, form) for name, (_, forms, _) in NETWORKS.items() for form in ("qonnx", "qcdq") if forms in ("both", form)]
 
 
-@pytest.mark.parametrize(("name", "form"), [pytest.param(*c, marks=[] if c[0] == "int4" else pytest.mark.slow) for c in CASES])
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "form"), CASES)
 def test_exports(name: str, form: str, tmp_path: Path) -> None:
     make, _, arithmetic = NETWORKS[name]
     torch.manual_seed(len(name))

@@ -17,6 +17,7 @@ from qcc.dialects.errors import QccError
 from qcc.passes.base import parse_pipeline, run_pipeline
 from test.frontend import onnx_models
 from test.frontend.test_torch import graph_form
+from test.tiers import slow_except
 
 FOLD = parse_pipeline("fold-constants,fold-gelu,cse,fold-norms")
 WIDTH = 24
@@ -50,7 +51,7 @@ WRITTEN: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("name", slow_except(WRITTEN, "llama"))
 def test_torch_code(name: str) -> None:
     model, x = Written(WRITTEN[name]).eval(), torch.randn(2, 3, WIDTH, generator=torch.Generator().manual_seed(0))
     imported = graph_form(model, x)
@@ -102,7 +103,7 @@ ONNX: dict[str, tuple[list[onnx.NodeProto], int, set[str]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ONNX)
+@pytest.mark.parametrize("name", slow_except(ONNX, *list(ONNX)[:4]))
 def test_onnx_nodes(name: str) -> None:
     """ONNX Runtime's own fused operators as well, which are written out and folded again."""
     nodes, opset, made = ONNX[name]

@@ -14,6 +14,7 @@ from qcc.dialects import compressed_types as types
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import walk
 from test.frontend.onnx_models import FLOAT, evaluate, graph_form, model
+from test.tiers import slow_except
 
 
 def float_quant_formula(x: np.ndarray, scale: np.ndarray, exponent: int, mantissa: int, bias: int, most: float) -> np.ndarray:
@@ -24,7 +25,10 @@ def float_quant_formula(x: np.ndarray, scale: np.ndarray, exponent: int, mantiss
 
 
 @pytest.mark.parametrize(
-    ("exponent", "mantissa", "bias", "most"), [(4, 3, 7, 448.0), (5, 2, 15, 57344.0), (2, 1, 1, 6.0), (3, 2, 3, 28.0), (2, 3, 1, 7.5)]
+    ("exponent", "mantissa", "bias", "most"),
+    slow_except(
+        [(4, 3, 7, 448.0), (5, 2, 15, 57344.0), (2, 1, 1, 6.0), (3, 2, 3, 28.0), (2, 3, 1, 7.5)], (4, 3, 7, 448.0), (3, 2, 3, 28.0)
+    ),
 )
 @pytest.mark.parametrize("constant", [True, False])
 def test_float_quant(exponent: int, mantissa: int, bias: int, most: float, constant: bool) -> None:
@@ -54,7 +58,7 @@ def test_bad_float_quant() -> None:
 
 
 @pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2"])
-@pytest.mark.parametrize("axis", [None, 0, 1])
+@pytest.mark.parametrize("axis", slow_except([None, 0, 1], 1))
 @pytest.mark.parametrize("road", ["DequantizeLinear", "FloatQuant"])
 def test_weights_in_8_bit_floats_stay_so(name: str, axis: int | None, road: str) -> None:
     """FP8 with a scale per tensor, per row or per output channel (axis 1): stored and streamed in 8 bits."""
@@ -84,7 +88,7 @@ def test_weights_in_8_bit_floats_stay_so(name: str, axis: int | None, road: str)
 
 
 @pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2"])
-@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("per_channel", slow_except([False, True], True))
 def test_activations_in_8_bit_floats_are_compiled(name: str, per_channel: bool) -> None:
     """FP8 activations between QuantizeLinear and DequantizeLinear: a function in a codelet, saturating, no generic path."""
     dtype, rng = np.dtype(getattr(ml_dtypes, name)), np.random.default_rng(4)

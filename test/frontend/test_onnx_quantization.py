@@ -16,6 +16,7 @@ from qcc.dialects import element_types
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import walk
 from test.frontend.onnx_models import FLOAT, evaluate, graph_form, model, operations, runtime_result
+from test.tiers import slow_except
 
 UINT8, INT8, INT32 = onnx.TensorProto.UINT8, onnx.TensorProto.INT8, onnx.TensorProto.INT32
 CONTAINERS = {
@@ -51,7 +52,7 @@ def test_quantize_and_dequantize_of_every_width(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize("axis", slow_except([0, -1], 0))
 def test_weights_per_channel_of_every_width(name: str, axis: int) -> None:
     dtype = CONTAINERS[name]
     info = ml_dtypes.iinfo(dtype)
@@ -306,7 +307,7 @@ def quant_formula(x: np.ndarray, scale: np.ndarray, zero: float, bits: int, sign
     return ((np.clip(np.round(x / scale + zero), low, high) - zero) * scale).astype(np.float32)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 8, 9, 12, 16])
+@pytest.mark.parametrize("bits", slow_except([1, 2, 3, 4, 5, 8, 9, 12, 16], 1, 4, 8))
 @pytest.mark.parametrize(("signed", "narrow"), [(True, True), (True, False), (False, False)])
 def test_quant_of_activations(bits: int, signed: bool, narrow: bool) -> None:
     if bits == 1 and signed and narrow:

@@ -15,6 +15,7 @@ from qcc.compiler.frontend.onnx import import_model
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import walk
 from test.frontend.onnx_models import FLOAT, evaluate, graph_form, model
+from test.tiers import slow_except
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 STEPS, BATCH, INPUT, HIDDEN = 5, 2, 3, 4
@@ -47,8 +48,8 @@ def runtime(source: onnx.ModelProto, inputs: list[np.ndarray]) -> list[np.ndarra
     return [np.asarray(y) for y in session.run(None, dict(zip((i.name for i in session.get_inputs()), inputs, strict=True)))]
 
 
-@pytest.mark.parametrize("operator", GATES)
-@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("operator", slow_except(GATES, "LSTM"))
+@pytest.mark.parametrize("direction", slow_except(["forward", "reverse", "bidirectional"], "bidirectional"))
 @pytest.mark.parametrize(
     "given",
     [
@@ -81,6 +82,7 @@ def test_other_activations() -> None:
         np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantized", [False, True])
 @pytest.mark.parametrize("operator", GATES)
 def test_steps_share_their_weights_and_have_codelets(operator: str, quantized: bool) -> None:

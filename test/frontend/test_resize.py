@@ -15,6 +15,7 @@ import qcc
 from qcc.dialects.mlir import walk
 from test.frontend.onnx_models import FLOAT, graph_form, model
 from test.frontend.test_torch import agrees, ops
+from test.tiers import slow_except
 
 interpolate = torch.nn.functional.interpolate
 
@@ -72,8 +73,8 @@ MODES = [("nearest", "asymmetric", "floor"), ("nearest", "half_pixel", "round_pr
 ]
 
 
-@pytest.mark.parametrize("scale", [2.0, 0.5, 1.5, None])
-@pytest.mark.parametrize(("mode", "place", "rounding"), MODES)
+@pytest.mark.parametrize("scale", slow_except([2.0, 0.5, 1.5, None], 1.5))
+@pytest.mark.parametrize(("mode", "place", "rounding"), slow_except(MODES, MODES[0], ("linear", "half_pixel", "floor")))
 def test_onnx(mode: str, place: str, rounding: str, scale: float | None) -> None:
     source = resized(mode, place, rounding, scale)
     x = np.random.default_rng(2).normal(size=(2, 3, 4, 6)).astype(np.float32)

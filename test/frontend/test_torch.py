@@ -18,6 +18,7 @@ from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import layer_name, walk
 from qcc.passes.base import run_pipeline
 from qcc.runtime.reference import interpreter
+from test.tiers import slow_except
 
 F = nn.functional
 
@@ -204,7 +205,7 @@ LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", slow_except(LAYERS, *(name for name in LAYERS if name not in ("lstm", "gru"))))
 def test_layer_agrees_without_the_generic_path(name: str) -> None:
     make, shape = LAYERS[name]
     torch.manual_seed(0)
@@ -235,6 +236,7 @@ def test_unknown_operations_are_outlined_with_their_names() -> None:
     assert [layer_name(op.location) for op in walk(imported.module, "func.call")] == ["cumsum", "cumsum_1"]
 
 
+@pytest.mark.slow
 def test_exported_program_and_pt2_file_give_the_same_module(tmp_path: Any) -> None:
     torch.manual_seed(0)
     model, x = Cnn().eval(), torch.randn(1, 3, 9, 9)

@@ -14,6 +14,7 @@ import qcc
 from qcc.dialects.errors import QccError
 from qcc.runtime.reference import interpreter
 from test.frontend.test_torch import Function, graph_form, ops
+from test.tiers import slow_except
 
 F = nn.functional
 INF = float("inf")
@@ -134,7 +135,7 @@ FLOATS: dict[str, Case] = {
 }
 
 
-@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("name", slow_except(FLOATS, "isfinite"))
 def test_floats_agree(name: str) -> None:
     function, x = FLOATS[name]
     with np.errstate(all="ignore"):
@@ -144,6 +145,7 @@ def test_floats_agree(name: str) -> None:
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "x"),
     [
@@ -174,6 +176,7 @@ def test_integers_agree_and_keep_their_types(function: Any, x: Any) -> None:
     assert torch.equal(found, expected)
 
 
+@pytest.mark.slow
 def test_constants_used_twice_at_every_step_are_folded_once() -> None:
     def doubled(x: Any) -> Any:
         c = torch.ones_like(x)
@@ -207,6 +210,7 @@ def test_position_grids_are_constants() -> None:
     assert ops(graph_form(Function(placed), IMAGE))["func.call"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layer",
     [nn.InstanceNorm2d(4, track_running_stats=True), nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 3, 3))],

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from qcc.dialects import instruction_sets
 from test.property.tiled_executor import Text, check, dense, quantized
+from test.tiers import slow_except
 
-ISAS = list(instruction_sets.ISAS)
+ISAS = slow_except(instruction_sets.ISAS, "avx2")
 EXAMPLES = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 

@@ -10,6 +10,7 @@ import pytest
 from qcc.dialects.qcc import UNARY_KINDS
 from test.property.test_codelets import ISAS, _kind, _stored, _tensor
 from test.property.tiled_executor import Text, check, dense, quantized
+from test.tiers import slow_except
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -35,7 +36,10 @@ def test_unary_functions_with_alpha(isa: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize(("shape", "axis"), [((3, 40), 1), ((2, 3, 5), 2), ((2, 7, 3), 1), ((4, 16), 1), ((1, 1), 0), ((20, 128), 1)])
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    slow_except([((3, 40), 1), ((2, 3, 5), 2), ((2, 7, 3), 1), ((4, 16), 1), ((1, 1), 0), ((20, 128), 1)], ((3, 40), 1), ((2, 7, 3), 1)),
+)
 def test_softmax(isa: str, shape: Any, axis: int) -> None:
     t = Text()
     x = t.argument(_tensor(shape, "f32"))
@@ -69,7 +73,10 @@ def test_softmax_of_stored_integers(isa: str, shape: Any, axis: int, bits: Any, 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(
-    ("shape", "out", "scale"), [((3, 40), 5, 1.0), ((2, 70, 33), 48, 30.0), ((1, 4), 1, 0.0), ((5, 16), 20, 1e-3), ((130, 300), 17, 2.0)]
+    ("shape", "out", "scale"),
+    slow_except(
+        [((3, 40), 5, 1.0), ((2, 70, 33), 48, 30.0), ((1, 4), 1, 0.0), ((5, 16), 20, 1e-3), ((130, 300), 17, 2.0)], ((3, 40), 5, 1.0)
+    ),
 )
 @pytest.mark.parametrize("signed", [True, False])
 @pytest.mark.parametrize("rows", [None, "symmetric", "asymmetric"])
@@ -100,7 +107,7 @@ def test_layer_norm(isa: str, shape: Any, axes: int) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("behind", ["nothing", "gamma", "quantize"])
+@pytest.mark.parametrize("behind", slow_except(["nothing", "gamma", "quantize"], "gamma"))
 @pytest.mark.parametrize(("shape", "axes"), [((3, 40), 1), ((2, 5, 133), 1), ((2, 3, 4, 5), 2), ((1, 768), 1), ((40, 512), 1)])
 def test_rms_norm(isa: str, shape: Any, axes: int, behind: str) -> None:
     rng = np.random.default_rng(4)
@@ -115,7 +122,7 @@ def test_rms_norm(isa: str, shape: Any, axes: int, behind: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("kind", ["mean", "sum", "max", "min"])
+@pytest.mark.parametrize("kind", slow_except(["mean", "sum", "max", "min"], "mean", "max"))
 @pytest.mark.parametrize(
     ("shape", "axes", "keep"), [((2, 3, 20), [2], False), ((2, 3, 5, 7), [2, 3], True), ((4, 33), [0], False), ((3, 4), [0, 1], True)]
 )
@@ -129,7 +136,7 @@ def test_reduce(isa: str, kind: str, shape: Any, axes: list[int], keep: bool) ->
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("mask", ["none", "float", "bool"])
+@pytest.mark.parametrize("mask", slow_except(["none", "float", "bool"], "bool"))
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention(isa: str, mask: str, causal: bool) -> None:
     rng = np.random.default_rng(6)
@@ -146,7 +153,7 @@ def test_attention(isa: str, mask: str, causal: bool) -> None:
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("queries, keys, depth, width", [(1, 40, 32, 48), (3, 37, 16, 160), (8, 5, 64, 64), (2, 1, 16, 16)])
-@pytest.mark.parametrize("mask", ["none", "prefix", "noise"])
+@pytest.mark.parametrize("mask", slow_except(["none", "prefix", "noise"], "prefix"))
 def test_attention_of_few_queries(isa: str, queries: int, keys: int, depth: int, width: int, mask: str) -> None:
     """Keys of one head for all, values in another order; masks that leave whole vectors of keys out."""
     rng = np.random.default_rng(14)
@@ -166,7 +173,7 @@ def test_attention_of_few_queries(isa: str, queries: int, keys: int, depth: int,
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("groups", [1, 2, 6])
+@pytest.mark.parametrize("groups", slow_except([1, 2, 6], 2))
 def test_float_convolution_and_clamp(isa: str, groups: int) -> None:
     rng = np.random.default_rng(7)
     t = Text()
@@ -262,7 +269,7 @@ def test_per_channel_quantize_and_dequantize(isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("groups", slow_except([1, 2], 2))
 @pytest.mark.parametrize("integer", [False, True])
 def test_computed_weights(isa: str, groups: int, integer: bool) -> None:
     """Weights and bias that are arguments, of a convolution and of a linear layer."""

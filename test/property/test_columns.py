@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from qcc.passes.tile.codelets import columns
 from test.property.test_codelets import EXAMPLES, _stored, _tensor
 from test.property.tiled_executor import Text, check, dense, quantized
+from test.tiers import slow_except
 
 INSTRUCTION_SETS = ["avx512_vnni", "avx512", "avx_vnni", "avx2"]
 
 
-@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+@pytest.mark.parametrize("isa", slow_except(INSTRUCTION_SETS, "avx2"))
 @settings(EXAMPLES, max_examples=8)
 @given(
     seed=st.integers(0, 1 << 30),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 
 from qcc.compiler import pipeline
 from qcc.compiler.options import CompileOptions
@@ -179,6 +180,7 @@ def check(seed: int) -> float:
         return elements(module) / dense
 
 
+@pytest.mark.slow
 def test_smaller_networks_give_the_same_integers() -> None:
     ratios = [check(seed) for seed in range(SEEDS)]
     assert max(ratios) <= 1

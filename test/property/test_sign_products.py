@@ -23,6 +23,7 @@ INSTRUCTION_SETS = [
     ("avx2", False),
     ("generic", False),
 ]
+CASES = [pytest.param(isa, marks=[pytest.mark.slow] * (isa[0] != "avx2")) for isa in INSTRUCTION_SETS]
 SIGNS = "!quant.uniform<i2<-1:1>:f32, 1.0>"
 LEAST_CHANNELS = BYTE_STEPS * WORD_BITS + 1  # of which a pixel's words are more than sums of bytes allow
 FEW = settings(EXAMPLES, max_examples=8)
@@ -57,7 +58,7 @@ def _finish(t: Text, rng: np.random.Generator, acc: str, shape: list[int], axis:
     return t.op("qcc.requantize", [acc], kind, f'multiplier = {dense(multiplier, "f32")}, axis = {axis} : i64, mode = "f32"')
 
 
-@pytest.mark.parametrize("isa", [pytest.param(isa, marks=[pytest.mark.slow] * (isa[0] != "avx2")) for isa in INSTRUCTION_SETS], ids=_name)
+@pytest.mark.parametrize("isa", CASES, ids=_name)
 @FEW
 @given(
     seed=st.integers(0, 1 << 30),
@@ -97,7 +98,7 @@ def test_convolution(
     _always(t.module(y), [x.astype(np.float32)], isa)
 
 
-@pytest.mark.parametrize("isa", INSTRUCTION_SETS, ids=_name)
+@pytest.mark.parametrize("isa", CASES, ids=_name)
 @EXAMPLES
 @given(
     seed=st.integers(0, 1 << 30),

@@ -18,6 +18,7 @@ from qcc.passes.tile.codelets import sparse
 from qcc.passes.tile.codelets.sparse_packing import lane_rows
 from qcc.runtime.reference import interpreter
 from test.property.tiled_executor import Tiled
+from test.tiers import slow_except
 
 EXAMPLES = settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 CSR = '#qcc.sparse<"csr", {index_bits = 16 : i64, relative = false}, "raw">'
@@ -83,7 +84,7 @@ def check(case: dict[str, Any], encoding: str, isa: str) -> str:
     return tiled.text
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", slow_except(ISAS, "avx2"))
 @settings(EXAMPLES)
 @given(case=cases())
 def test_compressed_rows(isa: str, case: dict[str, Any]) -> None:
@@ -92,6 +93,7 @@ def test_compressed_rows(isa: str, case: dict[str, Any]) -> None:
     assert ('kind = "sparse_gather"' in text) == few and ('kind = "sparse_lanes"' in text) != few
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", [isa for isa, facts in ISAS.items() if facts.lanes == 16])
 @settings(EXAMPLES)
 @given(case=cases())
@@ -99,8 +101,8 @@ def test_bitmaps(isa: str, case: dict[str, Any]) -> None:
     assert 'decoder = "bitmap_f32"' in check(case, BITMAP, isa)
 
 
-@pytest.mark.parametrize("encoding", [CSR, BITMAP])
-@pytest.mark.parametrize("rows", [1, 2, 100])
+@pytest.mark.parametrize("encoding", slow_except([CSR, BITMAP], CSR))
+@pytest.mark.parametrize("rows", slow_except([1, 2, 100], 2))
 def test_large_layers_of_many_tasks(encoding: str, rows: int) -> None:
     """Several tasks, the last one partial; several blocks of k."""
     case = {"seed": 1, "shape": [rows], "n": 1003, "k": 2100, "density": 0.3, "bias": True, "relu": False, "residual": True}
@@ -109,8 +111,10 @@ def test_large_layers_of_many_tasks(encoding: str, rows: int) -> None:
     assert len(calls) == 1 and int(calls[0]) > 1
 
 
-@pytest.mark.parametrize("isa", ["avx512_vnni", "avx2"])
-@pytest.mark.parametrize(("rows", "n", "k", "density"), [(64, 130, 300, 0.1), (16, 1100, 600, 0.3), (3, 5, 61, 1.0)])
+@pytest.mark.parametrize("isa", slow_except(["avx512_vnni", "avx2"], "avx2"))
+@pytest.mark.parametrize(
+    ("rows", "n", "k", "density"), slow_except([(64, 130, 300, 0.1), (16, 1100, 600, 0.3), (3, 5, 61, 1.0)], (64, 130, 300, 0.1))
+)
 def test_groups_are_filled_up_where_weights_are_zero(isa: str, rows: int, n: int, k: int, density: float) -> None:
     """Each weight is stored once; what fills up a group meets an x that the reference multiplies by zero too. Sizes are as predicted."""
     rng = np.random.default_rng(7)

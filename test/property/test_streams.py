@@ -17,6 +17,7 @@ from qcc.dialects.real_values import decode
 from qcc.passes.tile.codelets import stream
 from qcc.runtime.reference import formats, interpreter
 from test.property.tiled_executor import Tiled
+from test.tiers import slow_except
 
 EXAMPLES = settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 BOUNDS = {"float": 2.0**-20, "int16": 2.0**-15, "int8": 2.0**-7}
@@ -160,7 +161,7 @@ WIDE = ["avx512_vnni", "avx512_vbmi"]
 QUANTIZING = [*WIDE, "avx2"]
 
 
-@pytest.mark.parametrize("isa", QUANTIZING)
+@pytest.mark.parametrize("isa", slow_except(QUANTIZING, "avx2"))
 @pytest.mark.parametrize("name", ["int8", "int4_zeros", "int3", "binary", "ternary", "codebook16", "codebook256", "fp8_e4m3"])
 @settings(EXAMPLES, max_examples=2)
 @given(case=shapes())
@@ -187,7 +188,7 @@ def test_activations(name: str, isa: str, activations: str, case: dict[str, Any]
     check(case, FORMATS[name], isa, activations)
 
 
-@pytest.mark.parametrize("name", [f"int{bits}{zeros}" for bits in range(1, 9) for zeros in ("", "_zeros")])
+@pytest.mark.parametrize("name", slow_except([f"int{bits}{zeros}" for bits in range(1, 9) for zeros in ("", "_zeros")], "int4_zeros"))
 @settings(EXAMPLES, max_examples=2)
 @given(case=shapes(), k=st.sampled_from([130, 700, 1500, 5000]))
 def test_pairs_of_16_bits(name: str, case: dict[str, Any], k: int) -> None:
@@ -196,15 +197,15 @@ def test_pairs_of_16_bits(name: str, case: dict[str, Any], k: int) -> None:
     assert check(case, FORMATS[name], "avx2", "auto")["compute"] == "int16"
 
 
-@pytest.mark.parametrize("name", ["int8", "int4_zeros", "int3", "codebook16", "fp8_e4m3"])
+@pytest.mark.parametrize("name", slow_except(["int8", "int4_zeros", "int3", "codebook16", "fp8_e4m3"], "int8"))
 @settings(EXAMPLES, max_examples=2)
 @given(case=shapes())
 def test_generic_vectors(name: str, case: dict[str, Any]) -> None:
     check(case, FORMATS[name], "generic", "auto")
 
 
-@pytest.mark.parametrize("name", ["int1", "int2_zeros", "int3", "binary", "ternary"])
-@pytest.mark.parametrize("isa", ["avx512_vbmi", "avx2"])
+@pytest.mark.parametrize("name", slow_except(["int1", "int2_zeros", "int3", "binary", "ternary"], "ternary"))
+@pytest.mark.parametrize("isa", slow_except(["avx512_vbmi", "avx2"], "avx2"))
 @settings(EXAMPLES, max_examples=4)
 @given(case=shapes(), groups=st.sampled_from([0, 0, 32, 64]), k=st.sampled_from([7, 150, 1024, 2500]), n=st.sampled_from([32, 60, 95, 160]))
 def test_sums_of_x_are_looked_up(name: str, isa: str, case: dict[str, Any], groups: int, k: int, n: int) -> None:
@@ -212,6 +213,7 @@ def test_sums_of_x_are_looked_up(name: str, isa: str, case: dict[str, Any], grou
     assert check(case, FORMATS[name], isa, "auto")["decoder"] == "sums"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["codebook16", "fp4"])
 @settings(EXAMPLES, max_examples=4)
 @given(case=shapes(), groups=st.sampled_from([0, 0, 32, 64]), k=st.sampled_from([33, 150, 511, 1200]), n=st.sampled_from([32, 95, 160]))
@@ -220,6 +222,7 @@ def test_products_of_x_are_looked_up(name: str, case: dict[str, Any], groups: in
     assert check(case, FORMATS[name], "avx2", "auto")["decoder"] == "products"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["int4", "int2", "int8", "fp4", "codebook256"])
 @settings(EXAMPLES, max_examples=3)
 @given(case=shapes(), isa=st.sampled_from(["avx512_vnni", "avx512_vbmi", "avx2", "generic"]))
@@ -230,6 +233,7 @@ def test_short_scales(name: str, isa: str, case: dict[str, Any]) -> None:
     assert found["scale"] == "e8m0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", WIDE)
 @pytest.mark.parametrize("name", ["codebook16", "fp4"])
 def test_sums_of_levels_beyond_32_bits(name: str, isa: str) -> None:
@@ -246,6 +250,7 @@ def sparse(bits: int, density: float) -> Any:
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bits", "density"), [(8, 0.5), (8, 0.1), (4, 0.3), (4, 0.05)])
 @settings(EXAMPLES, max_examples=3)
 @given(case=shapes())
@@ -253,7 +258,8 @@ def test_bitmaps(bits: int, density: float, case: dict[str, Any]) -> None:
     check(case, sparse(bits, density), "avx512_vnni", "auto", byte_expand=True)
 
 
-@pytest.mark.parametrize(("bits", "density"), [(8, 0.1), (8, 0.01), (8, 0.0), (4, 0.08), (3, 0.05)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("bits", "density"), slow_except([(8, 0.1), (8, 0.01), (8, 0.0), (4, 0.08), (3, 0.05)], (8, 0.01)))
 @settings(EXAMPLES, max_examples=4)
 @given(case=shapes(), k=st.sampled_from([7, 64, 130, 700]))
 def test_columns_of_values(bits: int, density: float, case: dict[str, Any], k: int) -> None:
@@ -272,6 +278,7 @@ def quads(bits: int, kept: int) -> Any:
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bits", "kept"), [(8, 2), (8, 1), (4, 2), (4, 1)])
 @settings(EXAMPLES, max_examples=4)
 @given(case=shapes(), k=st.sampled_from([64, 128, 192]), grouped=st.booleans(), odd=st.sampled_from([0, 0, 3, 9, 20]))
@@ -280,6 +287,7 @@ def test_quads(bits: int, kept: int, case: dict[str, Any], k: int, grouped: bool
     assert check(case, quads(bits, kept), "avx512_vbmi", "auto", byte_expand=True)["decoder"] == "quads"
 
 
+@pytest.mark.slow
 def test_zeros_are_not_stored() -> None:
     case = {"seed": 4, "rows": 1, "n": 40, "k": 64, "group": 0, "bias": False, "relu": False, "quantized_result": False}
     assert check(case, sparse(8, 0.2), "avx512_vnni", "auto", byte_expand=True)["decoder"] == "bitmap"
@@ -290,14 +298,14 @@ def test_zeros_are_not_stored() -> None:
 
 
 @pytest.mark.parametrize(("activations", "compute"), [("auto", "int16"), ("float", "f32"), ("int16", "int16"), ("int8", "int8")])
-@pytest.mark.parametrize("isa", ["avx512_vnni", "avx2"])
+@pytest.mark.parametrize("isa", slow_except(["avx512_vnni", "avx2"], "avx2"))
 def test_option_decides(isa: str, activations: str, compute: str) -> None:
     case = {"seed": 1, "rows": 2, "n": 40, "k": 64, "group": 0, "bias": True, "relu": False, "quantized_result": False}
     assert check(case, FORMATS["int4"], isa, activations)["compute"] == compute
 
 
-@pytest.mark.parametrize("isa", ["avx512_vnni", "avx512_vbmi", "avx2"])
-@pytest.mark.parametrize("name", ["int8", "int4", "int3", "codebook16"])
+@pytest.mark.parametrize("isa", slow_except(["avx512_vnni", "avx512_vbmi", "avx2"], "avx2"))
+@pytest.mark.parametrize("name", slow_except(["int8", "int4", "int3", "codebook16"], "int4"))
 @pytest.mark.parametrize("quantized", [False, True])
 def test_many_rows_in_parts(isa: str, name: str, quantized: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Integers are quantized and multiplied a few rows a call, with what stands behind the product; levels of a table stay floats."""
@@ -306,7 +314,7 @@ def test_many_rows_in_parts(isa: str, name: str, quantized: bool, monkeypatch: p
     assert check(case, FORMATS[name], isa, "auto")["compute"] == ("f32" if name == "codebook16" else "int16")
 
 
-@pytest.mark.parametrize("isa", ["avx512_vnni", "avx2"])
+@pytest.mark.parametrize("isa", slow_except(["avx512_vnni", "avx2"], "avx2"))
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
 def test_not_finite_inputs_give_nan(bad: float, isa: str) -> None:
     """Quantizing x must not hide an overflow of the layer before."""
@@ -321,7 +329,7 @@ def test_not_finite_inputs_give_nan(bad: float, isa: str) -> None:
     assert np.isfinite(got[0]).all() and np.isnan(got[1]).all()
 
 
-@pytest.mark.parametrize("isa", ["avx512_vnni", "avx2"])
+@pytest.mark.parametrize("isa", slow_except(["avx512_vnni", "avx2"], "avx2"))
 def test_extreme_inputs(isa: str) -> None:
     """All zero, subnormal and huge rows."""
     case = {"seed": 3, "rows": 3, "n": 20, "k": 64, "group": 0, "bias": False, "relu": False, "quantized_result": False}

@@ -39,6 +39,7 @@ def _check_on_tiles(case: dict[str, Any], number: int) -> None:
     assert 'kind = "tile_contraction"' in tiled.text
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(
     groups=st.sampled_from([1, 1, 2]),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from qcc.passes.tile.codelets import winograd
 from test.property.test_codelets import EXAMPLES, _convolution, _tensor
 from test.property.tiled_executor import Text, Tiled, check, quantized
+from test.tiers import slow_except
 
 INSTRUCTION_SETS = ["avx512_vnni", "avx512", "avx2"]
 ATTRIBUTES = "strides = array<i64: 1, 1>, padding = array<i64: 1, 1, 1, 1>, dilations = array<i64: 1, 1>, groups = 1 : i64"
@@ -25,6 +26,7 @@ def _always(text: str, inputs: list[np.ndarray], isa: str, tolerance: float = 0.
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)
 @EXAMPLES
 @given(
@@ -50,8 +52,10 @@ def test_integers(
     _always(*_convolution(case), isa)
 
 
-@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
-@pytest.mark.parametrize(("channels", "weight", "fits"), [(96, 127, True), (96, -128, True), (128, 127, False)])
+@pytest.mark.parametrize("isa", slow_except(INSTRUCTION_SETS, "avx2"))
+@pytest.mark.parametrize(
+    ("channels", "weight", "fits"), slow_except([(96, 127, True), (96, -128, True), (128, 127, False)], (96, -128, True))
+)
 def test_sums_at_the_edge_of_26_bits(isa: str, channels: int, weight: int, fits: bool) -> None:
     """All of x and w at their largest: exact where the sum fits, and the direct loop where it does not."""
     t = Text()
@@ -67,8 +71,8 @@ def test_sums_at_the_edge_of_26_bits(isa: str, channels: int, weight: int, fits:
             assert 'kind = "winograd"' not in check(text, inputs, isa).text
 
 
-@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
-@pytest.mark.parametrize("channels", [32, 128])
+@pytest.mark.parametrize("isa", slow_except(INSTRUCTION_SETS, "avx2"))
+@pytest.mark.parametrize("channels", slow_except([32, 128], 32))
 def test_floats(isa: str, channels: int) -> None:
     """Within 5e-5 of the reference for results of standard deviation 1: F(4x4) loses some 5 bits to its coefficients."""
     t, rng = Text(), np.random.default_rng(6)

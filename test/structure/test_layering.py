@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -30,6 +31,7 @@ def sources() -> list[Path]:
     return [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 
 
+@functools.cache
 def imported(path: Path) -> list[str]:
     """Every module that `path` imports, also inside functions."""
     names: list[str] = []

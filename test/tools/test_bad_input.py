@@ -12,6 +12,7 @@ import pytest
 
 from qcc.tools import qcc as qcc_tool
 from qcc.tools import qcc_run
+from test.tiers import slow_except
 
 GOOD = """
 func.func @main(%x: tensor<1x4xf32>) -> tensor<1x2xf32> {
@@ -118,7 +119,7 @@ def test_wrong_input_shape_and_dtype(compiled: Path, tmp_path: Path, capsys: pyt
     fails(capsys, qcc_run.main([str(compiled)]), "input")
 
 
-@pytest.mark.parametrize("keep", [0, 3, 1000, 0.5, 0.99])
+@pytest.mark.parametrize("keep", slow_except([0, 3, 1000, 0.5, 0.99], 0.5))
 def test_truncated_artefact(compiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], keep: float) -> None:
     data = compiled.read_bytes()
     cut = tmp_path / "cut.so"

@@ -21,6 +21,7 @@ from qcc.dialects.mlir import create, create_context, ir, parse_module, walk
 from qcc.passes.values import make_constant
 from qcc.runtime.cpu import artifact_file, executable, loader
 from qcc.runtime.reference import codecs, weights_image
+from test.tiers import slow_except
 
 ISAS = ("portable", "avx2", "avx512")
 BAD_CPU, BAD_WEIGHTS = 3, 6
@@ -83,8 +84,8 @@ def test_c_decoders_equal_the_reference(case: tuple[np.ndarray, list[tuple[int, 
 
 
 @pytest.mark.parametrize("codec", ["huffman", "rans"])
-@pytest.mark.parametrize("kind", ["bell", "ternary", "nibbles", "constant"])
-@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize("kind", slow_except(["bell", "ternary", "nibbles", "constant"], "nibbles"))
+@pytest.mark.parametrize("bits", slow_except([8, 4, 2], 8))
 def test_every_symbol_width_decodes(codec: str, kind: str, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     block = part(np.random.default_rng(1), kind, 70080)
     tables = {8: 0, 4: 1, 2: 2}
@@ -106,6 +107,7 @@ def test_every_symbol_width_decodes(codec: str, kind: str, bits: int, monkeypatc
         assert status == BAD_CPU or (status == 0 and np.array_equal(found, block))
 
 
+@pytest.mark.slow
 def test_coded_int8_and_int4_and_ternary_come_near_the_order_0_bound() -> None:
     rng = np.random.default_rng(0)
     for values, bound in (
@@ -119,7 +121,7 @@ def test_coded_int8_and_int4_and_ternary_come_near_the_order_0_bound() -> None:
         assert image.data.size <= bound * codecs.entropy_bits(block) * block.size / 8
 
 
-@pytest.mark.parametrize("codec", ["huffman", "rans"])
+@pytest.mark.parametrize("codec", slow_except(["huffman", "rans"], "rans"))
 def test_bytes_of_few_bits_have_long_tiles(codec: str) -> None:
     """Pruned by magnitude: nine of ten are 0, the others far from it."""
     rng = np.random.default_rng(2)
@@ -184,6 +186,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return x, plain(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("coding", "decode"), [("huffman", "load"), ("rans", "load"), ("huffman", "stream"), ("auto", "stream")])
 def test_every_mode_gives_the_same_outputs(coding: str, decode: str, digits: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
     x, expected = digits
@@ -248,7 +251,7 @@ def test_optimizing_for_size_codes_and_bad_choices_are_named() -> None:
         CompileOptions(decode="never")
 
 
-@pytest.mark.parametrize("cpu", ["x86-64-v3", "alderlake", "icelake-server"])
+@pytest.mark.parametrize("cpu", slow_except(["x86-64-v3", "alderlake", "icelake-server"], "x86-64-v3"))
 def test_layers_of_bytes_are_coded_once_each(cpu: str) -> None:
     """Whatever order products read them in: an instruction set whose fastest order stores parts of weights codes the weights."""
     rng = np.random.default_rng(5)
@@ -271,6 +274,7 @@ def test_layers_of_bytes_are_coded_once_each(cpu: str) -> None:
     assert row["stored_bits"] <= 1.02 * row["entropy_bits"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["compressed rows", "bitmap", "columns"])
 def test_index_streams_are_coded_and_counted(form: str) -> None:
     """Bits per weight are those of values and index together; coding takes both nearer to their entropy, and changes no result."""

@@ -30,6 +30,7 @@ def case(function: Callable[[], None]) -> Callable[[], None]:
     return function
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["runs_between_guards", "outlives_what_made_it"])
 def test_in_a_process(name: str) -> None:
     root = Path(__file__).parents[3]

@@ -15,6 +15,7 @@ from torch import nn
 import qcc
 from qcc.dialects.errors import QccError
 from qcc.runtime.cpu import loader
+from test.tiers import slow_except
 
 
 class Decoder(nn.Module):
@@ -72,8 +73,8 @@ def follows(executable: Any, model: nn.Module, steps: list[tuple[torch.Tensor, .
         np.testing.assert_allclose(value, getattr(model, name).numpy(), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [Decoder, Exchange])
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("make", slow_except([Decoder, Exchange], Exchange))
+@pytest.mark.parametrize("threads", slow_except([1, 2], 1))
 def test_calls_follow_pytorch(make: Any, threads: int, tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = make().eval()
@@ -88,6 +89,7 @@ def test_calls_follow_pytorch(make: Any, threads: int, tmp_path: Path) -> None:
     follows(executable, other, steps)
 
 
+@pytest.mark.slow
 def test_rows_go_where_the_state_lies() -> None:
     """Keys and values are not copied: the steps write no more than the new row of each."""
     model = Decoder(heads=4, width=16, longest=512).eval()
@@ -98,6 +100,7 @@ def test_rows_go_where_the_state_lies() -> None:
     assert not [step for step in steps if step["bytes"] >= 2 * keys_bytes], "nothing reads and writes as much as all keys"
 
 
+@pytest.mark.slow
 def test_state_is_read_and_brought_back() -> None:
     model = Decoder().eval()
     steps = steps_of(model)
@@ -146,6 +149,7 @@ def test_a_second_thread_is_refused() -> None:
     assert problems and set(problems) == {"the model keeps state and is running in another thread; load it once for each thread"}
 
 
+@pytest.mark.slow
 def test_every_context_of_the_c_interface_has_its_own_state(tmp_path: Path) -> None:
     model = Exchange().eval()
     (x,) = steps_of(model)[0]

@@ -108,6 +108,7 @@ def test_winograd_is_the_transform() -> None:
     assert np.array_equal(packed.transpose(1, 0, 3, 2, 4).reshape(36, 64, 6), points)
 
 
+@pytest.mark.slow
 def test_an_artefact_makes_the_weights_of_winograd(tmp_path: Path) -> None:
     """Coded, 3x3 weights take the bytes of their entropy, not those of their transform; results stay the same bits."""
     rng = np.random.default_rng(5)

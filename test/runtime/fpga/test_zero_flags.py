@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -62,6 +63,7 @@ func.func @main(%x: tensor<1x{channels}x8x8xf32>) -> tensor<1x{channels}x8x8xf32
 """
 
 
+@pytest.mark.slow
 def test_a_network_with_less_traffic(tmp_path) -> None:
     """Sixteen channels in words of 64 bits: three of four bytes have no channel, and most activations are 0."""
     file = tmp_path / "network.mlir"
