@@ -317,11 +317,14 @@ def _stream(c: Any, machine: Machine, stored_bytes: int) -> Work:
     each = {"f32": 1.0, "int16": 0.6, "int8": 0.35}.get(c.compute, 1.0)  # decoding and multiplying one vector of one k
     if c.decoder == "bitmap_f32":
         each = EXPANDED_CYCLES
-    expanding, tables = math.ceil(rows / 8) * EXPAND_CYCLES.get((c.decoder, c.bits), 0.0), 0.0
+    decodings = 1 if c.has_panel else math.ceil(rows / 8)
+    expanding, tables = decodings * EXPAND_CYCLES.get((c.decoder, c.bits), 0.0), 0.0
     if ISAS[c.isa].lanes < 16:
         decoding, each = NARROW_CYCLES["f32" if c.compute == "f32" and c.decoder != "table" else c.decoder]
-        expanding = math.ceil(rows / 8) * decoding * (c.bits if c.decoder == "sums" else 1)
+        expanding = decodings * decoding * (c.bits if c.decoder == "sums" else 1)
         tables = TABLE_CYCLES.get(c.decoder, 0.0) * k
+    if c.has_panel:
+        each = PANEL_CYCLES * 16 / ISAS[c.isa].lanes
     cycles = vectors * k * (each * rows + expanding) + rows * (vectors * (steps_cycles(c.steps) + STORED_VECTOR_CYCLES) + tables)
     weights = vectors * 16 * k * c.bits // 8 + headers
     if c.decoder in ("bitmap", "bitmap_f32", "indexed", "quads"):
@@ -359,6 +362,7 @@ def _row_lanes(c: RowLanes, machine: Machine) -> Work:
 
 EXPAND_CYCLES = {("bitmap_f32", 32): 3.2, ("bitmap", 8): 0.4, ("bitmap", 4): 0.3}
 """Of one vector of one k, by decoder and bits: expanding what is stored, once for up to 8 rows."""
+PANEL_CYCLES = 0.65  # a fused multiply-add of a vector, its weights and x from memory
 EXPANDED_CYCLES = 0.65  # of multiplying it, where it is f32
 NARROW_CYCLES = {"f32": (1.8, 0.7), "table": (19.0, 0.7), "planes": (0.65, 0.6), "sums": (0.38, 0.0), "products": (0.0, 1.75)}
 """In registers of 8 lanes: decoding 16 weights ("sums": a bit of each), then multiplying by a row of x; float tables are gathered."""

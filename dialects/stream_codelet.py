@@ -10,6 +10,9 @@ from qcc.dialects.instruction_sets import ISAS
 if TYPE_CHECKING:
     from qcc.dialects.codelet import Operand, Step
 
+PANEL_ROWS = 17
+"""From which on a block of weights is decoded once for all of them."""
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -74,6 +77,11 @@ class Stream:
         if self.decoder not in ("sums", "products") or not facts.streams_pairs:
             return facts.lanes
         return facts.lanes * (2 if self.has_words else 4)
+
+    @property
+    def has_panel(self) -> bool:
+        """Whether a block's weights are decoded once for all rows, to f32 in the thread's scratch."""
+        return self.compute == "f32" and self.decoder != "bitmap_f32" and self.sizes[0] >= PANEL_ROWS
 
     @property
     def has_words(self) -> bool:

@@ -228,11 +228,15 @@ class StreamLayout:
 
     @property
     def needs_scratch(self) -> bool:
-        return bool(self.digits) or self.codelet.zeros != "none"
+        """Whether x is quantized, or summed up by groups, before the first weight."""
+        return bool(self.digits) or (self.codelet.zeros != "none" and not self.codelet.has_panel)
 
     @property
     def scratch_bytes(self) -> int:
-        return self.codelet.sizes[0] * self.row_bytes if self.needs_scratch else 0
+        c = self.codelet
+        if c.has_panel:
+            return 4 * c.sizes[2] * c.vectors * c.lanes
+        return c.sizes[0] * self.row_bytes if self.needs_scratch else 0
 
 
 def _round_up(size: int, unit: int) -> int:

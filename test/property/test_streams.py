@@ -314,6 +314,14 @@ def test_many_rows_in_parts(isa: str, name: str, quantized: bool, monkeypatch: p
     assert check(case, FORMATS[name], isa, "auto")["compute"] == ("f32" if name == "codebook16" else "int16")
 
 
+@pytest.mark.parametrize("isa", slow_except(["avx512_vnni", "avx2", "generic"], "avx2"))
+@pytest.mark.parametrize("name", ["int8", "int4_zeros", "codebook16", "codebook256", "fp4", "fp8_e4m3", "ternary"])
+@pytest.mark.parametrize("rows, n, k, group", [(17, 52, 96, 32), (40, 21, 70, 0)])
+def test_weights_decoded_once_for_many_rows(isa: str, name: str, rows: int, n: int, k: int, group: int) -> None:
+    case = {"seed": 7, "rows": rows, "n": n, "k": k, "group": group, "bias": True, "relu": True, "quantized_result": False}
+    assert check(case, FORMATS[name], isa, "float")["compute"] == "f32"
+
+
 @pytest.mark.parametrize("isa", slow_except(["avx512_vnni", "avx2"], "avx2"))
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
 def test_not_finite_inputs_give_nan(bad: float, isa: str) -> None:

@@ -22,6 +22,7 @@ from qcc.passes.llvm.codelets import (
     stream_float,
     stream_indexed,
     stream_pairs,
+    stream_panel,
     stream_quads,
     stream_shuffle,
     stream_sums,
@@ -57,7 +58,7 @@ def emit(b: Builder, codelet: Stream, buffers: Sequence[Value], task: Value, ins
 class _Nest:
     def __init__(self, b: Builder, codelet: Stream, buffers: Sequence[Value], instructions: Any, scratch: Value) -> None:
         self.b, self.codelet, self.buffers = b, codelet, buffers
-        self.layout = StreamLayout(codelet)
+        self.layout, self.scratch = StreamLayout(codelet), scratch
         self.lanes = self.layout.lanes
         self.steps = Steps(b, instructions)
         plain = stream_pairs if self.layout.has_pairs else stream_float if codelet.compute == "f32" else stream_digits
@@ -79,31 +80,58 @@ class _Nest:
 
     def _rows(self, block: Index, vectors: list[int], blocks: int) -> None:
         """All rows of x; `blocks` that share streams with this one."""
+        if self.codelet.has_panel:
+            self._panel(block, vectors, blocks)
+            return
         full, rest = divmod(self.codelet.sizes[0], MOST_ROWS)
         self.b.loop(0, full * MOST_ROWS, MOST_ROWS, lambda row: self._tile(row, block, vectors, blocks, MOST_ROWS))
         if rest:
             self._tile(full * MOST_ROWS, block, vectors, blocks, rest)
 
+    def _panel(self, block: Index, vectors: list[int], blocks: int) -> None:
+        """All rows of x with weights that are decoded first."""
+        b, c = self.b, self.codelet
+        panel = stream_panel.Panel(b, c, self.buffers, self.steps.instructions, self.scratch, len(vectors))
+        weights = self._weights(block)
+        full, rest = divmod(c.sizes[2], c.group)
+        b.loop(0, full, 1, lambda g: panel.decode(g, c.group, self._place(weights, block, blocks, g, len(vectors))))
+        if rest:
+            panel.decode(full, rest, self._place(weights, block, blocks, full, len(vectors)))
+        channel = b.mul(block, c.vectors * self.lanes)
+        start = [self._bias(channel, v) for v in range(len(vectors))]
+
+        def tile(row: Index, rows: int) -> None:
+            self._finish(row, rows, channel, vectors, panel.multiply(row, rows, start))
+
+        whole = c.sizes[0] // panel.rows * panel.rows
+        b.loop(0, whole, panel.rows, lambda row: tile(row, panel.rows))
+        if whole < c.sizes[0]:
+            tile(whole, c.sizes[0] - whole)
+
+    def _weights(self, block: Index) -> Address:
+        """Where the weights of `block` begin, if they are not split."""
+        begin = 0 if self.layout.is_split else self.b.mul(block, self.layout.block_bytes(self.codelet.vectors))
+        return self.b.at(self.buffers[self.codelet.w.buffer], begin)
+
+    def _place(self, weights: Address, block: Index, blocks: int, g: Index, vectors: int) -> Place:
+        return self._split(block, blocks, g, vectors) if self.layout.is_split else self._joined(weights, g, vectors)
+
     def _tile(self, row: Index, block: Index, vectors: list[int], blocks: int, rows: int) -> None:
         b, c = self.b, self.codelet
-        begin: Index = 0
         channel = b.mul(block, c.vectors * self.lanes)
         start = [self._bias(channel, v) for v in range(len(vectors))]
         totals = [v for _ in range(rows) for v in start]
+        weights = self._weights(block)
         if c.decoder == "indexed":
             begin, place, pairs = (b.load("i64", b.at(self.buffers[c.starts], b.mul(block, 24)) + 8 * i) for i in range(3))
+            weights = b.at(self.buffers[c.w.buffer], begin)
             totals += [place, pairs]
-        elif not self.layout.is_split:
-            begin = b.mul(block, self.layout.block_bytes(c.vectors))
         if c.starts >= 0 and c.decoder != "indexed":  # the place in the values is carried from group to group
             totals.append(b.load("i64", b.at(self.buffers[c.starts], b.mul(block, 8))))
-        weights = b.at(self.buffers[c.w.buffer], begin)
         full, rest = divmod(c.sizes[2], c.group)
 
         def group(g: Index, count: int, totals: Sequence[Value]) -> list[Value]:
-            split = self.layout.is_split
-            place = self._split(block, blocks, g, len(vectors)) if split else self._joined(weights, g, len(vectors))
-            return self.reduction.group(row, rows, g, count, place, totals)
+            return self.reduction.group(row, rows, g, count, self._place(weights, block, blocks, g, len(vectors)), totals)
 
         totals = b.loop(0, full, 1, lambda g, *totals: group(g, c.group, totals), totals)
         if rest:

@@ -12,6 +12,7 @@ from qcc.dialects.codelet import Operand, Step, Stream
 from qcc.dialects.encodings import encoding_of
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import ir, layer_name
+from qcc.dialects.stream_codelet import PANEL_ROWS
 from qcc.dialects.stream_layout import (
     DIGITS,
     MOST_IN_PLACE_ROWS,
@@ -40,7 +41,7 @@ from qcc.passes.values import constant_array, producer, shape_of, users
 
 ACTIVATIONS = ("auto", "float", "int16", "int8")
 MOST_TASKS = 16
-MOST_LEVEL_ROWS = 16  # of x that levels of a table are looked up for, row by row
+MOST_LEVEL_ROWS = PANEL_ROWS - 1  # of x that levels of a table are looked up for, row by row
 QUANTIZED_BYTES = 256 * 1024  # of x in 16 bits that a call works on: they stay in the second-level cache
 SAMPLE_ROWS = 16  # of weights that are looked at first
 MOST_COLUMNS = 65535
