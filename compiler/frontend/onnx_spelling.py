@@ -10,6 +10,7 @@
 * AffineGrid is a MatMul with the places of the pixels.
 * Col2Im is a ConvTranspose with one tap of each kernel.
 * ConvTranspose that cuts off more behind than before is a Slice of one that does not.
+* Resize in rare forms is Gather or MatMul with constants along each axis (`onnx_resize`).
 * A dequantized number is a number: what Pad and Clip take has to be known.
 * Slices that step backwards select their elements by number, by Gather: torch's slices cannot step backwards.
 """
@@ -22,7 +23,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from qcc.compiler.frontend import onnx_expansion
+from qcc.compiler.frontend import onnx_expansion, onnx_resize
 from qcc.compiler.frontend.onnx_expansion import Expansion, Rule
 from qcc.compiler.frontend.onnx_graph import OnnxGraph, attributes
 
@@ -233,5 +234,6 @@ _RULES: dict[str, Rule] = {
     "HardSigmoid": _hard_sigmoid,
     "MatMul": _vector_product,
     "AveragePool": _pool,
+    "Resize": onnx_resize.resize,
     "MaxPool": _pool,
 }

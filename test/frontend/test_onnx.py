@@ -136,6 +136,25 @@ def test_transposed_convolution_with_uneven_borders(given: dict[str, Any]) -> No
     np.testing.assert_allclose(evaluate(source, x)[0], runtime_result(source, x=x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("scales", "sizes", "given"),
+    [
+        ([], [2, 3, 8, 4], {"mode": "nearest", "coordinate_transformation_mode": "align_corners", "nearest_mode": "floor"}),
+        ([], [8, 4], {"mode": "nearest", "axes": [2, 3]}),
+        ([0.6, 1.7], [], {"mode": "linear", "axes": [3, 2]}),
+        ([1, 1, 0.6, 0.7], [], {"mode": "linear", "antialias": 1}),
+        ([], [2, 3, 4, 11], {"mode": "cubic", "exclude_outside": 1, "cubic_coeff_a": -0.5}),
+    ],
+    ids=str,
+)
+def test_rare_forms_of_resize(scales: list[float], sizes: list[int], given: dict[str, Any]) -> None:
+    constants = {"s": np.array(scales, np.float32), **({"z": np.array(sizes)} if sizes else {})}
+    node = helper.make_node("Resize", ["x", "", "s", "z"] if sizes else ["x", "", "s"], ["y"], **given)
+    source = model([node], {"x": (FLOAT, [2, 3, 6, 7])}, ["y"], constants)
+    x = np.random.default_rng(0).standard_normal((2, 3, 6, 7)).astype(np.float32)
+    np.testing.assert_allclose(evaluate(source, x)[0], runtime_result(source, x=x), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
 @pytest.mark.parametrize("scale", [2, 1.5])
 def test_upsampling_of_old_models(mode: str, scale: float) -> None:
