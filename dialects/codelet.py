@@ -25,6 +25,7 @@ from qcc.dialects.stream_codelet import Stream
 from qcc.dialects.window_codelet import Depthwise, DepthwiseQuads, Window
 
 NOTHING = 1 << 16  # an argument of a step that is the integer 0 and takes no instruction
+CURRENT = NOTHING + 1  # an argument of a step that is the current value
 
 WIDE = ("lane_i64", "dot2_s16_i64")
 """Values of `compute` that sum in 64 bits."""

@@ -65,6 +65,7 @@ EXPOSED_WEIGHTS = 0.9  # the same of weights that come from further away, once i
 STEP_CYCLES = {  # of one vector of 16 lanes
     "requantize": 3.0, "requantize_real": 3.0, "shift": 20.0, "add_quantized": 6.0, "mul_quantized": 7.0, "lut": 3.5, "dequantize": 2.0,
     "scale": 1.5, "quantize": 6.0, "round_to": 3.0, "float": 1.0, "clamp": 2.0, "keep": 2.0, "offset": 0.5, "limit": 1.0,
+    "integer": 1.0, "compare": 1.5, "select": 1.5,
 }  # fmt: skip
 UNARY_CYCLES = {
     "neg": 0.5,

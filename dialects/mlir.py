@@ -50,10 +50,10 @@ def load_dialects(context: ir.Context) -> None:
     """Load the torch dialects and qcc's own into `context`; does nothing where they are loaded already."""
     from torch_mlir.dialects import torch as torch_dialect
 
-    from qcc.dialects import compressed_types, encodings, qcc, qcc_state, qisa, qtile
+    from qcc.dialects import compressed_types, encodings, qcc, qcc_choice, qcc_state, qisa, qtile
 
     # Importing them is what adds their types, attributes and operations to the dialect.
-    assert compressed_types.Qcc is encodings.Qcc is qcc_state.Qcc is qcc.Qcc
+    assert compressed_types.Qcc is encodings.Qcc is qcc_choice.Qcc is qcc_state.Qcc is qcc.Qcc
     # For every operation it wraps the binding imports `torch_mlir.dialects.<namespace>`, and searches the disk each time for one that
     # is not there: half of the time to import ResNet-50.
     for name, module in {"qcc": qcc, "qtile": qtile, "qisa": qisa, "torch_c": None, "tm_tensor": None}.items():

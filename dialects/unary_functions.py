@@ -53,7 +53,7 @@ _FUNCTIONS: dict[str, Function] = {
     "elu": lambda x, a: np.where(x >= 0, x, (1.0 if a is None else a) * np.expm1(x)),
     "softplus": lambda x, a: _softplus(x),
     "mish": lambda x, a: x * np.tanh(_softplus(x)),
-    "sign": lambda x, a: np.sign(x),
+    "sign": lambda x, a: np.nan_to_num(np.sign(x), nan=0.0),
     "binarize": lambda x, a: np.where(x >= 0, 1.0, np.where(x < 0, -1.0, x)),
     "floor": lambda x, a: np.floor(x),
     "ceil": lambda x, a: np.ceil(x),

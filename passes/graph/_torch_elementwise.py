@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from qcc.dialects import weights
 from qcc.dialects.mlir import ir
-from qcc.passes.graph._torch_reader import IDENTITIES, Reader, require, rule
+from qcc.passes.graph._torch_choice import clamped, one_number, operand, result_type
+from qcc.passes.graph._torch_reader import Reader, require, rule
 
 UNARY = {
     "silu": "silu", "sigmoid": "sigmoid", "tanh": "tanh", "exp": "exp", "log": "log", "erf": "erf", "sqrt": "sqrt", "rsqrt": "rsqrt",
@@ -31,55 +33,6 @@ def _make_unary(r: Reader, op: Any, kind: str, alpha: float | None = None) -> An
 
 def _make(r: Reader, x: Any, kind: str, alpha: float | None = None) -> Any:
     return r.make("qcc.unary", [r.builtin(x)], r.type(x), kind=kind, alpha=alpha)
-
-
-@rule("torch.aten.ge.Scalar", "torch.aten.ge.Tensor")
-def _binarize(r: Reader, op: Any) -> Sequence[Any]:
-    """where(x >= 0, a, -a) for a number a, wherever the comparison is used."""
-    x, limit = op.operands
-    r.f32(x)
-    bound = _number(r, limit) if op.name.endswith("Tensor") else r.number(limit)
-    if _becomes_numbers(r, op, bound):
-        return []
-    require(bound == 0, "a comparison with something else than 0")
-    selections, levels = [use.owner.operation for use in op.results[0].uses], list[float]()
-    for selection in selections:
-        require(selection.name == "torch.aten.where.self" and selection.operands[0] == op.results[0], "a comparison")
-        require(r.shape(selection.results[0]) == r.shape(x), "a selection that broadcasts")
-        above, below = (_number(r, v) for v in list(selection.operands)[1:])
-        r.f32(selection.results[0])
-        require(above == -below, "a selection between other numbers than a and -a")
-        levels.append(above)
-    for selection, level in zip(selections, levels, strict=True):
-        r.replace_early(selection, _scaled(r, _make(r, x, "binarize"), level))
-    return []
-
-
-@rule("torch.aten.gt.Scalar")
-def _greater(r: Reader, op: Any) -> Sequence[Any]:
-    """1 where x is at least the next f32 behind the bound."""
-    r.f32(op.operands[0])
-    bound = np.nextafter(np.float32(r.number(op.operands[1])), np.float32(np.inf))
-    require(_becomes_numbers(r, op, float(bound)), "a comparison")
-    return []
-
-
-def _becomes_numbers(r: Reader, op: Any, bound: float) -> bool:
-    """Whether all that is read of a comparison are its truth values as f32, which are then made."""
-    readers = [use.owner.operation for use in op.results[0].uses]
-    same = float(np.float32(bound)) == bound
-    if not same or any(u.name not in IDENTITIES or not isinstance(r.type(u.results[0]).element_type, ir.F32Type) for u in readers):
-        return False
-    for reader in readers:
-        r.replace_early(reader, _make(r, op.operands[0], "at_least", bound))
-    return bool(readers)
-
-
-def _number(r: Reader, value: Any) -> float:
-    """The one element of a constant."""
-    array = r.array(value)
-    require(array.size == 1, "a tensor where a number is expected")
-    return float(array.reshape(-1)[0])
 
 
 @rule("torch.aten.gelu")
@@ -136,19 +89,15 @@ def _clamp(r: Reader, op: Any) -> Sequence[Any]:
 
 @rule("torch.aten.clamp.Tensor", "torch.aten.clamp_min.Tensor", "torch.aten.clamp_max.Tensor")
 def _clamp_to_tensors(r: Reader, op: Any) -> Sequence[Any]:
-    """Bounds that are constants of one number, as ONNX's Clip has them."""
+    """Bounds that are constants of one number, as ONNX's Clip has them, are attributes."""
     x, kind = op.operands[0], op.name.removeprefix("torch.aten.").removesuffix(".Tensor")
     r.f32(x, op.results[0])
-    bounds = [-math.inf, math.inf]
-    given = {"clamp": list(op.operands)[1:], "clamp_min": [op.operands[1]], "clamp_max": [None, op.operands[1]]}[kind]
-    for i, value in enumerate(given):
-        if value is not None and not r.is_none(value):
-            known = r.known(value)
-            require(known is not None and known.size == 1, "bounds that are computed, or several")
-            bounds[i] = float(known.reshape(-1)[0]) if known is not None else 0.0
-    require(bounds[0] <= bounds[1], "a lower bound above the upper one")
-    require(r.shape(x) == r.shape(op.results[0]), "bounds of more axes than x")
-    return [r.make("qcc.clamp", [r.builtin(x)], r.type(x), min=bounds[0], max=bounds[1])]
+    low, high = {"clamp": list(op.operands)[1:], "clamp_min": [op.operands[1], None], "clamp_max": [None, op.operands[1]]}[kind]
+    given = [None if v is None or r.is_none(v) else v for v in (low, high)]
+    numbers = [default if v is None else one_number(r, v) for v, default in zip(given, (-math.inf, math.inf), strict=True)]
+    if numbers[0] is None or numbers[1] is None or not numbers[0] <= numbers[1] or r.shape(x) != r.shape(op.results[0]):
+        return [clamped(r, op, x, *given)]
+    return [r.make("qcc.clamp", [r.builtin(x)], r.type(x), min=float(numbers[0]), max=float(numbers[1]))]
 
 
 def _bound(r: Reader, value: Any, default: float) -> float:
@@ -161,44 +110,40 @@ ARITHMETIC = {"add": "qcc.add", "sub": "qcc.sub", "mul": "qcc.mul", "div": "qcc.
 
 @rule("torch.aten.add.Tensor", "torch.aten.sub.Tensor", "torch.aten.mul.Tensor", "torch.aten.div.Tensor")
 def _binary(r: Reader, op: Any) -> Sequence[Any]:
-    kind = op.name.split(".")[2]
-    a, b = _operand(r, op, op.operands[0]), _operand(r, op, op.operands[1])
+    kind, result = op.name.split(".")[2], _computed(r, op)
+    a, b = (operand(r, v, result.element_type) for v in list(op.operands)[:2])
     if len(op.operands) > 2:
         b = _scaled(r, b, r.number(op.operands[2]))
-    return [r.make(ARITHMETIC[kind], [a, b], r.type(op.results[0]))]
+    return [r.make(ARITHMETIC[kind], [a, b], result)]
 
 
 @rule("torch.aten.add.Scalar", "torch.aten.sub.Scalar", "torch.aten.mul.Scalar", "torch.aten.div.Scalar", "torch.aten.rsub.Scalar")
 def _binary_scalar(r: Reader, op: Any) -> Sequence[Any]:
-    kind = op.name.split(".")[2]
-    r.f32(op.results[0])
-    a, b = _operand(r, op, op.operands[0]), r.number(op.operands[1])
+    kind, result = op.name.split(".")[2], _computed(r, op)
+    a, b = operand(r, op.operands[0], result.element_type), r.number(op.operands[1])
     alpha = r.number(op.operands[2]) if len(op.operands) > 2 else 1.0
     if kind == "rsub":  # scalar - alpha * tensor
-        return [r.make("qcc.sub", [_one(r, b), _scaled(r, a, alpha)], r.type(op.results[0]))]
-    return [r.make(ARITHMETIC[kind], [a, _one(r, b * alpha)], r.type(op.results[0]))]
+        return [r.make("qcc.sub", [_one(r, b, result), _scaled(r, a, alpha)], result)]
+    return [r.make(ARITHMETIC[kind], [a, _one(r, b * alpha, result)], result)]
 
 
-def _operand(r: Reader, op: Any, value: Any) -> Any:
-    """A float operand; a constant of another type or of rank zero becomes a float of rank one."""
-    r.f32(op.results[0])
-    require(len(r.shape(op.results[0])) > 0, "a scalar result")
-    known = r.known(value)
-    if known is not None and known.size == 1 and (known.ndim == 0 or known.dtype != np.float32):
-        return _one(r, float(known.reshape(-1)[0]))
-    if known is not None and known.dtype.kind in "iub":
-        return r.constant(known.astype(np.float32))
-    r.f32(value)
-    x = r.builtin(value)
-    return x if r.shape(value) else r.reshape(x, [1])
+def _computed(r: Reader, op: Any) -> ir.RankedTensorType:
+    """The type of arithmetic: f32, or integers but for quotients."""
+    kind = result_type(r, op)
+    expected = ("f32",) if ".div." in op.name else ("f32", "i64", "i32")
+    require(str(kind.element_type) in expected, f"computes in {kind.element_type}, expected {' or '.join(expected)}")
+    return kind
 
 
-def _one(r: Reader, value: float) -> Any:
-    return r.constant(np.array([value], np.float32))
+def _one(r: Reader, value: float, kind: Any) -> Any:
+    """A number of the element type of tensor type `kind`."""
+    dtype = weights.numpy_dtype(kind.element_type)
+    require(dtype.kind == "f" or (value == int(value) and abs(value) < 2**53), f"{value} is no {kind.element_type}")
+    return r.constant(np.array([value], dtype))
 
 
 def _scaled(r: Reader, value: Any, factor: float) -> Any:
-    return value if factor == 1 else r.make("qcc.mul", [value, _one(r, factor)], value.type)
+    return value if factor == 1 else r.make("qcc.mul", [value, _one(r, factor, ir.RankedTensorType(value.type))], value.type)
 
 
 @rule("torch.aten.square")

@@ -10,6 +10,7 @@ import numpy as np
 
 from qcc.dialects import element_types
 from qcc.dialects.mlir import ir, to_attribute
+from qcc.passes.graph._torch_choice import NUMBERS, converted
 from qcc.passes.graph._torch_layers import is_constant, transposed_constant
 from qcc.passes.graph._torch_reader import IDENTITIES, Reader, axis_of, like, owner, require, rule
 
@@ -36,6 +37,8 @@ def _identity(r: Reader, op: Any) -> Sequence[Any]:
         return [r.make("qcc.dequantize", [kept], result)]
     if str(result.element_type) in _ROUNDED and isinstance(r.type(x).element_type, ir.F32Type):
         return _round_trip(r, op)
+    if (made := converted(r, x, result)) is not None:
+        return [made]
     require(r.type(x) == result, "a change of element type")
     return [r.builtin(x)]
 
@@ -305,6 +308,7 @@ def _concatenate(r: Reader, op: Any) -> Sequence[Any]:
 
 
 def _movable(r: Reader, op: Any) -> None:
-    """Only f32 is moved by qcc; index arithmetic stays on the generic path, where it usually folds."""
-    r.f32(op.operands[0])
+    """Only what qcc computes with is moved by it."""
+    element = str(r.type(op.operands[0]).element_type)
+    require(element in NUMBERS, f"moves {element}, expected one of {', '.join(NUMBERS)}")
     require(len(r.shape(op.results[0])) > 0, "a scalar result")

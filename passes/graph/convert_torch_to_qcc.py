@@ -13,8 +13,8 @@ kind where the source has none). An operation that stays torch gets its own name
 generic path can be reported in the words of the source; the reason it stays is left as a remark.
 Why: conversion happens on whole torch operations, before linalg, because there a softmax is still a softmax. Operands that are
 computed at run time, dynamic shapes and element types other than f32 are declined rather than approximated.
-The rules are in `_torch_layers.py`, `_torch_attention.py`, `_torch_elementwise.py`, `_torch_movement.py`, `_torch_resize.py` and
-`_torch_quantization.py`.
+The rules are in `_torch_layers.py`, `_torch_attention.py`, `_torch_elementwise.py`, `_torch_choice.py`, `_torch_movement.py`,
+`_torch_resize.py` and `_torch_quantization.py`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,19 @@ from typing import Any
 
 from qcc.dialects.mlir import ir, layer_name, walk
 from qcc.passes.base import Pass, PassContext
-from qcc.passes.graph import _torch_attention, _torch_elementwise, _torch_layers, _torch_movement, _torch_quantization, _torch_resize
+from qcc.passes.graph import (
+    _torch_attention,
+    _torch_choice,
+    _torch_elementwise,
+    _torch_layers,
+    _torch_movement,
+    _torch_quantization,
+    _torch_resize,
+)
 from qcc.passes.graph._torch_reader import RULES, Declined, Reader
 
 # Importing them registers their rules.
-_ROOMS = (_torch_attention, _torch_elementwise, _torch_layers, _torch_movement, _torch_resize, _torch_quantization)
+_ROOMS = (_torch_attention, _torch_choice, _torch_elementwise, _torch_layers, _torch_movement, _torch_quantization, _torch_resize)
 
 # Operations that only carry constants and lists to others.
 _CARRIERS = ("torch.constant.", "torch.prim.", "torch.vtensor.literal", "torch.derefine", "torch_c.")

@@ -37,6 +37,10 @@ ELEMENTWISE = (
     "qcc.clamp",
     "qcc.unary",
     "qcc.lut",
+    "qcc.maximum",
+    "qcc.minimum",
+    "qcc.compare",
+    "qcc.select",
     "qcc.pad",
     "tensor.concat",
 )

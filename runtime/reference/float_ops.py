@@ -2,8 +2,8 @@
 
 Rules: every `+ - * /` and `sqrt` on the page is one binary32 operation, rounded half to even, in the order Python evaluates it; a fused
 multiply-add only where `fma` says so; no flushing of subnormals. A *sum* is `lane_sum`. Polynomials are `horner`. Coefficients stand in
-`dialects/approximations.py`. NaN in gives NaN out; the payload and sign of a NaN and the sign of a zero that is summed are not part
-of the meaning.
+`dialects/approximations.py`. NaN in gives NaN out, but of `sign` and `at_least`; the payload and sign of a NaN and the sign of a zero that
+is summed are not part of the meaning.
 """
 
 from __future__ import annotations
@@ -272,6 +272,11 @@ def round_bf16(x: Array) -> Array:
     return np.where(np.isnan(x), x, rounded.view(F32))
 
 
+def sign(x: Array) -> Array:
+    """1, -1, or 0 where x is 0 or NaN, as torch has it."""
+    return np.where(x > 0, ONE, np.where(x < 0, -ONE, F32(0)))
+
+
 # `kind` of qcc.unary -> meaning; those with `alpha` take it as a second argument.
 UNARY: dict[str, Callable[..., Array]] = {
     "gelu": gelu,
@@ -296,7 +301,7 @@ UNARY: dict[str, Callable[..., Array]] = {
     "elu": elu,
     "softplus": softplus,
     "mish": mish,
-    "sign": np.sign,
+    "sign": sign,
     "binarize": lambda x: np.where(x >= 0, F32(1), np.where(x < 0, F32(-1), x)),
     "floor": np.floor,
     "ceil": np.ceil,

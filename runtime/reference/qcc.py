@@ -242,6 +242,27 @@ def mul_quantized(
     return _to_integer(np.rint(product.astype(F32) * multipliers[0]), zy, low, high)
 
 
+def maximum(a: Array, b: Array) -> Array:
+    """The greater of a and b, NaN where either is, b where they are equal (as 0 and -0 are)."""
+    return np.where((a > b) | (a != a), a, b)
+
+
+def minimum(a: Array, b: Array) -> Array:
+    """The lesser of a and b, NaN where either is, b where they are equal."""
+    return np.where((a < b) | (a != a), a, b)
+
+
+def compare(a: Array, b: Array, *, kind: str) -> Array:
+    """Whether a < b ("lt") and the like; bool. Of NaN only "ne" holds."""
+    relations = {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal}
+    return relations[kind](a, b)
+
+
+def select(condition: Array, a: Array, b: Array) -> Array:
+    """a where the condition (bool) holds, else b."""
+    return np.where(condition, a, b)
+
+
 def clamp(x: Array, *, min: float, max: float) -> Array:
     """min(max(x, min), max); NaN stays NaN."""
     return np.minimum(np.maximum(x, F32(min)), F32(max))

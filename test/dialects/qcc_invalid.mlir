@@ -33,3 +33,21 @@ func.func @rows(%x: tensor<2x4xf32>) {
   %0 = "qcc.round_dynamic"(%x) {rows = "symmetric"} : (tensor<2x4xf32>) -> tensor<2x4xf32>
   return
 }
+
+// -----
+
+// A selection takes booleans, not numbers that happen to be 0 and 1.
+func.func @select(%m: tensor<4xi32>, %x: tensor<4xf32>) {
+  // expected-error@+1 {{'condition' has elements i32, expected i1}}
+  %0 = "qcc.select"(%m, %x, %x) : (tensor<4xi32>, tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+  return
+}
+
+// -----
+
+// Integers and floats are compared only once one has become the other.
+func.func @compare(%i: tensor<4xi64>, %x: tensor<4xf32>) {
+  // expected-error@+1 {{elements are i64 before and f32 after, expected the same}}
+  %0 = "qcc.compare"(%i, %x) {kind = "lt"} : (tensor<4xi64>, tensor<4xf32>) -> tensor<4xi1>
+  return
+}

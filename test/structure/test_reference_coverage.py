@@ -6,6 +6,7 @@ import inspect
 
 from qcc.dialects import compressed_types, encodings
 from qcc.dialects.qcc import REDUCE_KINDS, UNARY_KINDS
+from qcc.dialects.qcc_choice import COMPARISONS
 from qcc.dialects.qcc_state import Qcc
 from qcc.runtime.reference import codecs, float_ops, formats, interpreter, storage
 from qcc.runtime.reference import qcc as meaning
@@ -31,6 +32,7 @@ def test_every_kind_of_function_has_a_meaning() -> None:
     assert set(float_ops.UNARY) == set(UNARY_KINDS)
     source = inspect.getsource(meaning.reduce)
     assert all(f'"{kind}"' in source for kind in REDUCE_KINDS if kind != "sum")
+    assert all(f'"{kind}"' in inspect.getsource(meaning.compare) for kind in COMPARISONS)
 
 
 def test_every_element_type_has_a_description_and_formats() -> None:

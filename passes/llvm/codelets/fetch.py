@@ -31,8 +31,9 @@ class Fetch:
         if arg >= 0:
             key: Any = (arg, element, lanes)
             if key not in self.cache:
-                word = self.b.load(element, Address(self.buffers[self.params], 4 * arg), invariant=True)
-                self.cache[key] = self.b.splat(word, lanes)
+                narrow = "i32" if element == "i64" else element  # a word has 32 bits
+                word = self.b.splat(self.b.load(narrow, Address(self.buffers[self.params], 4 * arg), invariant=True), lanes)
+                self.cache[key] = word if narrow == element else self.b.cast("sext", word, element)
             return self.cache[key]
         operand = self.operands[-1 - arg]
         varies = any(operand.strides[:-1])

@@ -167,7 +167,7 @@ def binarize(x: Lanes) -> Lanes:
 
 def sign(x: Lanes) -> Lanes:
     one = _constant(x, 1.0)
-    return one.where(x.compare("ogt", 0.0), (-one).where(x.compare("olt", 0.0), x * 0.0))
+    return one.where(x.compare("ogt", 0.0), (-one).where(x.compare("olt", 0.0), _constant(x, 0.0)))
 
 
 def round_float(x: Lanes, *, mantissa: int, least: int, greatest: float, beyond: float) -> Lanes:

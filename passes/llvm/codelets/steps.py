@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from qcc.dialects.codelet import Step
+from qcc.dialects.codelet import CURRENT, Step
 from qcc.passes.llvm.codelets import functions
 from qcc.passes.llvm.codelets.builder import Builder, Value, kind_of, lanes_of
 
@@ -21,6 +21,9 @@ Fetching = Callable[[int, str, int], Value]
 # Operations that end in rounding to a stored integer: the number of the first of three arguments low, high (relative), zero point.
 ROUNDED = {"requantize": 1, "add_quantized": 5, "mul_quantized": 4, "quantize": 1, "round_to": 0}
 
+
+FLOAT_RELATIONS = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge"}
+INTEGER_RELATIONS = {"eq": "eq", "ne": "ne", "lt": "slt", "le": "sle", "gt": "sgt", "ge": "sge"}
 
 TOGETHER = 4
 
@@ -158,6 +161,11 @@ class Steps:
         """Table look-up; args: the table (an i32 operand, or one of 256 u8), the value of entry 0."""
         return arg(0, self.b.binary("sub", v, arg(1, "i32")))
 
+    def _integer(self, step: Step, v: Value, arg: Any) -> Value:
+        """kind: add, sub, mul, maximum, minimum of i32 or i64 with args[0]; booleans are 0 and 1."""
+        a, b = self._ordered(step, v, arg)
+        return self.b.binary({"maximum": "intr.smax", "minimum": "intr.smin"}.get(step.kind, step.kind), a, b)
+
     # --- between integers and floats ------------------------------------------------------------------------------------------------
 
     def _dequantize(self, step: Step, v: Value, arg: Any) -> Value:
@@ -199,9 +207,12 @@ class Steps:
     # --- floats ---------------------------------------------------------------------------------------------------------------------
 
     def _float(self, step: Step, v: Value, arg: Any) -> Value:
-        """kind: add, sub, mul, div with args[0]."""
-        other = arg(0, "f32")
-        return self.b.binary(f"f{step.kind}", other, v) if step.swapped else self.b.binary(f"f{step.kind}", v, other)
+        """kind: add, sub, mul, div, maximum, minimum with args[0]."""
+        a, b = self._ordered(step, v, arg)
+        if step.kind not in ("maximum", "minimum"):
+            return self.b.binary(f"f{step.kind}", a, b)
+        chosen = self.b.select(self.b.compare("ogt" if step.kind == "maximum" else "olt", a, b), a, b)  # b where either is NaN
+        return self.b.select(self.b.compare("uno", a, a), a, chosen)
 
     def _clamp(self, step: Step, v: Value, arg: Any) -> Value:
         """min(max(v, low), high); NaN stays."""
@@ -218,7 +229,26 @@ class Steps:
         """kind: of UNARY_KINDS; args: alpha where the function has one."""
         return functions.unary(self.b, step.kind, v, arg(0, "f32") if step.args else None)
 
+    # --- choices --------------------------------------------------------------------------------------------------------------------
+
+    def _compare(self, step: Step, v: Value, arg: Any) -> Value:
+        """1 where v and args[0] (of any one type) stand in the relation `kind`, else 0; i32."""
+        a, b = self._ordered(step, v, arg)
+        relation = FLOAT_RELATIONS[step.kind] if kind_of(v).endswith("f32") else INTEGER_RELATIONS[step.kind]
+        return self.b.cast("zext", self.b.compare(relation, a, b), "i32")
+
+    def _select(self, step: Step, v: Value, arg: Any) -> Value:
+        """args[1] where args[0] (i32) is not 0, else args[2]; any of them may be the value; kind: the type of the last two."""
+        kinds = ("i32", step.kind, step.kind)
+        condition, a, b = (v if n == CURRENT else arg(i, kind) for i, (n, kind) in enumerate(zip(step.args, kinds, strict=True)))
+        return self.b.select(self.b.compare("ne", condition, self.b.like(0, condition)), a, b)
+
     # --- shared ---------------------------------------------------------------------------------------------------------------------
+
+    def _ordered(self, step: Step, v: Value, arg: Any) -> tuple[Value, Value]:
+        """The value and args[0], of its type, in the order the operation has them."""
+        other = arg(0, kind_of(v).rpartition("x")[2])
+        return (other, v) if step.swapped else (v, other)
 
     def _to_float(self, v: Value) -> Value:
         return v if kind_of(v).endswith("f32") else self.b.cast("sitofp", v, "f32")

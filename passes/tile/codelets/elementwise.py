@@ -15,7 +15,7 @@ from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import ir, op_attribute
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import SLACK_BYTES, Place
-from qcc.passes.tile.codelets.program import FUSABLE, Program
+from qcc.passes.tile.codelets.program import FUSABLE, Program, choices
 from qcc.passes.values import shape_of, used_once
 
 TASK_ELEMENTS = 32768
@@ -50,9 +50,8 @@ def _folded(lowering: Lowering, op: Any) -> bool:
 
 def _main_operand(lowering: Lowering, op: Any) -> Any:
     """The operand that becomes the current value: the one that needs no broadcast, and no constant if possible."""
-    candidates = list(op.operands[:2]) if op.name in ("qcc.add", "qcc.sub", "qcc.mul", "qcc.div") else [op.operands[0]]
     shape = shape_of(op.results[0])
-    return min(candidates, key=lambda v: (shape_of(v) != shape, lowering.constant_or_none(v) is not None))
+    return min(choices(op), key=lambda v: (shape_of(v) != shape, lowering.constant_or_none(v) is not None))
 
 
 def absorb(lowering: Lowering, program: Program, value: Any) -> list[Any]:
@@ -64,7 +63,7 @@ def absorb(lowering: Lowering, program: Program, value: Any) -> list[Any]:
             break  # a pass over bytes that were just written takes less time than a look-up in words behind the product
         if user.name not in FUSABLE or shape_of(user.results[0]) != shape_of(value):
             break
-        if value not in list(user.operands)[: 2 if _binary(user) else 1]:
+        if value not in choices(user):
             break
         if any(v != value and v not in lowering.places and lowering.constant_or_none(v) is None for v in user.operands):
             break
@@ -78,10 +77,6 @@ def _goes_on(lut: Any) -> bool:
     """Whether element-wise operations behind a table are fused with it."""
     value = lut.results[0]
     return used_once(value) and next(iter(value.uses)).owner.operation.name in FUSABLE
-
-
-def _binary(op: Any) -> bool:
-    return op.name in ("qcc.add", "qcc.sub", "qcc.mul", "qcc.div")
 
 
 def run(lowering: Lowering, program: Program, source: Place, y: Place, halo_word: int = 0) -> None:

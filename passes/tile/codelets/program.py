@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects.codelet import NOTHING, Step
+from qcc.dialects.codelet import CURRENT, NOTHING, Step
 from qcc.dialects.element_types import Affine
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import error_at, ir, op_attribute
-from qcc.passes.tile.codelets.place import Place, stored_offset
+from qcc.passes.tile.codelets.place import Place, element_name, stored_offset
 from qcc.passes.tile.codelets.reciprocal import limits, rounds_as_division
-from qcc.passes.values import affine_of, shape_of
+from qcc.passes.values import affine_of, element_of, shape_of
 
 FUSABLE = (
     "qcc.requantize",
@@ -27,7 +27,17 @@ FUSABLE = (
     "qcc.clamp",
     "qcc.unary",
     "qcc.lut",
+    "qcc.maximum",
+    "qcc.minimum",
+    "qcc.compare",
+    "qcc.select",
 )
+BINARY = ("qcc.add", "qcc.sub", "qcc.mul", "qcc.div", "qcc.maximum", "qcc.minimum", "qcc.compare")
+
+
+def choices(op: Any) -> list[Any]:
+    """The operands of an element-wise operation that may be the current value."""
+    return list(op.operands)[: 3 if op.name == "qcc.select" else 2 if op.name in BINARY else 1]
 
 
 @dataclass
@@ -157,7 +167,8 @@ class Program:
         swapped = b == value and a != value
         other = a if swapped else b
         if op_attribute(op, "multipliers") is None:
-            self.steps.append(Step("float", (self._float_argument(other, op),), kind=name, swapped=swapped))
+            word = "float" if isinstance(element_of(value), ir.FloatType) else "integer"
+            self.steps.append(Step(word, (self._argument(other, op),), kind=name, swapped=swapped))
             return
         if op_attribute(op, "mode", "f32") != "f32":
             raise error_at(op, f"'{op.name}' is in mode fixed, which no CPU codelet computes; expected mode f32")
@@ -177,10 +188,15 @@ class Program:
         bounds = self._when_bounded(op, y, 2.0**17 * float(np.abs(multipliers).sum()))
         self.steps.append(Step("add_quantized", args, kind=name, swapped=swapped, bounds=bounds))
 
-    def _float_argument(self, other: Any, op: Any) -> int:
+    def _argument(self, other: Any, op: Any) -> int:
+        """A float, an integer or a boolean, as a word where it is one constant that fits."""
         constant = self.lowering.constant_or_none(other)
-        if constant is not None and constant.size == 1 and constant.dtype == np.float32:
-            return self.real(constant.reshape(-1)[0])
+        if constant is not None and constant.size == 1:
+            number = constant.reshape(-1)[0]
+            if constant.dtype == np.float32:
+                return self.real(number)
+            if constant.dtype.kind in "bi" and -(1 << 31) <= int(number) < 1 << 31:
+                return self.integer(int(number))
         return self.operand(self.lowering.place(other, narrow=True).broadcast(shape_of(op.results[0])))
 
     def _add(self, op: Any, value: Any) -> None:
@@ -194,6 +210,22 @@ class Program:
 
     def _div(self, op: Any, value: Any) -> None:
         self._binary(op, value, "div")
+
+    def _maximum(self, op: Any, value: Any) -> None:
+        self._binary(op, value, "maximum")
+
+    def _minimum(self, op: Any, value: Any) -> None:
+        self._binary(op, value, "minimum")
+
+    def _compare(self, op: Any, value: Any) -> None:
+        swapped = op.operands[0] != value
+        other = self._argument(op.operands[0 if swapped else 1], op)
+        self.steps.append(Step("compare", (other,), kind=op_attribute(op, "kind"), swapped=swapped))
+
+    def _select(self, op: Any, value: Any) -> None:
+        element = element_name(op.results[0].type)
+        args = tuple(CURRENT if v == value else self._argument(v, op) for v in op.operands)
+        self.steps.append(Step("select", args, kind="i32" if element == "i1" else str(element)))
 
     def _clamp(self, op: Any, value: Any) -> None:
         low, high = op_attribute(op, "min"), op_attribute(op, "max")

@@ -72,3 +72,24 @@ func.func @declined(%x: !torch.vtensor<[1,1,2,2],f32>, %w: !torch.vtensor<[1,1,2
   %y = torch.aten.convolution %x, %w, %none, %ones, %zeros, %ones, %true, %zeros, %1 : !torch.vtensor<[1,1,2,2],f32>, !torch.vtensor<[1,1,2,2],f32>, !torch.none, !torch.list<int>, !torch.list<int>, !torch.list<int>, !torch.bool, !torch.list<int>, !torch.int -> !torch.vtensor<[1,1,3,3],f32>
   return %y : !torch.vtensor<[1,1,3,3],f32>
 }
+
+// Masks: a comparison of positions and a boolean choose between scores and a number; "and" of booleans is their minimum.
+// CHECK-LABEL: func.func @masked
+// CHECK: %[[SEEN:.*]] = "qcc.compare"(%arg1, %arg2) {kind = "le"} : (tensor<1x4xi64>, tensor<4x1xi64>) -> tensor<4x4xi1>
+// CHECK: %[[BOTH:.*]] = "qcc.minimum"(%[[SEEN]], %arg3) : (tensor<4x4xi1>, tensor<4x4xi1>) -> tensor<4x4xi1>
+// CHECK: "qcc.select"(%[[BOTH]], %arg0, %{{.*}}) : (tensor<4x4xi1>, tensor<4x4xf32>, tensor<1xf32>) -> tensor<4x4xf32>
+func.func @masked(%scores: !torch.vtensor<[4,4],f32>, %k: !torch.vtensor<[1,4],si64>, %q: !torch.vtensor<[4,1],si64>, %kept: !torch.vtensor<[4,4],i1>) -> !torch.vtensor<[4,4],f32> {
+  %low = torch.vtensor.literal(dense<-1.0e9> : tensor<f32>) : !torch.vtensor<[],f32>
+  %seen = torch.aten.le.Tensor %k, %q : !torch.vtensor<[1,4],si64>, !torch.vtensor<[4,1],si64> -> !torch.vtensor<[4,4],i1>
+  %both = torch.aten.logical_and %seen, %kept : !torch.vtensor<[4,4],i1>, !torch.vtensor<[4,4],i1> -> !torch.vtensor<[4,4],i1>
+  %y = torch.aten.where.self %both, %scores, %low : !torch.vtensor<[4,4],i1>, !torch.vtensor<[4,4],f32>, !torch.vtensor<[],f32> -> !torch.vtensor<[4,4],f32>
+  return %y : !torch.vtensor<[4,4],f32>
+}
+
+// Bytes are no numbers of ours.
+// CHECK-LABEL: func.func @compared_bytes
+// CHECK-NOT: qcc.compare
+func.func @compared_bytes(%a: !torch.vtensor<[4],ui8>, %b: !torch.vtensor<[4],ui8>) -> !torch.vtensor<[4],i1> {
+  %y = torch.aten.lt.Tensor %a, %b : !torch.vtensor<[4],ui8>, !torch.vtensor<[4],ui8> -> !torch.vtensor<[4],i1>
+  return %y : !torch.vtensor<[4],i1>
+}
