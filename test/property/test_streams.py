@@ -308,10 +308,11 @@ def test_option_decides(isa: str, activations: str, compute: str) -> None:
 @pytest.mark.parametrize("name", slow_except(["int8", "int4", "int3", "codebook16"], "int4"))
 @pytest.mark.parametrize("quantized", [False, True])
 def test_many_rows_in_parts(isa: str, name: str, quantized: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Integers are quantized and multiplied a few rows a call, with what stands behind the product; levels of a table stay floats."""
+    """Where asked for, x is quantized and multiplied a few rows a call, with what stands behind the product; not with levels of a table."""
     monkeypatch.setattr(stream, "QUANTIZED_BYTES", 0)
     case = {"seed": 5, "rows": 37, "n": 52, "k": 128, "group": 0, "bias": True, "relu": True, "quantized_result": quantized}
-    assert check(case, FORMATS[name], isa, "auto")["compute"] == ("f32" if name == "codebook16" else "int16")
+    assert check(case, FORMATS[name], isa, "int16")["compute"] == ("f32" if name == "codebook16" else "int16")
+    assert check(case, FORMATS[name], isa, "auto")["compute"] == "f32"
 
 
 @pytest.mark.parametrize("isa", slow_except(["avx512_vnni", "avx2", "generic"], "avx2"))

@@ -41,7 +41,6 @@ from qcc.passes.values import constant_array, producer, shape_of, users
 
 ACTIVATIONS = ("auto", "float", "int16", "int8")
 MOST_TASKS = 16
-MOST_LEVEL_ROWS = PANEL_ROWS - 1  # of x that levels of a table are looked up for, row by row
 QUANTIZED_BYTES = 256 * 1024  # of x in 16 bits that a call works on: they stay in the second-level cache
 SAMPLE_ROWS = 16  # of weights that are looked at first
 MOST_COLUMNS = 65535
@@ -137,7 +136,7 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
 
 def _rows_at_once(rows: int, k: int) -> int:
     """As many of `rows` of x as a call quantizes at a time: whole tiles of rows."""
-    return min(rows, max(MOST_LEVEL_ROWS, QUANTIZED_BYTES // (2 * k) // 8 * 8))
+    return min(rows, max(PANEL_ROWS - 1, QUANTIZED_BYTES // (2 * k) // 8 * 8))
 
 
 def _rows_of(codelet: Stream, first: int, count: int) -> Stream:
@@ -233,13 +232,13 @@ def _scale_element(variant: Variant) -> str:
 def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool = False, zeros: bool = True) -> Variant:
     """The way to compute `c` for `rows` rows of x; without storing zeros, where a codelet can and it takes fewer bytes, unless `zeros`.
 
-    "auto" quantizes x to int16 wherever the codes are integers: 3 operations per 64 weights instead of 3 per 16, and f32 lanes do not
-    reach the speed of memory even for 8 bits.
+    "auto" quantizes few rows of x to int16 wherever the codes are integers: 3 operations per 64 weights instead of 3 per 16, and f32 lanes
+    do not reach the speed of memory even for 8 bits. For many rows, decoding is no longer what takes the time, and x stays as it is.
     """
     facts = ISAS[isa]
     needed = -(-c.codes.shape[0] // facts.lanes)
     wanted = {"auto": "int16", "float": "f32"}.get(activations, activations)
-    if c.levels is not None and rows > MOST_LEVEL_ROWS:
+    if rows >= PANEL_ROWS and (c.levels is not None or activations == "auto"):
         wanted = "f32"
     if wanted != "f32" and (pairs := _pairs_variant(isa, c, wanted, rows)) is not None:
         return pairs
