@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qcc.dialects.instruction_sets import ISAS
+
 if TYPE_CHECKING:
     from qcc.dialects.codelet import Operand
 
@@ -32,10 +34,13 @@ class Attend:
     mask: Operand | None = None
     kind: str = "attend"
 
-    def padded_keys(self, lanes: int) -> int:
+    @property
+    def padded_keys(self) -> int:
         """Keys in whole vectors: scores of a query in thread scratch."""
+        lanes = ISAS[self.isa].lanes
         return -(-self.sizes[3] // lanes) * lanes
 
-    def scratch_bytes(self, lanes: int) -> int:
-        """Scores and sums of all queries of a head."""
-        return 4 * self.sizes[2] * (self.padded_keys(lanes) + self.sizes[5] + 1)
+    @property
+    def scratch_bytes(self) -> int:
+        """Scores and sums of all queries of a head, and one over the sum of the exponentials of each."""
+        return 4 * self.sizes[2] * (self.padded_keys + self.sizes[5] + 1)

@@ -13,6 +13,11 @@ def is_open(value: Any) -> bool:
     return any(isinstance(size, torch.SymInt) for size in value.shape)
 
 
+def is_in_place(node: Any) -> bool:
+    """Whether a node writes to one of its arguments."""
+    return node.op == "call_function" and getattr(getattr(node.target, "_schema", None), "is_mutable", False)
+
+
 def arguments(node: Any) -> dict[str, Any]:
     """Arguments of an operator's node by name, defaults included."""
     schema = node.target._schema.arguments

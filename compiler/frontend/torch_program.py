@@ -17,7 +17,7 @@ from torch.fx.node import map_arg
 
 from qcc.compiler.frontend import torch_dynamic
 from qcc.compiler.frontend.torch_decompositions import decompositions
-from qcc.compiler.frontend.torch_nodes import arguments, block_sizes, is_open, meta_like
+from qcc.compiler.frontend.torch_nodes import arguments, block_sizes, is_in_place, is_open, meta_like
 from qcc.compiler.frontend.torch_state import State, name_state, take_state
 from qcc.dialects.errors import QccError
 
@@ -79,8 +79,7 @@ def _decomposed(program: Any, table: dict[Any, Callable[..., Any]]) -> Any:
 
 def _mutates(program: Any) -> bool:
     """Whether the graph holds in-place operations; torch.export keeps those of the model's source."""
-    schemas = (getattr(node.target, "_schema", None) for node in program.graph.nodes if node.op == "call_function")
-    return any(getattr(schema, "is_mutable", False) for schema in schemas)
+    return any(map(is_in_place, program.graph.nodes))
 
 
 def _has_subclasses(program: Any) -> bool:

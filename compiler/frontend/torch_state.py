@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.export.graph_signature import InputKind, OutputKind
 
+from qcc.compiler.frontend.torch_nodes import is_in_place
 from qcc.dialects import weights
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import to_attribute
@@ -38,7 +39,7 @@ def name_state(program: Any) -> None:
     nodes = {node.name: node for node in graph.nodes if node.op == "placeholder"}
     unused = {_address(program, spec): spec for spec in specs if spec.kind == InputKind.BUFFER and not nodes[spec.arg.name].users}
     for spec in list(specs):
-        if spec.kind != InputKind.CONSTANT_TENSOR or not any(map(_writes, nodes[spec.arg.name].users)):
+        if spec.kind != InputKind.CONSTANT_TENSOR or not any(map(is_in_place, nodes[spec.arg.name].users)):
             continue
         registered = unused.pop(_address(program, spec), None)
         spec.kind, spec.persistent = InputKind.BUFFER, False
@@ -46,10 +47,6 @@ def name_state(program: Any) -> None:
             spec.target, spec.persistent = registered.target, registered.persistent
             specs.remove(registered)
             graph.erase_node(nodes[registered.arg.name])
-
-
-def _writes(node: Any) -> bool:
-    return node.op == "call_function" and getattr(getattr(node.target, "_schema", None), "is_mutable", False)
 
 
 def _value(program: Any, spec: Any) -> Any:

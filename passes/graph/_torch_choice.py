@@ -9,9 +9,9 @@ import numpy as np
 
 from qcc.dialects import weights
 from qcc.dialects.mlir import ir
+from qcc.dialects.qcc_choice import COMPARISONS
 from qcc.passes.graph._torch_reader import IDENTITIES, Reader, like, require, rule
 
-COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 NUMBERS = ("f32", "i64", "i32", "i1")
 
 

@@ -14,10 +14,10 @@ from typing import Any
 from qcc.dialects.attention_codelet import Attend
 from qcc.dialects.instruction_sets import ISAS
 from qcc.passes.llvm.codelets.access import bytes_of, load_first
-from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value, lanes_of
+from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 from qcc.passes.llvm.codelets.functions import exp
 from qcc.passes.llvm.codelets.lanes import Lanes
-from qcc.passes.llvm.codelets.transposition import sums_of
+from qcc.passes.llvm.codelets.transposition import across, sums_of
 
 MOST_SUMS = 8  # vectors of a result that stay in registers
 
@@ -37,7 +37,7 @@ class _Head:
         self.q, self.k, self.v, self.y = (b.at(buffers[o.buffer], bytes_of(o, place, b)) for o in (c.q, c.k, c.v, c.y))
         self.mask = None if c.mask is None else b.at(buffers[c.mask.buffer], bytes_of(c.mask, place, b))
         self.scale = b.splat(b.load("f32", Address(buffers[c.params]), invariant=True), self.lanes)
-        self.pitch = 4 * c.padded_keys(self.lanes)
+        self.pitch = 4 * c.padded_keys
         self.scores = Address(scratch)
         self.sums = self.scores + self.queries * self.pitch
         self.inverses = self.sums + self.queries * self.width * 4
@@ -119,7 +119,7 @@ class _Head:
             return [b.select(b.compare("ogt", found, most), found, most)]
 
         (most,) = b.loop(0, padded, lanes, greater, [b.constant(-math.inf, kind)])
-        most = b.splat(_across(b, most, lambda p, q: b.select(b.compare("ogt", p, q), p, q)), lanes)
+        most = b.splat(across(b, most, lambda p, q: b.select(b.compare("ogt", p, q), p, q)), lanes)
 
         def exponential(i: Index, total: Value) -> list[Value]:
             here = b.at(scores, b.mul(i, 4))
@@ -128,7 +128,7 @@ class _Head:
             return [b.binary("fadd", total, e)]
 
         (total,) = b.loop(0, padded, lanes, exponential, [b.constant(0.0, kind)])
-        total = _across(b, total, lambda p, q: b.binary("fadd", p, q))
+        total = across(b, total, lambda p, q: b.binary("fadd", p, q))
         b.store(b.binary("fdiv", b.constant(1.0, "f32"), total), b.at(self.inverses, b.mul(r, 4)))
         for at in range(0, 4 * self.width, 4 * lanes):
             b.store(b.constant(0.0, kind), self._sums_of(r) + at)
@@ -178,13 +178,3 @@ class _Head:
 
     def _sums_of(self, r: Index) -> Address:
         return self.b.at(self.sums, self.b.mul(r, 4 * self.width))
-
-
-def _across(b: Builder, vector: Value, combine: Callable[[Value, Value], Value]) -> Value:
-    """All lanes of a vector combined."""
-    lanes = lanes_of(vector)
-    while lanes > 1:
-        lanes //= 2
-        low, high = (b.shuffle(vector, vector, list(range(first, first + lanes))) for first in (0, lanes))
-        vector = combine(low, high)
-    return b.extract(vector, 0)

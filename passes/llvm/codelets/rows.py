@@ -14,6 +14,7 @@ from qcc.passes.llvm.codelets.fetch import Fetch
 from qcc.passes.llvm.codelets.functions import exp
 from qcc.passes.llvm.codelets.lanes import Lanes
 from qcc.passes.llvm.codelets.steps import Steps
+from qcc.passes.llvm.codelets.transposition import across
 
 REDUCTIONS = ("sum", "mean", "max", "min")
 
@@ -124,12 +125,7 @@ class _Row:
         total = b.loop(0, self.whole, LANES, lambda i, acc: [b.binary("fadd", acc, value(i, LANES))], [b.constant(0.0, f"{LANES}xf32")])[0]
         if self.whole < self.length:
             total = b.binary("fadd", total, self._tail(value, 0.0))
-        lanes = LANES
-        while lanes > 1:
-            lanes //= 2
-            low = b.shuffle(total, total, list(range(lanes)))
-            total = b.binary("fadd", low, b.shuffle(total, total, list(range(lanes, 2 * lanes))))
-        return b.extract(total, 0)
+        return across(b, total, lambda low, high: b.binary("fadd", low, high))
 
     def _tail(self, value: Callable[[Index, int], Value], fill: float) -> Value:
         """The elements behind the last whole vector in the first lanes, `fill` in the others."""
@@ -157,11 +153,7 @@ class _Row:
         found = b.loop(0, self.whole, LANES, lambda i, acc: [better(acc, read(i, LANES))], [b.constant(fill, f"{LANES}xf32")])[0]
         if self.whole < self.length:
             found = better(found, self._tail(read, fill))
-        lanes = LANES
-        while lanes > 1:
-            lanes //= 2
-            found = better(b.shuffle(found, found, list(range(lanes))), b.shuffle(found, found, list(range(lanes, 2 * lanes))))
-        return b.extract(found, 0)
+        return across(b, found, better)
 
     def _store(self, place: tuple[Index, ...], i: Index, value: Value) -> None:
         b, c, here = self.b, self.c, (*place, i)

@@ -141,7 +141,7 @@ class Reduction:
         base = b.at(b.at(self.scratch, b.mul(row, layout.row_bytes)), b.mul(g, 4))
         for v in range(vectors):
             scale = stream_header.scale(b, layout, address, v)
-            zero = self._zero(address, vectors, v)
+            zero = stream_header.zero_taken_off(b, layout, address, vectors, v, "i32")
             for r in range(rows):
                 here = base + r * layout.row_bytes
                 value = None
@@ -167,14 +167,6 @@ class Reduction:
                 value = b.binary("ashr" if shift > 0 else "shl", value, b.like(abs(shift), value))
             total = value if total is None else b.binary("add", total, value)
         return total
-
-    def _zero(self, address: Address, vectors: int, v: int) -> Value | None:
-        kind = f"{self.lanes}xi32"
-        if self.codelet.zeros == "constant":
-            return self.b.constant(self.codelet.zero, kind)
-        if self.codelet.zeros == "channel":
-            return stream_header.zero(self.b, self.layout, address, vectors, v, "i32")
-        return None
 
 
 def _signed(word: int) -> int:

@@ -55,7 +55,7 @@ class Reduction:
         made = list(totals)
         for v in range(vectors):
             scale = stream_header.scale(b, self.layout, address, v)
-            zero = self._zero(address, vectors, v)
+            zero = stream_header.zero_taken_off(b, self.layout, address, vectors, v, "f32")
             for r in range(rows):
                 i = r * vectors + v
                 total = sums[i]
@@ -66,11 +66,3 @@ class Reduction:
                     total = b.op("llvm.intr.fma", [negative, zero, total], kind)
                 made[i] = b.op("llvm.intr.fma", [total, scale, made[i]], kind)
         return made
-
-    def _zero(self, address: Address, vectors: int, v: int) -> Value | None:
-        kind = f"{self.lanes}xf32"
-        if self.codelet.zeros == "constant":
-            return self.b.constant(float(self.codelet.zero), kind)
-        if self.codelet.zeros == "channel":
-            return stream_header.zero(self.b, self.layout, address, vectors, v, "f32")
-        return None

@@ -19,3 +19,14 @@ def scale(b: Builder, layout: StreamLayout, address: Address, v: int) -> Value:
 def zero(b: Builder, layout: StreamLayout, address: Address, vectors: int, v: int, element: str) -> Value:
     """The zeros of vector `v` of `vectors`, `element` i32 or f32."""
     return b.load(f"{layout.lanes}x{element}", address + layout.lanes * (layout.scale_bytes * vectors + 4 * v))
+
+
+def zero_taken_off(b: Builder, layout: StreamLayout, address: Address, vectors: int, v: int, element: str) -> Value | None:
+    """What is to be taken off the levels of vector `v`: zeros of the header, the same for all, or None."""
+    match layout.codelet.zeros:
+        case "constant":
+            return b.constant(layout.codelet.zero, f"{layout.lanes}x{element}")
+        case "channel":
+            return zero(b, layout, address, vectors, v, element)
+        case _:
+            return None

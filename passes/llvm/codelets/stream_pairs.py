@@ -78,7 +78,7 @@ class Reduction(stream_digits.Reduction):
                 total = self._joined(sums[first : first + len(shifts)], shifts)
                 if self.codelet.step != 1:
                     total = b.binary("mul", total, b.like(self.codelet.step, total))
-                if (zero := self._zero(place.header, vectors, v)) is not None:
+                if (zero := stream_header.zero_taken_off(b, layout, place.header, vectors, v, "i32")) is not None:
                     x_sum = b.splat(b.load("i32", x_sums + r * layout.row_bytes), self.lanes)
                     total = b.binary("sub", total, b.binary("mul", x_sum, zero))
                 found.append(b.cast("sitofp", total, "f32"))

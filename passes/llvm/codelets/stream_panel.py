@@ -39,7 +39,7 @@ class Panel:
         target = b.at(self.weights, b.mul(g, self.codelet.group * self.pitch))
         place.prefetch_header(b)
         scales = [stream_header.scale(b, self.layout, place.header, v) for v in range(self.vectors)]
-        zeros = [self._zero(place.header, v) for v in range(self.vectors)]
+        zeros = [stream_header.zero_taken_off(b, self.layout, place.header, self.vectors, v, "f32") for v in range(self.vectors)]
 
         def step(s: Index, ks: int) -> None:
             here = b.at(target, b.mul(s, depth * self.pitch))
@@ -55,11 +55,6 @@ class Panel:
         b.loop(0, steps, 1, lambda s: step(s, depth))
         if tail:
             step(steps, tail)
-
-    def _zero(self, address: Address, v: int) -> Value | None:
-        if self.codelet.zeros == "constant":
-            return self.b.constant(float(self.codelet.zero), f"{self.lanes}xf32")
-        return stream_header.zero(self.b, self.layout, address, self.vectors, v, "f32") if self.codelet.zeros == "channel" else None
 
     def multiply(self, row: Index, rows: int, start: Sequence[Value]) -> list[Value]:
         """[row][vector]: `start` [vector] and the products of `rows` rows of x from `row` on with all k."""

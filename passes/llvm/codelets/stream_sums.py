@@ -113,9 +113,7 @@ class Reduction:
         b, layout = self.b, self.layout
         if self.codelet.step != 1:
             total = b.binary("mul", total, b.like(self.codelet.step, total))
-        if self.codelet.zeros != "none":
-            stored = self.codelet.zeros == "channel"
-            zero = stream_header.zero(b, layout, header, vectors, v, "i32") if stored else b.like(self.codelet.zero, total)
+        if (zero := stream_header.zero_taken_off(b, layout, header, vectors, v, "i32")) is not None:
             total = b.binary("sub", total, b.binary("mul", x.sum, zero))
         return self.added(total, x.scale, header, v, made)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from qcc.passes.llvm.codelets.builder import Builder, Value
+from qcc.passes.llvm.codelets.builder import Builder, Value, lanes_of
 
 
 def transposed(b: Builder, vectors: Sequence[Value]) -> list[Value]:
@@ -20,6 +20,15 @@ def transposed(b: Builder, vectors: Sequence[Value]) -> list[Value]:
                 made[i], made[i + distance] = b.shuffle(a, c, low), b.shuffle(a, c, high)
         distance *= 2
     return made
+
+
+def across(b: Builder, vector: Value, combine: Callable[[Value, Value], Value]) -> Value:
+    """All lanes of a vector (a power of two) combined: the lower half with the upper one, again and again."""
+    lanes = lanes_of(vector)
+    while lanes > 1:
+        lanes //= 2
+        vector = combine(*(b.shuffle(vector, vector, list(range(first, first + lanes))) for first in (0, lanes)))
+    return b.extract(vector, 0)
 
 
 def sums_of(b: Builder, vectors: Sequence[Value]) -> Value:

@@ -50,7 +50,9 @@ def _attend(lowering: Lowering, q: Place, k: Place, v: Place, mask: Place | None
         return False
     if len(sizes) == 1:
         sizes, strides = [1, *sizes], [(0, *each) for each in strides]
-    params = lowering.params([int(np.float32(scale).view(np.uint32))])
+    program = Program(lowering)
+    program.real(scale)
+    params = lowering.params(program.words)
     buffers = [q, k, v, *([] if mask is None else [mask]), params, y]
 
     def operand(i: int, number: int) -> Operand:
@@ -67,7 +69,7 @@ def _attend(lowering: Lowering, q: Place, k: Place, v: Place, mask: Place | None
         y=operand(3, len(buffers) - 1),
         chunk=max(1, math.ceil(TASK_PRODUCTS / (t * s * (d + e)))),
     )
-    lowering.call(codelet, buffers, scratch_bytes=codelet.scratch_bytes(lanes))
+    lowering.call(codelet, buffers, scratch_bytes=codelet.scratch_bytes)
     return True
 
 

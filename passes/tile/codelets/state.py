@@ -33,13 +33,11 @@ def insert(lowering: Lowering, op: Any) -> None:
     x, axis, shape = op.operands[0], op_attribute(op, "axis"), shape_of(op.results[0])
     place = lowering.place(x)
     if _is_kept(x, place):
-        y = lowering.places[op.results[0]] = place
+        y = target = lowering.places[op.results[0]] = place
     else:
         y = lowering.result(op.results[0])
-        elementwise.copy(lowering, place, y)
-    target = y if y.contiguous else lowering.temporary(y.element, y.shape)
-    if target is not y:
-        elementwise.copy(lowering, y, target)
+        target = y if y.contiguous else lowering.temporary(y.element, y.shape)
+        elementwise.copy(lowering, place, target)
     sizes = (math.prod(shape[:axis]), shape_of(op.operands[1])[axis], math.prod(shape[axis + 1 :]))
     rows = lowering.place(op.operands[1]).reshaped(sizes)
     if rows is None or (rows.strides[2] != 1 and sizes[2] > 1):
