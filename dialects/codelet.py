@@ -30,6 +30,9 @@ CURRENT = NOTHING + 1  # an argument of a step that is the current value
 WIDE = ("lane_i64", "dot2_s16_i64")
 """Values of `compute` that sum in 64 bits."""
 
+FLOATS = ("dot2_bf16", "lane_f32")
+"""Values of `compute` that sum in f32."""
+
 ELEMENT_BYTES = {"u8": 1, "s8": 1, "u16": 2, "s16": 2, "i32": 4, "i64": 8, "f32": 4, "bf16": 2, "i1": 1}
 
 
@@ -113,11 +116,12 @@ class Contraction:
     `sums` is a buffer of u8 quadruples, or s16 pairs, per step of a run (1 where the run has an element, 0 in its padding), present when
     `zero` (a per channel i32 operand) times the sum of x is to be subtracted: weights whose zero point is not in the packed bytes.
     `listed`: the steps of the reduction and where their weights are stand in tables instead. `signs`: x and w are bits.
+    dot2_bf16 takes the last two elements of an odd run in its last step, whose first weight is 0: nothing behind a run is read.
     `segment`: steps of dot2_s16_i64, a divisor of those of a run, that are summed in 32 bits before the sum is widened.
     """
 
     isa: str
-    compute: str  # dot4_u8s8, pairs_u8s8, dot2_s16, dot2_s16_i64, popcount_words, popcount_bytes, lane_i32, lane_i64, lane_f32
+    compute: str  # dot4_u8s8, pairs_u8s8, dot2_s16, dot2_s16_i64, dot2_bf16, popcount_words, popcount_bytes, lane_i32, lane_i64, lane_f32
     sizes: tuple[int, int, int, int, int]
     x: Operand
     w: Operand

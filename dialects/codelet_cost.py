@@ -35,7 +35,7 @@ from qcc.dialects.window_codelet import Depthwise, DepthwiseQuads, Window, chann
 
 LATENCY_CYCLES = {
     "dot4_u8s8": 5.0, "pairs_u8s8": 1.0, "dot2_s16": 1.0, "dot2_s16_i64": 1.0, "popcount_words": 1.0, "popcount_bytes": 1.0,
-    "lane_f32": 4.0, "lane_i32": 5.0, "lane_i64": 5.0,
+    "dot2_bf16": 6.0, "lane_f32": 4.0, "lane_i32": 5.0, "lane_i64": 5.0,
 }  # fmt: skip
 """Least cycles between two multiply-adds on one accumulator."""
 EMULATED_CYCLES = {"lane_i32": 1.5, "lane_i64": 3.0, "pairs_u8s8": 1.0, "dot2_s16": 0.67, "dot2_s16_i64": 1.0}
@@ -44,12 +44,30 @@ EMULATED_CYCLES_256 = EMULATED_CYCLES | {"pairs_u8s8": 0.65, "dot2_s16": 0.35}  
 POPCOUNT_CYCLES = {"popcount_words": {16: 1.5}, "popcount_bytes": {16: 4.0, 8: 2.7}}
 """Exclusive or, population count and addition of a vector of words, by lanes: ports of an instruction, or of two shuffles and six more."""
 PORTABLE_POPCOUNT_CYCLES = 9.0  # by shifts and masks in registers of 128 bits
-DEPTHS = {"dot4_u8s8": 4, "pairs_u8s8": 4, "dot2_s16": 2, "dot2_s16_i64": 2}
+DEPTHS = {"dot4_u8s8": 4, "pairs_u8s8": 4, "dot2_s16": 2, "dot2_s16_i64": 2, "dot2_bf16": 2}
 """Elements of the reduction that one step of a contraction takes, where not 1."""
 JOINED_LOAD = 0.3  # of a load that is part of a product's instruction, beside one of its own
 
-ADD_SUBTRACT = {"amx": 0.4, "avx512_vbmi": 0.4, "avx512_vnni": 0.5, "avx512": 0.6, "avx_vnni": 0.3, "avx2": 0.4, "generic": 2.0}
-SHIFT = {"amx": 0.1, "avx512_vbmi": 0.1, "avx512_vnni": 0.1, "avx512": 0.1, "avx_vnni": 0.1, "avx2": 0.1, "generic": 0.4}
+ADD_SUBTRACT = {
+    "amx": 0.4,
+    "avx512_bf16": 0.4,
+    "avx512_vbmi": 0.4,
+    "avx512_vnni": 0.5,
+    "avx512": 0.6,
+    "avx_vnni": 0.3,
+    "avx2": 0.4,
+    "generic": 2.0,
+}
+SHIFT = {
+    "amx": 0.1,
+    "avx512_bf16": 0.1,
+    "avx512_vbmi": 0.1,
+    "avx512_vnni": 0.1,
+    "avx512": 0.1,
+    "avx_vnni": 0.1,
+    "avx2": 0.1,
+    "generic": 0.4,
+}
 """Best rates of binary and ternary, and of log2 weights times bytes without a multiplier, over that of products of bytes
 (`python -m benchmarks.multiplier_free`, decision 0010): no codelet works that way."""
 

@@ -18,8 +18,14 @@ class IsaFacts:
     pairs: bool = False  # has u8 x s8 products of depth 2 whose sum saturates at 16 bits, and no dot4
     byte_tables: bool = False  # looks up 256 bytes in registers
     byte_lanes: bool = False  # looks up 256 bytes for 64 bytes at once
+    dot2_bf16: bool = False  # has bf16 x bf16 products of depth 2, summed in f32
     tiles: bool = False  # has a matrix unit
-    from_memory: frozenset[str] = frozenset()  # products that can take weights where they lie: `compute` of a contraction
+    from_memory: frozenset[tuple[str, str]] = frozenset()  # products that can take weights where they lie: (`compute`, element of w)
+
+    @property
+    def bf16_products(self) -> bool:
+        """Whether products read x in bf16."""
+        return self.tiles or self.dot2_bf16
 
     @property
     def streams_pairs(self) -> bool:
@@ -27,10 +33,20 @@ class IsaFacts:
         return self.dot2 and not self.dot4 and self.lanes == 8
 
 
-_WEIGHTS_IN_MEMORY = frozenset({"dot4_u8s8", "lane_f32"})
+_WEIGHTS_IN_MEMORY = frozenset({("dot4_u8s8", "s8"), ("lane_f32", "f32")})
 
 ISAS: dict[str, IsaFacts] = {
     "amx": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True, byte_lanes=True, tiles=True, from_memory=_WEIGHTS_IN_MEMORY),
+    "avx512_bf16": IsaFacts(
+        16,
+        32,
+        dot4=True,
+        dot2=True,
+        byte_tables=True,
+        byte_lanes=True,
+        dot2_bf16=True,
+        from_memory=_WEIGHTS_IN_MEMORY | {("dot2_bf16", "bf16")},
+    ),
     "avx512_vbmi": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True, byte_lanes=True, from_memory=_WEIGHTS_IN_MEMORY),
     "avx512_vnni": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True, from_memory=_WEIGHTS_IN_MEMORY),
     "avx512": IsaFacts(16, 32, dot2=True, pairs=True),
@@ -47,4 +63,4 @@ def weights_in_memory(isa: str, compute: str, element: str, pixels: int, vectors
     """
     facts = ISAS[isa]
     fits = pixels * vectors + vectors + 1 == facts.registers + 1
-    return 2 if fits and vectors > 2 and element in ("s8", "f32") and compute in facts.from_memory else 0
+    return 2 if fits and vectors > 2 and (compute, element) in facts.from_memory else 0

@@ -67,7 +67,8 @@ _AVX2 = frozenset({"avx2", "fma"})
 _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 
 ISA_FEATURES: dict[str, frozenset[str]] = {  # of dialects.instruction_sets.ISAS, best first -> features it needs
-    "amx": _AVX512 | {"avx512vnni", "avx512vbmi", "amx-tile", "amx-int8", "amx-bf16"},
+    "amx": _AVX512 | {"avx512vnni", "avx512vbmi", "avx512bf16", "amx-tile", "amx-int8", "amx-bf16"},
+    "avx512_bf16": _AVX512 | {"avx512vnni", "avx512vbmi", "avx512bf16"},
     "avx512_vbmi": _AVX512 | {"avx512vnni", "avx512vbmi"},
     "avx512_vnni": _AVX512 | {"avx512vnni"},
     "avx512": _AVX512,
@@ -102,8 +103,9 @@ class CpuTarget:
 
     @property
     def isa(self) -> str:
-        """The best instruction set that codelets are written for."""
-        return next(name for name, needed in ISA_FEATURES.items() if needed <= set(self.features))
+        """The best instruction set that codelets are written for: CPUs with avx512fp16 are Intel's, whose vdpbf16ps is slow (decision 0006)."""
+        found = (name for name, needed in ISA_FEATURES.items() if needed <= set(self.features))
+        return next(name for name in found if not (name == "avx512_bf16" and "avx512fp16" in self.features))
 
     @property
     def runs_here(self) -> bool:

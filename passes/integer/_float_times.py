@@ -42,16 +42,19 @@ def microseconds(isa: str, codelet: Contraction, weights_bytes: int) -> float:
 
 def _contraction(isa: str, sizes: Sizes, taps: tuple[int, int], run: int, pixel: int, element: str) -> Contraction:
     """The direct loop: every result sums `taps` runs of x, whose pixels are `pixel` elements apart."""
+    pairs = element == "bf16" and ISAS[isa].dot2_bf16
+    compute, stored = ("dot2_bf16", "bf16") if pairs else ("lane_f32", "f32")
     n, height, width, out = sizes
-    tile = choose_tile(isa, "lane_f32", element, height, width, out, math.prod(taps) * run, one_row=False, summed=False)
+    steps = math.prod(taps) * -(-run // codelet_cost.DEPTHS.get(compute, 1))
+    tile = choose_tile(isa, compute, element, height, width, out, steps, one_row=False, summed=False)
     block = tile[2] * ISAS[isa].lanes
     products = run * math.prod(taps)
     size = {"f32": 4, "bf16": 2}[element] * out * products
     return Contraction(
         isa=isa,
-        compute="lane_f32",
+        compute=compute,
         sizes=(n, 1, height, width, out),
-        x=Operand(0, "f32", (0, 0, width * pixel, pixel, 0)),
+        x=Operand(0, stored, (0, 0, width * pixel, pixel, 0)),
         w=Operand(1, element, (0, 0, 0, 0, block * products)),
         taps=taps,
         tap_strides=(0, 0),

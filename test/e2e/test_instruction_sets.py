@@ -22,6 +22,7 @@ from test.tiers import slow_except
 
 CPUS = {
     "amx": "sapphirerapids",
+    "avx512_bf16": "znver4",
     "avx512_vbmi": "icelake-server",
     "avx512_vnni": "cascadelake",
     "avx512": "skylake-avx512",
@@ -92,11 +93,13 @@ ABSENT = {
     "avx2": EVEX + r"|vpdpbusd",
     "generic": r"%ymm|%zmm|\tv",
     "avx512": "vpdp(busd|wssd)",
+    "avx512_bf16": r"\{vex\}",
     "avx512_vbmi": r"\{vex\}",
     "avx512_vnni": r"\{vex\}|vperm[it]2b",
 }
 PRESENT = {
     "amx": r"tdpbusd",
+    "avx512_bf16": r"vpdpbusd.*%zmm",
     "avx512_vbmi": r"vpdpbusd.*%zmm",
     "avx512_vnni": r"vpdpbusd.*%zmm",
     "avx512": r"vpmadd(ubsw|wd).*%zmm",

@@ -3,6 +3,7 @@
  * Semantics: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, under the name of the instruction. `size` is the
  * number of bytes of the result; operands are in the order of LLVM's intrinsic, each where it lies in memory.
  */
+#include <immintrin.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -32,6 +33,27 @@ INSTRUCTION(vpdpwssd) { /* accumulators, signed words, signed words */
     OPERAND(int16_t, b, 2);
     for (int64_t i = 0; i < LANES(uint32_t); i++)
         y[i] = sum[i] + (uint32_t)(a[2 * i] * b[2 * i]) + (uint32_t)(a[2 * i + 1] * b[2 * i + 1]);
+}
+
+static float float_of_bf16(uint16_t upper) {
+    uint32_t word = (uint32_t)upper << 16;
+    float value;
+    memcpy(&value, &word, 4);
+    return value;
+}
+
+INSTRUCTION(vdpbf16ps) { /* accumulators, bfloat16 pairs, bfloat16 pairs: the upper products first, denormals are zero */
+    RESULT(float, y);
+    OPERAND(float, sum, 0);
+    OPERAND(uint16_t, a, 1);
+    OPERAND(uint16_t, b, 2);
+    unsigned mode = _mm_getcsr();
+    _mm_setcsr(0x1f80 | 0x8040);
+    for (int64_t i = 0; i < LANES(float); i++) {
+        float upper = sum[i] + float_of_bf16(a[2 * i + 1]) * float_of_bf16(b[2 * i + 1]);
+        y[i] = upper + float_of_bf16(a[2 * i]) * float_of_bf16(b[2 * i]);
+    }
+    _mm_setcsr(mode);
 }
 
 INSTRUCTION(vpmaddwd) {

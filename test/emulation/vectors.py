@@ -27,10 +27,11 @@ INTRINSICS = {  # what LLVM calls it, without the width -> instruction
     "x86.avx512.vpermi2var.d": "vpermi2d",
     "x86.avx512.vpermi2var.ps": "vpermi2d",
     "x86.avx512.mask.scalef.ps": "vscalefps",
+    "x86.avx512bf16.dpbf16ps": "vdpbf16ps",
     "masked.expandload.v64i8": "vpexpandb",
     "masked.expandload.v16f32": "vexpandps",
 }
-CALL = re.compile(r'llvm\.call_intrinsic "llvm\.((?:x86\.avx512|masked\.expandload)[^"]*)"\((.*?)\) : \((.*)\) -> (.*)')
+CALL = re.compile(r'llvm\.call_intrinsic "llvm\.((?:x86\.avx512(?:bf16)?|masked\.expandload)[^"]*)"\((.*?)\) : \((.*)\) -> (.*)')
 ASSEMBLY = re.compile(r'llvm\.inline_asm "(\w+) ([^"]*)", "[^"]*" (.*?) : \((.*)\) -> (.*)')
 OF_AVX2 = {"vpaddd"}  # instructions in assembly that stay what they are
 IN_MEMORY = re.compile(r"(\d+)\(\$\d\)")

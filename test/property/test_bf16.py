@@ -1,4 +1,5 @@
-"""Float products of bfloat16 numbers on every instruction set against the reference: on AMX tiles, and in f32 with weights of two bytes.
+"""Float products of bfloat16 numbers on every instruction set against the reference: on AMX tiles, in pairs, and in f32 with weights of
+two bytes.
 
 The products are exact in f32, so what differs is the order of f32 sums: of n terms, at most about n/2 units in the last place of the sum
 of magnitudes, and mostly sqrt(n); the inputs are about 1 and the tolerance is that of the other float products.
@@ -6,6 +7,7 @@ of magnitudes, and mostly sqrt(n); the inputs are about 1 and the tolerance is t
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,13 @@ from test.emulation import amx
 from test.property.test_codelets import ISAS, _tensor
 from test.property.tiled_executor import Text, check
 from test.tiers import slow_except
+
+
+COMPUTES = {"amx": "tile_bf16", "avx512_bf16": "dot2_bf16"}
+
+
+def _computes(text: str) -> set[str]:
+    return set(re.findall(r'compute = "(\w+_(?:f32|bf16))"', text))
 
 
 def _numbers(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -53,7 +62,7 @@ def test_convolution(isa: str, channels: int, kernel: int, stride: int) -> None:
     total = t.op("qcc.add", [y, y], t.types[y])
     inputs = [rng.standard_normal((1, channels, 9, 20)).astype(np.float32)]
     tiled = check(t.module(z, total), inputs, isa, tolerance=1e-2)
-    assert ('compute = "tile_bf16"' in tiled.text) == (isa == "amx")
+    assert COMPUTES.get(isa, "lane_f32") in _computes(tiled.text)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -65,21 +74,24 @@ def test_linear(isa: str) -> None:
     y = t.op("qcc.reshape", [_rounded(t, y)], _tensor([40, 96], "f32"))
     y = t.op("qcc.linear", [y, t.constant(_numbers(rng, (50, 96)), _tensor([50, 96], "f32"))], _tensor([40, 50], "f32"))
     tiled = check(t.module(y), [rng.standard_normal((2, 20, 96)).astype(np.float32)], isa, tolerance=1e-3)
-    assert ('compute = "tile_bf16"' in tiled.text) == (isa == "amx")
+    assert _computes(tiled.text) == {COMPUTES.get(isa, "lane_f32")}
 
 
-def test_tiles_read_nothing_behind_a_run() -> None:
+@pytest.mark.parametrize("channels", [40, 37])
+@pytest.mark.parametrize("isa", COMPUTES)
+def test_nothing_behind_a_run_is_read(isa: str, channels: int) -> None:
     """What is no number in the channels behind a group's must not reach it, as 0 times it would."""
     rng = np.random.default_rng(4)
     t = Text()
-    image = t.argument(_tensor([1, 80, 4, 16], "f32"))
-    w = t.constant(_numbers(rng, (64, 40, 1, 1)), _tensor([64, 40, 1, 1], "f32"))
+    image = t.argument(_tensor([1, 2 * channels, 4, 16], "f32"))
+    w = t.constant(_numbers(rng, (64, channels, 1, 1)), _tensor([64, channels, 1, 1], "f32"))
     attributes = "strides = array<i64: 1, 1>, padding = array<i64: 0, 0, 0, 0>, dilations = array<i64: 1, 1>, groups = 2 : i64"
     y = t.op("qcc.conv2d", [_rounded(t, image), w], _tensor([1, 64, 4, 16], "f32"), attributes)
     half = t.op("qcc.slice", [y], _tensor([1, 32, 4, 16], "f32"), "offsets = array<i64: 0, 0, 0, 0>, strides = array<i64: 1, 1, 1, 1>")
-    x = rng.standard_normal((1, 80, 4, 16)).astype(np.float32)
-    x[:, 40:] = np.nan
-    assert 'compute = "tile_bf16"' in check(t.module(half), [x], "amx", tolerance=1e-3).text
+    x = rng.standard_normal((1, 2 * channels, 4, 16)).astype(np.float32)
+    x[:, channels:] = np.nan
+    found = _computes(check(t.module(half), [x], isa, tolerance=1e-3).text)
+    assert found == {COMPUTES[isa] if channels % 2 == 0 or isa != "amx" else "lane_f32"}
 
 
 def test_the_option_reaches_tiles() -> None:

@@ -72,6 +72,32 @@ class Dot2Wide(Dot2):
     accumulator = "i64"
 
 
+class Dot2Bf16:
+    """bf16 x bf16 in pairs: weights [lane][2], f32 accumulators."""
+
+    depth = 2
+    accumulator = "f32"
+    x_bytes = 4
+    w_bytes = 4
+
+    def __init__(self, b: Builder, codelet: Contraction, instructions: Any) -> None:
+        self.b, self.instructions = b, instructions
+        self.lanes = ISAS[codelet.isa].lanes
+
+    def load_x(self, address: Address) -> Value:
+        pair = self.b.splat(self.b.load("i32", address), self.lanes)
+        return self.b.op("llvm.bitcast", [pair], f"{2 * self.lanes}xbf16")
+
+    def load_w(self, address: Address) -> Value:
+        return self.b.load(f"{2 * self.lanes}xbf16", address)
+
+    def multiply_add(self, acc: Value, x: Value, w: Value) -> Value:
+        return self.instructions.dot2_bf16(self.b, acc, x, w)
+
+    def multiply_add_at(self, acc: Value, x: Value, w: Address) -> Value:
+        return self.instructions.dot2_bf16_at(self.b, acc, x, w)
+
+
 class Lane:
     """One element at a time in lanes of the accumulator's type: integers of any width that fits, or f32 with fused multiply-add."""
 
@@ -112,6 +138,7 @@ TILES: dict[str, Any] = {
     "pairs_u8s8": Dot4,
     "dot2_s16": Dot2,
     "dot2_s16_i64": Dot2Wide,
+    "dot2_bf16": Dot2Bf16,
     "popcount_words": SignProducts,
     "popcount_bytes": SignProducts,
 }

@@ -150,8 +150,9 @@ class Nest:
         weights = b.at(self.buffers[c.w.buffer], bytes_of(c.w, (n, g, h, w, block), b))
         step_bytes = vectors * self.lanes * tile.w_bytes
         steps = -(-c.run // tile.depth)
+        overlaps = c.compute == "dot2_bf16" and c.run % tile.depth > 0  # the last step begins within the one before
         in_memory = weights_in_memory(c.isa, c.compute, c.w.element, len(pixels), vectors)
-        segment = c.segment or steps
+        segment = c.segment or steps - overlaps
         unrolled = next(u for u in UNROLLED if segment % u == 0)
         ahead = Ahead(b, c, weights, (n, h, w), len(pixels), math.prod(c.taps) * steps // unrolled)
         summed = c.zero is not None
@@ -175,13 +176,14 @@ class Nest:
         def outer(t0: Index, *acc: Value) -> list[Value]:
             def inner(t1: Index, *acc: Value) -> list[Value]:
                 x_tap = b.at(x, b.mul(b.dot((t0, t1), c.tap_strides), size))
-                turns = steps // unrolled
-                before = b.mul(b.add(b.mul(t0, c.taps[1]), t1), turns)
+                turns = (steps - overlaps) // unrolled
+                tap = b.add(b.mul(t0, c.taps[1]), t1)
+                before, w_tap = b.mul(tap, turns), b.at(weights, b.mul(tap, steps * step_bytes))
 
                 def turn(k: Index, *acc: Value) -> list[Value]:
                     ahead.prefetch(b.add(before, k))
                     here = b.at(x_tap, b.mul(k, unrolled * tile.x_bytes))
-                    stored = b.at(weights, b.mul(b.add(before, k), unrolled * step_bytes))
+                    stored = b.at(w_tap, b.mul(k, unrolled * step_bytes))
                     sums = b.at(self.buffers[c.sums], b.mul(k, 4 * unrolled)) if summed else here
                     made = list(acc)
                     for i in range(unrolled):
@@ -189,7 +191,10 @@ class Nest:
                     return made
 
                 if not c.segment:
-                    return b.loop(0, turns, 1, turn, acc)
+                    made = b.loop(0, turns, 1, turn, acc)
+                    if overlaps:
+                        made = multiply(x_tap + (c.run - tile.depth) * size, w_tap + (steps - 1) * step_bytes, x_tap, made)
+                    return made
 
                 def widened(first: Index, *acc: Value) -> list[Value]:
                     sums = b.loop(first, b.add(first, segment // unrolled), 1, turn, [b.constant(0, f"{self.lanes}xi32")] * len(acc))

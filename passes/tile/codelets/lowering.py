@@ -97,7 +97,7 @@ class Lowering:
         element = element_name(value.type)
         if element is None:
             raise error_at(op, f"'{op.name}' gives elements of {ir.RankedTensorType(value.type).element_type}, which no codelet stores")
-        if configuration.ISAS[self.isa].tiles and _is_left_factor_in_bf16(value):
+        if configuration.ISAS[self.isa].bf16_products and _is_left_factor_in_bf16(value):
             element = "bf16"
         shape = whole_shape(self.slices, value)
         channels_last = op_attribute(op, "qtile.layout") == "channels_last" and len(shape) == 4

@@ -30,6 +30,11 @@ def pack(w: np.ndarray, *, lanes: int, depth: int, vectors: int) -> tuple[np.nda
     return packed.reshape(-1), packed.shape[1]
 
 
+def overlapped(w: np.ndarray) -> np.ndarray:
+    """Weights [..., run] for pairs of which the last one of an odd run begins one element earlier: a 0 in front of the last weight."""
+    return np.insert(w, w.shape[-1] - 1, 0, axis=-1) if w.shape[-1] % 2 else w
+
+
 def block_stride(*, taps: int, run: int, lanes: int, depth: int, vectors: int) -> int:
     """Elements from one whole block to the next."""
     return taps * -(-run // depth) * vectors * lanes * depth

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects import integer_values
-from qcc.dialects.codelet import ELEMENT_BYTES, WIDE, Contraction, Listed, Operand
+from qcc.dialects.codelet import ELEMENT_BYTES, FLOATS, WIDE, Contraction, Listed, Operand
 from qcc.dialects.codelet_cost import DEPTHS
 from qcc.dialects.errors import QccError
 from qcc.dialects.instruction_sets import ISAS
@@ -57,8 +57,9 @@ def conv2d(lowering: Lowering, op: Any) -> set[Any]:
     program = Program(lowering)
     absorbed = elementwise.absorb(lowering, program, result)
     y, word = lowering.result(last_of(op, absorbed)), lowering.halo_word(last_of(op, absorbed))
-    on_tiles = ISAS[lowering.isa].tiles and place.element in ("u8", "bf16")
-    chosen = None if on_tiles else winograd.plan(lowering, op, place, values)
+    facts = ISAS[lowering.isa]
+    faster = (facts.tiles and place.element == "u8") or (facts.bf16_products and place.element == "bf16")
+    chosen = None if faster else winograd.plan(lowering, op, place, values)
     other = math.inf if chosen is None else winograd.microseconds(chosen)
     n, _, height, width = shape_of(result)
     sizes = (n, groups, height, width, out // groups)
@@ -290,6 +291,8 @@ def _constant_weights(
         if tile_products.constant_weights(lowering, on_tiles, packed, start, zero, reading, sizes, program, y, spread, halo_word):
             return
     facts = ISAS[lowering.isa]
+    if facts.dot2_bf16 and reading.place.element == element == "bf16" and run > 1:
+        compute = "dot2_bf16"
     depth = DEPTHS.get(compute, 1)
     steps, table = taps * -(-run // depth), None
     if depth == 2 and reading.place.element == "u8":
@@ -307,14 +310,17 @@ def _constant_weights(
     if table is not None:
         flat, group_stride = table.weights, 0
     else:
-        stored = packed.astype(np.int8 if element == "s8" else np.int16) if depth == 2 else packed
+        stored = packing.overlapped(packed) if compute == "dot2_bf16" else packed
+        stored = stored.astype(np.int8 if element == "s8" else np.int16) if depth == 2 and stored.dtype.kind != "f" else stored
         flat, group_stride = packing.pack(stored, lanes=facts.lanes, depth=depth, vectors=tile[2])
     width = tile[2] * facts.lanes
     bias_place = (
         None if bias is None else lowering.weights(packing.pad_channels(_bias_container(bias, compute), width), _bias_element(compute))
     )
     zero_place = None if zero is None else lowering.weights(packing.pad_channels(zero.astype(np.int32), width), "i32")
-    recipe = None if weights.codes is None else weights.codes.panels(packed.shape[0], element, facts.lanes, tile[2])
+    recipe = (
+        None if weights.codes is None or compute == "dot2_bf16" else weights.codes.panels(packed.shape[0], element, facts.lanes, tile[2])
+    )
     w_place = lowering.weights(packing.bf16_words(flat) if element == "bf16" else flat, element, recipe)
     segment = wide_sums.segment(packed, _greatest(op.operands[0])) if compute == "dot2_s16_i64" else 0
     contracting = Contracting(
@@ -354,13 +360,13 @@ def _folded_bias(op: Any, values: np.ndarray, bias: np.ndarray | None) -> np.nda
 
 def _bias_container(bias: np.ndarray, compute: str) -> np.ndarray:
     """Biases wrap like the accumulators they start."""
-    if compute == "lane_f32":
+    if compute in FLOATS:
         return bias.astype(np.float32)
     return bias if compute in WIDE else bias.astype(np.int64).astype(np.uint32).view(np.int32)
 
 
 def _bias_element(compute: str) -> str:
-    return "f32" if compute == "lane_f32" else "i64" if compute in WIDE else "i32"
+    return "f32" if compute in FLOATS else "i64" if compute in WIDE else "i32"
 
 
 def _stored_zero(x: Any) -> int:
