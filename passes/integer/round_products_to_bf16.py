@@ -16,7 +16,7 @@ What @main returns stays unrounded. Attention stays in f32, and so do weight-onl
 Requires: integer form; option `enabled`, without which nothing changes.
 Guarantees: both operands of every f32 product hold bfloat16 values, in f32 containers: storing them in two bytes loses nothing, and a
 product of two is exact in f32. So results differ between targets by the order and rounding of f32 sums only (AMX adds even and odd
-products of a step apart and takes denormals as zero).
+products of a step apart; AMX and vdpbf16ps take denormals as zero).
 Why: half the bytes of weights, and the one float format AMX multiplies (Kalamkar et al., "A Study of BFLOAT16 for Deep Learning Training",
 2019); compiler/decisions/0006.
 """

@@ -8,24 +8,37 @@ of magnitudes, and mostly sqrt(n); the inputs are about 1 and the tolerance is t
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import qcc
+from qcc.dialects import instruction_sets
 from qcc.dialects.unary_functions import unary
+from qcc.passes.llvm.codelets.isa import isa as instructions_of
 from test.emulation import amx
-from test.property.test_codelets import ISAS, _tensor
+from test.property.test_codelets import _tensor
 from test.property.tiled_executor import Text, check
 from test.tiers import slow_except
 
+ISAS = slow_except(instruction_sets.ISAS, "avx2")
 
 COMPUTES = {"amx": "tile_bf16", "avx512_bf16": "dot2_bf16"}
 
 
 def _computes(text: str) -> set[str]:
     return set(re.findall(r'compute = "(\w+_(?:f32|bf16))"', text))
+
+
+def test_everything_else_is_as_without_bf16() -> None:
+    ours, others = instructions_of("avx512_bf16"), instructions_of("avx512_vbmi")
+    assert set(ours.__all__) == {*others.__all__, "dot2_bf16", "dot2_bf16_at"}
+    assert all(getattr(ours, name) is getattr(others, name) for name in others.__all__)
+    facts = instruction_sets.ISAS["avx512_bf16"]
+    same = replace(facts, dot2_bf16=False, from_memory=facts.from_memory - {("dot2_bf16", "bf16")})
+    assert same == instruction_sets.ISAS["avx512_vbmi"]
 
 
 def _numbers(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -13,7 +13,9 @@ from qcc.dialects import instruction_sets
 from test.property.tiled_executor import Text, check, dense, quantized
 from test.tiers import slow_except
 
-ISAS = slow_except(instruction_sets.ISAS, "avx2")
+ISAS = slow_except(
+    [isa for isa in instruction_sets.ISAS if isa != "avx512_bf16"], "avx2"
+)  # but for bf16, that is avx512_vbmi (test_bf16.py)
 EXAMPLES = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
