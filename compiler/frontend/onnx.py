@@ -3,7 +3,8 @@
 The order of things:
 
 1. `onnx_graph` reads the model and takes its weights out of the protobuf; `onnx_contrib` writes out what ONNX Runtime's optimizer fused;
-2. `onnx_shapes` fixes dynamic sizes and evaluates what follows from constants and static shapes;
+2. `onnx_shapes` fixes dynamic sizes and evaluates what follows from constants and static shapes; `onnx_functions` and `onnx_fused`
+   write out what has to know them;
 3. `onnx_quantization` and `onnx_integers` spell every quantized operator (QLinearConv, com.microsoft's, QONNX's, ...) as
    DequantizeLinear -> float operator -> QuantizeLinear, so that all of them take one road; `onnx_clips` reads widths from ranges;
    `onnx_dynamic` finds products of activations that are quantized while running;
@@ -26,6 +27,7 @@ from qcc.compiler.frontend import (
     onnx_contrib,
     onnx_dynamic,
     onnx_functions,
+    onnx_fused,
     onnx_graph,
     onnx_import,
     onnx_integers,
@@ -50,11 +52,11 @@ def import_model(source: str | Path | onnx.ModelProto, example_inputs: Sequence[
     onnx_contrib.write_out(graph)
     onnx_shapes.fix_input_shapes(graph, example_inputs, batch)
     onnx_shapes.fold_constants(graph)
-    while onnx_functions.expand_functions(graph):
-        onnx_shapes.fold_constants(graph)
+    _write_out(graph)
     onnx_quantization.expand(graph)
     graph = onnx_graph.with_quantized_types(graph)
     onnx_shapes.fold_constants(graph)
+    _write_out(graph)
     onnx_recurrent.unroll(graph)
     onnx_spelling.spell_out(graph)
     onnx_clips.state_ranges(graph)
@@ -69,3 +71,9 @@ def import_model(source: str | Path | onnx.ModelProto, example_inputs: Sequence[
     del graph
     onnx_to_backend_contract(module)
     return imported(module, inputs, outputs)
+
+
+def _write_out(graph: onnx_graph.OnnxGraph) -> None:
+    """Operators whose spelling depends on types, as far as these are known."""
+    while onnx_fused.write_out(graph) or onnx_functions.expand_functions(graph):
+        onnx_shapes.fold_constants(graph)

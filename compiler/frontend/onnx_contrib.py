@@ -1,22 +1,18 @@
 """Float operators of ONNX Runtime's own that its graph optimizer fuses, and ONNX's that its shape inference fails for, written out.
 
-`fold-norms` and `fold-gelu` make one operation of them again. Read from ONNX Runtime's list of contributed operators.
+`fold-norms` and `fold-gelu` make one operation of them again. What has to know shapes is in `onnx_fused`.
+Read from ONNX Runtime's list of contributed operators.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-
-import numpy as np
 
 from qcc.compiler.frontend import onnx_expansion
-from qcc.compiler.frontend.onnx_expansion import Expansion, Rule
+from qcc.compiler.frontend.onnx_expansion import MICROSOFT, Expansion, Rule
 from qcc.compiler.frontend.onnx_graph import OnnxGraph, attributes, error_at_node
-from qcc.compiler.frontend.onnx_quantization import MICROSOFT
 
 LAYER_NORM_OPSET = 17  # of LayerNormalization
-MEAN_AXES_OPSET = 18  # of ReduceMean: its axes became an input
 
 
 def write_out(graph: OnnxGraph) -> None:
@@ -24,47 +20,37 @@ def write_out(graph: OnnxGraph) -> None:
     onnx_expansion.expand(graph, lambda source: _RULES.get((source.domain, source.op_type)))
 
 
-def _norm(e: Expansion, x: str, gamma: str, beta: str, centred: bool) -> None:
-    """x over its root mean square, less its mean first where `centred`; times gamma, plus beta."""
+def norm(e: Expansion, x: str, gamma: str, beta: str, centred: bool) -> None:
+    """x over its root mean square, less its mean first where `centred`; times gamma, plus beta: the node's first output."""
     given = attributes(e.source)
     if given.get("axis", -1) != -1:
         raise error_at_node(e.source, f"{e.source.op_type} has axis {given['axis']}, expected -1; export the model without this fusion")
     if centred:
-        x = e.add("Sub", [x, _mean(e, x)])
-    root = e.add("Sqrt", [e.add("Add", [_mean(e, e.add("Mul", [x, x])), _number(e, given.get("epsilon", 1e-5))])])
+        x = e.add("Sub", [x, e.mean(x)])
+    root = e.add("Sqrt", [e.add("Add", [e.mean(e.add("Mul", [x, x])), e.number(given.get("epsilon", 1e-5))])])
     y = e.add("Mul", [e.add("Div", [x, root]), gamma], "" if beta else e.source.output[0])
     if beta:
         e.add("Add", [y, beta], e.source.output[0])
 
 
-def _mean(e: Expansion, x: str, axes: Sequence[int] = (-1,)) -> str:
-    if e.graph.opset < MEAN_AXES_OPSET:
-        return e.add("ReduceMean", [x], axes=list(axes))
-    return e.add("ReduceMean", [x, e.graph.constant(np.array(axes), "axes")])
-
-
-def _number(e: Expansion, value: float) -> str:
-    return e.graph.constant(np.asarray(value, np.float32), "number")
-
-
 def _rms_norm(e: Expansion) -> None:
-    _norm(e, e.input(0), e.input(1), "", centred=False)
+    norm(e, e.input(0), e.input(1), "", centred=False)
 
 
 def _early_layer_norm(e: Expansion) -> None:
     """ONNX Runtime has the operator in models that are older than it."""
     if e.graph.opset < LAYER_NORM_OPSET:
-        _norm(e, e.input(0), e.input(1), e.input(2), centred=True)
+        norm(e, e.input(0), e.input(1), e.input(2), centred=True)
 
 
 def _skip_rms_norm(e: Expansion) -> None:
     """x, skip, gamma, bias."""
-    _norm(e, _skipped(e, e.input(3)), e.input(2), "", centred=False)
+    norm(e, _skipped(e, e.input(3)), e.input(2), "", centred=False)
 
 
 def _skip_layer_norm(e: Expansion) -> None:
     """x, skip, gamma, beta, bias."""
-    _norm(e, _skipped(e, e.input(4)), e.input(2), e.input(3), centred=True)
+    norm(e, _skipped(e, e.input(4)), e.input(2), e.input(3), centred=True)
 
 
 def _skipped(e: Expansion, bias: str) -> str:
@@ -79,16 +65,16 @@ def _skipped(e: Expansion, bias: str) -> str:
 def _gelu(e: Expansion) -> None:
     """x (1 + erf(x / sqrt(2))) / 2 of x, plus the bias where there is one."""
     x = _biased(e)
-    half = e.add("Mul", [x, _number(e, 0.5)])
-    e.add("Mul", [half, _plus_one(e, e.add("Erf", [e.add("Div", [x, _number(e, math.sqrt(2))])]))], e.source.output[0])
+    half = e.add("Mul", [x, e.number(0.5)])
+    e.add("Mul", [half, _plus_one(e, e.add("Erf", [e.add("Div", [x, e.number(math.sqrt(2))])]))], e.source.output[0])
 
 
 def _fast_gelu(e: Expansion) -> None:
     """x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 of x, plus the bias where there is one."""
     x = _biased(e)
-    cube = e.add("Mul", [e.add("Mul", [e.add("Mul", [x, x]), x]), _number(e, 0.044715)])
-    inner = e.add("Mul", [e.add("Add", [x, cube]), _number(e, math.sqrt(2 / math.pi))])
-    e.add("Mul", [e.add("Mul", [x, _number(e, 0.5)]), _plus_one(e, e.add("Tanh", [inner]))], e.source.output[0])
+    cube = e.add("Mul", [e.add("Mul", [e.add("Mul", [x, x]), x]), e.number(0.044715)])
+    inner = e.add("Mul", [e.add("Add", [x, cube]), e.number(math.sqrt(2 / math.pi))])
+    e.add("Mul", [e.add("Mul", [x, e.number(0.5)]), _plus_one(e, e.add("Tanh", [inner]))], e.source.output[0])
 
 
 def _biased(e: Expansion) -> str:
@@ -96,22 +82,61 @@ def _biased(e: Expansion) -> str:
 
 
 def _plus_one(e: Expansion, x: str) -> str:
-    return e.add("Add", [x, _number(e, 1)])
+    return e.add("Add", [x, e.number(1)])
 
 
 def _quick_gelu(e: Expansion) -> None:
     """x sigmoid(alpha x)"""
-    scaled = e.add("Mul", [e.input(0), _number(e, attributes(e.source).get("alpha", 1.702))])
+    scaled = e.add("Mul", [e.input(0), e.number(attributes(e.source).get("alpha", 1.702))])
     e.add("Mul", [e.input(0), e.add("Sigmoid", [scaled])], e.source.output[0])
 
 
 def _mean_variance_normalization(e: Expansion) -> None:
     """(x - mean) / (deviation + 1e-9); the definition's E[x^2] - E[x]^2 is below zero where x hardly varies."""
     axes = attributes(e.source).get("axes", [0, 2, 3])
-    d = e.add("Sub", [e.input(0), _mean(e, e.input(0), axes)])
-    deviation = e.add("Sqrt", [_mean(e, e.add("Mul", [d, d]), axes)])
-    e.add("Div", [d, e.add("Add", [deviation, _number(e, 1e-9)])], e.source.output[0])
+    d = e.add("Sub", [e.input(0), e.mean(e.input(0), axes)])
+    deviation = e.add("Sqrt", [e.mean(e.add("Mul", [d, d]), axes)])
+    e.add("Div", [d, e.add("Add", [deviation, e.number(1e-9)])], e.source.output[0])
 
+
+def _bias_add(e: Expansion) -> None:
+    """x, bias, skip."""
+    e.add("Add", [e.add("Add", [e.input(0), e.input(1)]), e.input(2)], e.source.output[0])
+
+
+def _fused_convolution(e: Expansion) -> None:
+    """x, weight, bias, what is added before the activation."""
+    given = attributes(e.source)
+    activation, numbers = given.pop("activation", ""), given.pop("activation_params", [])
+    y = e.add("Conv", onnx_expansion.trim([e.input(i) for i in range(3)]), **given)
+    y = e.add("Add", [y, e.input(3)]) if e.input(3) else y
+    _activation(e, y, activation, dict(zip(ACTIVATIONS.get(activation, ()), numbers, strict=False)))
+
+
+def _fused_gemm(e: Expansion) -> None:
+    given = attributes(e.source)
+    numbers = {name: given.pop(f"activation_{name}") for name in ("alpha", "beta", "gamma") if f"activation_{name}" in given}
+    activation = given.pop("activation", "")
+    y = e.add("Gemm", list(e.source.input), **given)
+    _activation(e, y, activation, {name: value for name, value in numbers.items() if name in ACTIVATIONS.get(activation, ())})
+
+
+def _activation(e: Expansion, x: str, name: str, numbers: dict[str, float]) -> None:
+    """The function `name` of x as the node's output; x itself where there is none."""
+    if name and name not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise error_at_node(e.source, f"{e.source.op_type} has the activation {name}, expected one of {known}; export without this fusion")
+    if name == "Clip":
+        e.add("Clip", [x, *(e.number(numbers[bound]) for bound in ACTIVATIONS["Clip"])], e.source.output[0])
+    else:
+        e.add(name or "Identity", [x], e.source.output[0], **numbers)
+
+
+ACTIVATIONS = {
+    "Relu": (), "Sigmoid": (), "Tanh": (), "Softplus": (), "Softsign": (), "Elu": ("alpha",), "LeakyRelu": ("alpha",),
+    "ThresholdedRelu": ("alpha",), "HardSigmoid": ("alpha", "beta"), "Selu": ("alpha", "gamma"), "Clip": ("min", "max"),
+}  # fmt: skip
+"""Functions that are fused behind products, each with its parameters in ONNX's order."""
 
 _RULES: dict[tuple[str, str], Rule] = {
     ("", "SimplifiedLayerNormalization"): _rms_norm,  # ONNX Runtime knows it in ONNX's own domain
@@ -123,4 +148,7 @@ _RULES: dict[tuple[str, str], Rule] = {
     (MICROSOFT, "BiasGelu"): _gelu,
     (MICROSOFT, "FastGelu"): _fast_gelu,
     (MICROSOFT, "QuickGelu"): _quick_gelu,
+    (MICROSOFT, "BiasAdd"): _bias_add,
+    (MICROSOFT, "FusedConv"): _fused_convolution,
+    (MICROSOFT, "FusedGemm"): _fused_gemm,
 }

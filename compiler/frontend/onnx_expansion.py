@@ -6,7 +6,7 @@ container's) and `narrow` (the least value is not used).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,9 @@ import numpy as np
 import onnx
 
 from qcc.compiler.frontend.onnx_graph import OnnxGraph, error_at_node, label, node
+
+MICROSOFT = "com.microsoft"
+MEAN_AXES_OPSET = 18  # of ReduceMean: its axes became an input
 
 
 @dataclass
@@ -39,8 +42,28 @@ class Expansion:
     def quantize(self, x: str, scale: str, zero_point: str = "", output: str = "", **given: Any) -> str:
         return self.add("QuantizeLinear", trim([x, scale, zero_point]), output, **given)
 
+    def mean(self, x: str, axes: Sequence[int] = (-1,), **given: Any) -> str:
+        if self.graph.opset < MEAN_AXES_OPSET:
+            return self.add("ReduceMean", [x], axes=list(axes), **given)
+        return self.add("ReduceMean", [x, self.integers(axes)], **given)
+
+    def number(self, value: float) -> str:
+        """A constant in binary32."""
+        return self.graph.constant(np.asarray(value, np.float32), "number")
+
+    def integers(self, values: Sequence[int]) -> str:
+        """A constant of shapes, axes or bounds."""
+        return self.graph.constant(np.asarray(values, np.int64), "integers")
+
+    def reshape(self, x: str, shape: Sequence[int], output: str = "") -> str:
+        return self.add("Reshape", [x, self.integers(shape)], output)
+
     def input(self, index: int) -> str:
         return self.source.input[index] if index < len(self.source.input) else ""
+
+    def shape(self, index: int) -> list[int]:
+        """Of an input whose sizes are known."""
+        return [size or 0 for size in self.graph.kinds[self.input(index)][1]]
 
     def fake_quantize(
         self, stored: np.ndarray | None, scale: np.ndarray, zero: np.ndarray, bits: int, signed: bool, narrow: bool, of: str = ""

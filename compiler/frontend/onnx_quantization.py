@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 
 from qcc.compiler.frontend import onnx_expansion, onnx_qonnx
-from qcc.compiler.frontend.onnx_expansion import Expansion, Rule
+from qcc.compiler.frontend.onnx_expansion import MICROSOFT, Expansion, Rule
 from qcc.compiler.frontend.onnx_graph import OnnxGraph, attributes, error_at_node, node
-
-MICROSOFT = "com.microsoft"
 
 
 def expand(graph: OnnxGraph) -> None:
@@ -97,6 +95,37 @@ def _linear_gemm(e: Expansion) -> None:
         e.quantize(y, sy, zy, e.source.output[0])
 
 
+def _linear_mean(e: Expansion) -> None:
+    x, sx, zx, sy, zy = (e.input(i) for i in range(5))
+    given = attributes(e.source)
+    e.quantize(e.mean(e.dequantize(x, sx, zx), given["axes"], keepdims=given["keepdims"]), sy, zy, e.source.output[0])
+
+
+def _linear_where(e: Expansion) -> None:
+    chosen, a, sa, za, b, sb, zb, sy, zy = (e.input(i) for i in range(9))
+    e.quantize(e.add("Where", [chosen, e.dequantize(a, sa, za), e.dequantize(b, sb, zb)]), sy, zy, e.source.output[0])
+
+
+def _dynamic_matmul(e: Expansion) -> None:
+    """a in floats, which is quantized here; b, its scale and zero point, bias."""
+    a, b, sb, zb, bias = (e.input(i) for i in range(5))
+    levels = [e.graph.fresh(a) for _ in range(3)]
+    e.nodes.append(node("DynamicQuantizeLinear", [a], levels, e.name))
+    _product_of_integers(e, levels, [b, sb, zb], bias)
+
+
+def _integer_matmul(e: Expansion) -> None:
+    a, b, sa, sb, za, zb, bias = (e.input(i) for i in range(7))
+    _product_of_integers(e, [a, sa, za], [b, sb, zb], bias)
+
+
+def _product_of_integers(e: Expansion, a: list[str], b: list[str], bias: str) -> None:
+    """a times b, each integers, scale and zero point, those of b one or one per column; plus bias."""
+    y = e.add("MatMul", [e.dequantize(*a), e.dequantize(*b, axis=-1)], "" if bias else e.source.output[0])
+    if bias:
+        e.add("Add", [y, bias], e.source.output[0])
+
+
 def _matmul_nbits(e: Expansion) -> None:
     """MatMulNBits: A [..., k] times B [n, blocks, block * bits / 8] u8, low bits first; scales [n * blocks].
 
@@ -108,14 +137,14 @@ def _matmul_nbits(e: Expansion) -> None:
         raise error_at_node(e.source, "MatMulNBits with g_idx is not supported; expected blocks in their natural order")
     packed, scales = e.constant_input(1, "weight"), e.constant_input(2, "scale")
     blocks = -(-k // block)
-    levels = _unpack(packed.reshape(n * blocks, -1), bits, block).reshape(n, blocks * block)[:, :k]  # [n, k] u8
+    levels = unpack(packed.reshape(n * blocks, -1), bits, block).reshape(n, blocks * block)[:, :k]  # [n, k] u8
     zero = e.graph.array(e.input(3))
     if e.input(3) and zero is None:
         raise error_at_node(e.source, "the zero point of MatMulNBits is computed at run time, expected a constant")
     if zero is None:
         zeros = np.full((n, blocks), 1 << (bits - 1), np.uint8)
     elif zero.dtype == np.uint8:
-        zeros = _unpack(zero.reshape(n, -1), bits, blocks)  # every row starts at a new byte
+        zeros = unpack(zero.reshape(n, -1), bits, blocks)  # every row starts at a new byte
     else:
         raise error_at_node(e.source, f"the zero point of MatMulNBits is {zero.dtype}, expected packed uint8")
     weight = e.graph.constant(levels, f"{e.name}.weight")
@@ -127,7 +156,7 @@ def _matmul_nbits(e: Expansion) -> None:
         e.add("Add", [y, e.input(5)], e.source.output[0])
 
 
-def _unpack(packed: np.ndarray, bits: int, count: int) -> np.ndarray:
+def unpack(packed: np.ndarray, bits: int, count: int) -> np.ndarray:
     """The first `count` values of `bits` bits of every row of `packed` [rows, bytes] u8, lowest bits first: [rows, count] u8."""
     stream = np.unpackbits(packed.view(np.uint8), axis=1, bitorder="little")[:, : count * bits].reshape(packed.shape[0], count, bits)
     return (stream.astype(np.uint8) << np.arange(bits, dtype=np.uint8)).sum(axis=2).astype(np.uint8)
@@ -148,6 +177,10 @@ _RULES: dict[tuple[str, str], Rule] = {
     (MICROSOFT, "QLinearAveragePool"): _linear_unary("AveragePool"),
     (MICROSOFT, "QLinearConcat"): _linear_concat,
     (MICROSOFT, "QGemm"): _linear_gemm,
+    (MICROSOFT, "QLinearReduceMean"): _linear_mean,
+    (MICROSOFT, "QLinearWhere"): _linear_where,
+    (MICROSOFT, "DynamicQuantizeMatMul"): _dynamic_matmul,
+    (MICROSOFT, "MatMulIntegerToFloat"): _integer_matmul,
     (MICROSOFT, "MatMulNBits"): _matmul_nbits,
     **{("qonnx", name): rule for name, rule in onnx_qonnx.RULES.items()},
 }

@@ -40,7 +40,7 @@ def _is_static(graph: OnnxGraph, source: onnx.NodeProto) -> bool:
 
 def _depth_to_space(e: Expansion) -> None:
     """Channels are (block row, block column, depth) in mode DCR, (depth, block row, block column) in mode CRD."""
-    n, c, h, w = _shape(e)
+    n, c, h, w = e.shape(0)
     block = attributes(e.source)["blocksize"]
     depth = c // (block * block)
     if attributes(e.source).get("mode", "DCR") == "DCR":
@@ -50,7 +50,7 @@ def _depth_to_space(e: Expansion) -> None:
 
 
 def _space_to_depth(e: Expansion) -> None:
-    n, c, h, w = _shape(e)
+    n, c, h, w = e.shape(0)
     block = attributes(e.source)["blocksize"]
     rows, columns = h // block, w // block
     order = [0, 3, 5, 1, 2, 4] if attributes(e.source).get("mode", "DCR") == "DCR" else [0, 1, 3, 5, 2, 4]
@@ -67,7 +67,7 @@ def _backwards(e: Expansion) -> None:
     parameters = [array for i in range(1, 5) if (array := e.graph.array(e.input(i))) is not None]
     if len(parameters) < 4 or all(step > 0 for step in parameters[3].reshape(-1)):
         return
-    shape, value = _shape(e), e.input(0)
+    shape, value = e.shape(0), e.input(0)
     starts, ends, axes, steps = ([int(v) for v in array.reshape(-1)] for array in parameters)
     for i, (start, end, axis, step) in enumerate(zip(starts, ends, axes, steps, strict=True)):
         stop = None if step < 0 and end < -shape[axis] else end
@@ -78,7 +78,7 @@ def _backwards(e: Expansion) -> None:
 def _from_the_front(e: Expansion) -> None:
     numbers, axis = e.graph.array(e.input(1)), attributes(e.source).get("axis", 0)
     if numbers is not None and (numbers < 0).any():
-        chosen = e.graph.constant(np.where(numbers < 0, numbers + _shape(e)[axis], numbers), "indices")
+        chosen = e.graph.constant(np.where(numbers < 0, numbers + e.shape(0)[axis], numbers), "indices")
         e.add("Gather", [e.input(0), chosen], e.source.output[0], axis=axis)
 
 
@@ -87,7 +87,7 @@ def _along_one_axis(e: Expansion) -> None:
     numbers, depth = e.graph.array(e.input(1)), e.graph.kinds[e.input(1)][1][-1] or 0
     if attributes(e.source).get("batch_dims", 0) or (numbers is None and depth != 1):
         return
-    table, shape = e.input(0), _shape(e)
+    table, shape = e.input(0), e.shape(0)
     if depth > 1:
         table = e.add("Reshape", [table, e.graph.constant(np.array([math.prod(shape[:depth]), *shape[depth:]]), "shape")])
     if numbers is None:
@@ -102,7 +102,7 @@ def _along_one_axis(e: Expansion) -> None:
 def _pool(e: Expansion) -> None:
     """In ceil mode what windows reach beyond the image is padding behind it; padding that counts becomes part of the image before."""
     given, x = attributes(e.source), e.input(0)
-    kernel, image, result = given["kernel_shape"], _shape(e)[2:], [size or 0 for size in e.graph.kinds[e.source.output[0]][1][2:]]
+    kernel, image, result = given["kernel_shape"], e.shape(0)[2:], [size or 0 for size in e.graph.kinds[e.source.output[0]][1][2:]]
     rank, counted = len(kernel), given.pop("count_include_pad", 0)
     steps, spans, pads = given.get("strides", [1] * rank), given.get("dilations", [1] * rank), given.get("pads", [0] * 2 * rank)
     low, high = pads[:rank], pads[rank:]
@@ -122,7 +122,7 @@ def _col2im(e: Expansion) -> None:
     if image is None or kernel is None:
         return
     given, rank = attributes(e.source), len(kernel)
-    n, columns, _ = _shape(e)
+    n, columns, _ = e.shape(0)
     steps, spans, pads = given.get("strides", [1] * rank), given.get("dilations", [1] * rank), given.get("pads", [0] * 2 * rank)
     around = [size + low + high for size, low, high in zip(image, pads[:rank], pads[rank:], strict=True)]
     counts = [(size - span * (k - 1) - 1) // step + 1 for size, span, k, step in zip(around, spans, kernel, steps, strict=True)]
@@ -139,14 +139,14 @@ def _col2im(e: Expansion) -> None:
 
 def _transposed_convolution(e: Expansion) -> None:
     """What is cut off is the same before and behind in torch: other results are a Slice of the whole one."""
-    given, rank = attributes(e.source), len(_shape(e)) - 2
+    given, rank = attributes(e.source), len(e.shape(0)) - 2
     kernel = given.get("kernel_shape") or [size or 0 for size in e.graph.kinds[e.input(1)][1][2:]]
     pads, same, size = given.pop("pads", [0] * 2 * rank), given.pop("auto_pad", "NOTSET"), given.pop("output_shape", None)
     rest, steps, spans = (given.get(name, [fill] * rank) for name, fill in (("output_padding", 0), ("strides", 1), ("dilations", 1)))
     low, high = pads[:rank], pads[rank:]
-    whole = [step * (n - 1) + span * (k - 1) + 1 for n, step, span, k in zip(_shape(e)[2:], steps, spans, kernel, strict=True)]
+    whole = [step * (n - 1) + span * (k - 1) + 1 for n, step, span, k in zip(e.shape(0)[2:], steps, spans, kernel, strict=True)]
     if size is not None or same.startswith("SAME"):
-        size = [n * step for n, step in zip(_shape(e)[2:], steps, strict=True)] if size is None else list(size)[-rank:]
+        size = [n * step for n, step in zip(e.shape(0)[2:], steps, strict=True)] if size is None else list(size)[-rank:]
         cut = [max(w + r - s, 0) for w, r, s in zip(whole, rest, size, strict=True)]
         low = [c // 2 if same == "SAME_UPPER" else c - c // 2 for c in cut]
     elif low == high:
@@ -214,10 +214,6 @@ def _affine_grid(e: Expansion) -> None:
     grid = e.add("MatMul", [rows, e.add("Transpose", [e.input(0)], perm=[0, 2, 1])])
     shape = e.graph.constant(np.array([size[0], *sides, len(sides)]), "shape")
     e.add("Reshape", [grid, shape], e.source.output[0])
-
-
-def _shape(e: Expansion) -> list[int]:
-    return [size or 0 for size in e.graph.kinds[e.input(0)][1]]
 
 
 _RULES: dict[str, Rule] = {

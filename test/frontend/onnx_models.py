@@ -52,11 +52,16 @@ def evaluate(source: Any, *inputs: np.ndarray, **options: Any) -> list[np.ndarra
 
 
 def runtime_result(source: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
-    """The output by ONNX Runtime; not for products of full-range u8 and s8, which saturate in it on CPUs without VNNI."""
+    """The first output by ONNX Runtime; not for products of full-range u8 and s8, which saturate in it on CPUs without VNNI."""
+    return runtime_results(source, **inputs)[0]
+
+
+def runtime_results(source: onnx.ModelProto, **inputs: np.ndarray) -> list[np.ndarray]:
+    """All outputs by ONNX Runtime, whose optimizer is off."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
-    return np.asarray(onnxruntime.InferenceSession(source.SerializeToString(), options).run(None, inputs)[0])
+    return [np.asarray(value) for value in onnxruntime.InferenceSession(source.SerializeToString(), options).run(None, inputs)]
 
 
 def operations(module: ir.Module) -> list[str]:
