@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent
 QUICK_EXAMPLES = 3
-MOST_QUICK_RUNS = 2  # of a lit file: every one starts two processes
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -33,30 +30,19 @@ class LitFile(pytest.File):
     """One `.mlir` file with RUN lines."""
 
     def collect(self):
-        item = LitItem.from_parent(self, name="lit")
-        if self.path.read_text().count("RUN:") > MOST_QUICK_RUNS:
-            item.add_marker(pytest.mark.slow)
-        yield item
+        yield LitItem.from_parent(self, name="lit")
 
 
 class LitItem(pytest.Item):
-    """Runs lit on the file; fails with lit's own output."""
+    """Runs the RUN lines of the file; fails with lit's own output."""
 
     def runtest(self) -> None:
-        done = subprocess.run(
-            [sys.executable, "-c", "from lit.main import main; main()", "-v", str(self.path)],
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise LitFailure(done.stdout + done.stderr)
+        from test import forked_lit
+
+        forked_lit.run(self.path)
 
     def repr_failure(self, excinfo):
-        return str(excinfo.value) if isinstance(excinfo.value, LitFailure) else super().repr_failure(excinfo)
+        return str(excinfo.value) if isinstance(excinfo.value, AssertionError) else super().repr_failure(excinfo)
 
     def reportinfo(self):
         return self.path, 0, f"lit: {self.path.relative_to(ROOT)}"
-
-
-class LitFailure(Exception):
-    """Output of a failing lit run."""
