@@ -7,6 +7,7 @@ file names, so that starting `qcc-opt` imports only the passes it runs.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import re
 import time
@@ -66,6 +67,7 @@ class Stage:
         return f"{self.name}{{{self.options}}}" if self.options else self.name
 
 
+@functools.cache
 def pass_files() -> dict[str, Path]:
     """Every pass of qcc by name, from the file names."""
     root = Path(__file__).resolve().parent
