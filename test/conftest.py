@@ -6,18 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from test import forked_lit, tiers
+
 ROOT = Path(__file__).resolve().parent
-QUICK_EXAMPLES = 3
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In the quick tier a property test draws a few examples only."""
-    if config.option.markexpr == "not slow":
-        from hypothesis import settings
-
-        for function in {item.function for item in items if hasattr(getattr(item, "function", None), "hypothesis")}:
-            given = function._hypothesis_internal_use_settings
-            function._hypothesis_internal_use_settings = settings(given, max_examples=min(given.max_examples, QUICK_EXAMPLES))
+def pytest_configure(config: pytest.Config) -> None:
+    tiers.in_quick_tier = config.option.markexpr == "not slow"
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -37,8 +32,6 @@ class LitItem(pytest.Item):
     """Runs the RUN lines of the file; fails with lit's own output."""
 
     def runtest(self) -> None:
-        from test import forked_lit
-
         forked_lit.run(self.path)
 
     def repr_failure(self, excinfo):

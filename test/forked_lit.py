@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib
 import os
 import runpy
 import subprocess
@@ -33,12 +34,14 @@ def run(path: Path) -> None:
 
 @functools.cache
 def _import_tools() -> None:
-    """Do once here what every forked command would do for itself."""
-    import filecheck.main  # noqa: F401
-
-    import qcc.tools.qcc_opt
+    """Import once what every forked command would import for itself."""
     from qcc.dialects.mlir import create_context
+    from qcc.passes.base import load_pass, pass_files
 
+    for name in ("qcc.tools.qcc_opt", "filecheck.main"):
+        importlib.import_module(name)
+    for name in pass_files():
+        load_pass(name)
     create_context()
 
 

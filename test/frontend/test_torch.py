@@ -178,7 +178,10 @@ CASES: dict[str, tuple[Any, tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK = ("scalars", "activations", "pads", "avg_pool_ceil", "reductions", "movement", "slices", "causal", "bilinear", "extremes")
+
+
+@pytest.mark.parametrize("name", slow_except(CASES, *QUICK))
 def test_function_agrees_without_the_generic_path(name: str) -> None:
     function, shape = CASES[name]
     torch.manual_seed(0)
@@ -205,7 +208,9 @@ LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", slow_except(LAYERS, *(name for name in LAYERS if name not in ("lstm", "gru"))))
+@pytest.mark.parametrize(
+    "name", slow_except(LAYERS, "conv2d_asymmetric", "pool1d", "batch_norm1d", "in_place_on_the_input", "group_norm", "multihead")
+)
 def test_layer_agrees_without_the_generic_path(name: str) -> None:
     make, shape = LAYERS[name]
     torch.manual_seed(0)
@@ -263,7 +268,8 @@ class TestBadInput:
 
     def test_open_batch_is_fixed_by_batch(self) -> None:
         program = torch.export.export(nn.Linear(4, 4).eval(), (torch.randn(2, 4),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
-        assert "[7,4]" in str(load(program, batch=7).main.attributes["function_type"])
+        imported = load(program, batch=7)  # alive as long as its function is looked at
+        assert "[7,4]" in str(imported.main.attributes["function_type"])
 
     def test_dynamic_axis_is_fixed_by_example_inputs(self) -> None:
         program = torch.export.export(nn.Linear(4, 4).eval(), (torch.randn(2, 4),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))

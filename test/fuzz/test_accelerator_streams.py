@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qcc.dialects.accelerator import Configuration
@@ -12,6 +12,7 @@ from qcc.runtime.fpga import cycle, functional
 from qcc.runtime.fpga.encoder import Word, decode_stream, encode_stream
 from qcc.runtime.fpga.isa import INSTRUCTIONS, UNITS
 from qcc.runtime.fpga.machine import Machine
+from test.tiers import draws
 
 C = Configuration(
     rows=2, columns=2, word_bits=32, weight_lines=16, activation_words=32, residual_words=16, output_words=16, parameter_entries=16
@@ -31,7 +32,7 @@ def instruction(draw):
     return Word(row.name, fields, wait, signal)
 
 
-@settings(max_examples=200, deadline=None)
+@draws(200)
 @given(words=st.lists(instruction(), max_size=24), seed=st.integers(0, 99))
 def test_random_programs_end_or_fail_cleanly(words, seed):
     words = decode_stream(encode_stream([*words, Word("finish")]))
@@ -43,7 +44,7 @@ def test_random_programs_end_or_fail_cleanly(words, seed):
             assert str(error)
 
 
-@settings(max_examples=200, deadline=None)
+@draws(200)
 @given(data=st.binary(max_size=160))
 def test_random_bytes_are_a_program_or_an_error(data):
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 import qcc
@@ -18,11 +18,12 @@ from qcc.compiler.emit import program
 from qcc.compiler.targets.cpu import CpuTarget
 from qcc.dialects.errors import QccError
 from qcc.runtime.cpu import artifact_file
+from test.tiers import draws
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "runtime" / "cpu"))
 import tiny
 
-MANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = draws(150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Sound(bytes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qcc.dialects.compressed_types import describe
@@ -12,6 +12,7 @@ from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import create_context, parse_module
 from qcc.dialects.qcc import Qcc
 from qcc.runtime.reference import interpreter
+from test.tiers import draws
 
 CONTEXT = create_context()
 NUMBERS = st.sampled_from(
@@ -49,7 +50,7 @@ def element_types(draw: st.DrawFn) -> str:
     return f"!{cls.type_name}<{', '.join(parameters)}>"
 
 
-@settings(max_examples=300, deadline=None)
+@draws(300)
 @given(element_types())
 def test_a_type_decodes_or_is_an_error(text: str) -> None:
     kind = f"tensor<2x4x{text}>"
@@ -71,7 +72,7 @@ def test_a_type_decodes_or_is_an_error(text: str) -> None:
     assert y.shape == (2, 4) and y.dtype == np.float32
 
 
-@settings(max_examples=200, deadline=None)
+@draws(200)
 @given(
     st.sampled_from(['"n:m"', '"csr"', '"block"', '"bitmap"', '"channel"', '"run-length"', '"pattern"', '"shift"', '"x"', "1"]),
     st.dictionaries(st.sampled_from(["n", "m", "axis", "shape", "index_bits", "relative", "run_bits", "y"]), NUMBERS | BLOCKS, max_size=4),

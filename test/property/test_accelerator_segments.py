@@ -10,7 +10,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from qcc.compiler.emit import accelerator
@@ -22,6 +22,7 @@ from qcc.runtime.fpga import cycle, functional
 from qcc.runtime.fpga.encoder import decode_stream, encode_stream
 from qcc.runtime.fpga.machine import Machine
 from qcc.runtime.reference import interpreter
+from test.tiers import draws
 
 SMALL = Configuration(
     rows=4, columns=2, word_bits=32, weight_lines=128, activation_words=256, residual_words=64, output_words=64, parameter_entries=64
@@ -171,7 +172,7 @@ def check(builder, result, configuration, seed, expected_segments=1):
 
 
 FORMATS = st.tuples(st.integers(1, 8), st.booleans(), st.integers(0, 999))
-SLOW = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+SLOW = draws(15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 def start(seed, shape, fmt):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qcc.dialects import bitplanes
@@ -11,8 +11,10 @@ from qcc.dialects.accelerator import Configuration
 from qcc.runtime.fpga.encoder import Word
 from qcc.runtime.fpga.machine import decode_lines
 from qcc.runtime.fpga.ports import Port
+from test.tiers import draws
 
 
+@draws(100)
 @example(low=-1, span=0)
 @given(low=st.integers(-(2**15), 2**16 - 1), span=st.integers(0, 2**15))
 def test_planes_hold_a_range_and_no_fewer_do(low: int, span: int) -> None:
@@ -24,7 +26,7 @@ def test_planes_hold_a_range_and_no_fewer_do(low: int, span: int) -> None:
         assert not (fewer[fewer < 0].sum() <= low and low + span <= fewer[fewer > 0].sum())
 
 
-@settings(deadline=None)
+@draws(100)
 @given(
     data=st.data(), bits=st.integers(1, 32), signed=st.booleans(), positions=st.integers(1, 150), word_bits=st.sampled_from([32, 64, 128])
 )
@@ -39,7 +41,7 @@ def test_pack_and_unpack_are_inverse(data: st.DataObject, bits: int, signed: boo
     assert not found[:, positions:].any(), "bits beyond the channels are zero"
 
 
-@settings(deadline=None)
+@draws(100)
 @given(
     seed=st.integers(0, 999),
     out=st.integers(1, 9),
@@ -63,7 +65,7 @@ def test_run_coding_gives_back_every_line_that_is_not_zero(seed: int, out: int, 
     assert len(plane) == bitplanes.stored_lines(lines).sum() and last.sum() == tiles
 
 
-@settings(deadline=None)
+@draws(100)
 @given(seed=st.integers(0, 999), axis=st.integers(0, 2), gap=st.integers(0, 40))
 def test_a_port_gives_back_what_it_stored(seed: int, axis: int, gap: int) -> None:
     rng = np.random.default_rng(seed)

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qcc.dialects.qcc_choice import COMPARISONS
 from test.property.test_codelets import EXAMPLES, ISAS, _tensor
 from test.property.tiled_executor import Text, check
+from test.tiers import draws
 
 DTYPES = {"f32": np.float32, "i64": np.int64, "i32": np.int32, "i1": np.bool_}
 
@@ -45,7 +46,7 @@ def _arguments(t: Text, rng: np.random.Generator, shapes: Any, elements: Any) ->
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@settings(EXAMPLES, max_examples=20)
+@draws(20, EXAMPLES)
 @given(shapes=operands(2), kind=st.sampled_from(COMPARISONS), element=st.sampled_from(list(DTYPES)), seed=st.integers(0, 99))
 def test_compare(isa: str, shapes: Any, kind: str, element: str, seed: int) -> None:
     t = Text()
@@ -54,7 +55,7 @@ def test_compare(isa: str, shapes: Any, kind: str, element: str, seed: int) -> N
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@settings(EXAMPLES, max_examples=20)
+@draws(20, EXAMPLES)
 @given(
     shapes=operands(2), op=st.sampled_from(["maximum", "minimum", "add", "sub", "mul"]), element=st.sampled_from(list(DTYPES)),
     seed=st.integers(0, 99), number=st.booleans(),
@@ -72,7 +73,7 @@ def test_two_operands(isa: str, shapes: Any, op: str, element: str, seed: int, n
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@settings(EXAMPLES, max_examples=20)
+@draws(20, EXAMPLES)
 @given(shapes=operands(3), element=st.sampled_from(list(DTYPES)), seed=st.integers(0, 99))
 def test_select(isa: str, shapes: Any, element: str, seed: int) -> None:
     t = Text()

@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from qcc.dialects import instruction_sets
 from test.property.tiled_executor import Text, check, dense, quantized
-from test.tiers import slow_except
+from test.tiers import draws, slow_except
 
 ISAS = slow_except(
     [isa for isa in instruction_sets.ISAS if isa != "avx512_bf16"], "avx2"
 )  # but for bf16, that is avx512_vbmi (test_bf16.py)
-EXAMPLES = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+EXAMPLES = draws(12, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 def _range(bits: int, signed: bool) -> tuple[int, int]:

@@ -14,7 +14,9 @@ from test.tiers import slow_except
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("kind", UNARY_KINDS)
+@pytest.mark.parametrize(
+    "kind", slow_except(UNARY_KINDS, "gelu", "exp", "log", "rsqrt", "mish", "sign", "round", "round_bf16", "sin", "round_e4m3")
+)
 def test_unary_functions_agree_bit_for_bit(isa: str, kind: str) -> None:
     rng = np.random.default_rng(1)
     values = np.concatenate([rng.standard_normal(2000) * 3, rng.standard_normal(500) * 40, [0.0, np.inf, -np.inf, 1e-30, 3e38, np.nan]])

@@ -6,19 +6,19 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qcc.passes.tile.codelets import columns
 from test.property.test_codelets import EXAMPLES, _stored, _tensor
 from test.property.tiled_executor import Text, check, dense, quantized
-from test.tiers import slow_except
+from test.tiers import draws, slow_except
 
 INSTRUCTION_SETS = ["avx512_vnni", "avx512", "avx_vnni", "avx2"]
 
 
 @pytest.mark.parametrize("isa", slow_except(INSTRUCTION_SETS, "avx2"))
-@settings(EXAMPLES, max_examples=8)
+@draws(8, EXAMPLES)
 @given(
     seed=st.integers(0, 1 << 30),
     inside=st.integers(1, 70),

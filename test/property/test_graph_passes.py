@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from qcc.dialects import element_types
@@ -11,9 +11,10 @@ from qcc.dialects.mlir import create, create_context, ir, walk
 from qcc.passes.base import parse_pipeline, run_pipeline
 from qcc.passes.values import make_constant, make_float_constant
 from qcc.runtime.reference import interpreter
+from test.tiers import draws
 
 CONTEXT = create_context()
-QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = draws(25, suppress_health_check=[HealthCheck.too_slow])
 PASSES = "fold-constants,convert-matmul-to-linear,fold-constants,fold-bias,fold-batch-norm,fold-bias,cse"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from qcc.compiler import pipeline
@@ -18,6 +18,7 @@ from qcc.dialects import element_types, forms
 from qcc.dialects.mlir import create_context, ir, op_attribute, parse_module, walk
 from qcc.passes.base import PassContext, Stage, run_pipeline
 from qcc.runtime.reference import interpreter
+from test.tiers import draws
 
 CONTEXT = create_context()
 SIZE = 4  # height and width of every image
@@ -171,7 +172,7 @@ class Network:
         return f"func.func @main(%x: {self.input_type}) -> ({kinds}) {{\n{body}\nreturn {names} : {kinds}\n}}"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@draws(60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.data())
 def test_integer_form_equals_graph_form(data: st.DataObject) -> None:
     network = Network(data)

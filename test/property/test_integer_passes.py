@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from qcc.compiler import pipeline
@@ -19,9 +19,10 @@ from qcc.dialects.mlir import create, create_context, ir, walk
 from qcc.passes.base import Stage, run_pipeline
 from qcc.passes.values import make_constant, make_float_constant, retyped
 from qcc.runtime.reference import interpreter
+from test.tiers import draws
 
 CONTEXT = create_context()
-QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+QUICK = draws(25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 Build = Callable[["Graph"], Any]
 
 

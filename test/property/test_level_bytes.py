@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qcc.passes.tile.codelets.level_bytes import level_bytes
+from test.tiers import draws
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@draws(40, derandomize=True)
 @given(seed=st.integers(0, 1 << 30), count=st.sampled_from([2, 4, 16]), side=st.sampled_from([-1.0, 0.0, 1.0]))
 def test_two_bytes(seed: int, count: int, side: float) -> None:
     rng = np.random.default_rng(seed)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qcc.passes.tile._placement import Life, peak_bytes, place, round_up
+from test.tiers import draws
 
 LIVES = st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 30), st.integers(0, 10)), max_size=40)
 
 
-@settings(max_examples=300, deadline=None)
+@draws(300)
 @given(found=LIVES)
 def test_lives_that_meet_do_not_overlap(found: list[tuple[int, int, int]]) -> None:
     lives = [Life(None, round_up(size), first, first + length) for size, first, length in found]

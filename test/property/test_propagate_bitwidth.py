@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from qcc.dialects import element_types, shapes
@@ -14,8 +14,9 @@ from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import create_context, ir, parse_module, walk
 from qcc.passes.base import PassContext, make_pass
 from qcc.runtime.reference import interpreter
+from test.tiers import draws
 
-QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = draws(40, suppress_health_check=[HealthCheck.too_slow])
 CONTEXT = create_context()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qcc.dialects import element_types, weights
@@ -13,6 +13,7 @@ from qcc.dialects.real_values import decode
 from qcc.passes.base import PassContext, make_pass
 from qcc.passes.values import make_constant
 from qcc.runtime.reference import interpreter
+from test.tiers import draws
 
 CONTEXT = create_context()
 F32 = np.float32
@@ -56,7 +57,7 @@ def check(values: np.ndarray) -> tuple[str, int]:
     return words, bits
 
 
-@settings(max_examples=60, deadline=None)
+@draws(60)
 @given(st.data())
 def test_integers_times_a_scale_are_found(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 1 << 32)))
@@ -90,7 +91,7 @@ def test_levels_and_powers_of_two(seed: int) -> None:
     assert check(rng.standard_normal(shape).astype(F32) * (rng.random(shape) < 0.1)) == ("", 32)
 
 
-@settings(max_examples=40, deadline=None)
+@draws(40)
 @given(st.data())
 def test_narrow_integers_in_a_container(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 1 << 32)))

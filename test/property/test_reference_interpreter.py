@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
@@ -14,9 +14,10 @@ from onnx.reference import ReferenceEvaluator
 from qcc.dialects import element_types
 from qcc.dialects.mlir import create, create_context, dense_f32, ir
 from qcc.runtime.reference import interpreter
+from test.tiers import draws
 
 CONTEXT = create_context()
-common = settings(max_examples=40, deadline=None)
+common = draws(40)
 seeds = st.integers(0, 1 << 30)
 
 

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qcc.runtime.reference import qcc as meaning
+from test.tiers import draws
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-common = settings(max_examples=60, deadline=None)
+common = draws(60)
 seeds = st.integers(0, 1 << 30)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from qcc.dialects import element_types, encodings, weights
@@ -15,11 +15,12 @@ from qcc.passes.base import PassContext, make_pass
 from qcc.passes.integer._storage_bytes import candidates
 from qcc.passes.integer.select_sparse_format import nonzero
 from qcc.runtime.reference import storage
+from test.tiers import draws
 
 CONTEXT = create_context()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@draws(40, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_bytes_are_those_of_the_reference(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 1 << 32)))

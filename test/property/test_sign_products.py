@@ -7,13 +7,14 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qcc.dialects.sign_codelet import BYTE_STEPS, WORD_BITS
 from qcc.passes.tile.codelets import sign_products
 from test.property.test_codelets import EXAMPLES, _tensor
 from test.property.tiled_executor import Text, Tiled, check, dense, quantized
+from test.tiers import draws
 
 INSTRUCTION_SETS = [
     ("avx512_vbmi", True),
@@ -26,7 +27,7 @@ INSTRUCTION_SETS = [
 CASES = [pytest.param(isa, marks=[pytest.mark.slow] * (isa[0] != "avx2")) for isa in INSTRUCTION_SETS]
 SIGNS = "!quant.uniform<i2<-1:1>:f32, 1.0>"
 LEAST_CHANNELS = BYTE_STEPS * WORD_BITS + 1  # of which a pixel's words are more than sums of bytes allow
-FEW = settings(EXAMPLES, max_examples=8)
+FEW = draws(8, EXAMPLES)
 
 
 def _name(isa: tuple[str, bool]) -> str:

@@ -18,9 +18,9 @@ from qcc.passes.tile.codelets import sparse
 from qcc.passes.tile.codelets.sparse_packing import lane_rows
 from qcc.runtime.reference import interpreter
 from test.property.tiled_executor import Tiled
-from test.tiers import slow_except
+from test.tiers import draws, slow_except
 
-EXAMPLES = settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+EXAMPLES = draws(6, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 CSR = '#qcc.sparse<"csr", {index_bits = 16 : i64, relative = false}, "raw">'
 BITMAP = '#qcc.sparse<"bitmap", {}, "raw">'
 

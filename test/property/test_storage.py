@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qcc.dialects import element_types
@@ -14,6 +14,7 @@ from qcc.dialects.encodings import CODECS, KINDS, Encoding, make_encoding
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import create_context, ir
 from qcc.runtime.reference import codecs, storage
+from test.tiers import draws
 
 CONTEXT = create_context()
 PARAMETERS: dict[str, Any] = {
@@ -57,7 +58,7 @@ def sparse_tensors(draw: st.DrawFn) -> tuple[np.ndarray, Encoding, int, bool, in
     return stored, encoding, bits, signed, zero
 
 
-@settings(max_examples=150, deadline=None)
+@draws(150)
 @given(sparse_tensors())
 def test_round_trip(case: tuple[np.ndarray, Encoding, int, bool, int]) -> None:
     stored, encoding, bits, signed, zero = case
@@ -69,7 +70,7 @@ def test_round_trip(case: tuple[np.ndarray, Encoding, int, bool, int]) -> None:
     assert found.dtype == stored.dtype and np.array_equal(found, stored)
 
 
-@settings(max_examples=100, deadline=None)
+@draws(100)
 @given(st.integers(1, 20), st.integers(0, 3000), st.sampled_from(["huffman", "rans"]), st.floats(0.01, 1), st.integers(0, 1 << 30))
 def test_codecs_round_trip_and_never_grow_by_more_than_the_mode(bits: int, count: int, codec: str, p: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -116,7 +117,7 @@ def test_zeros_that_do_not_follow_the_encoding_are_named() -> None:
         _stored_bytes(x.reshape(1, 1, 2, 2), 4, Encoding("shift"))
 
 
-@settings(max_examples=100, deadline=None)
+@draws(100)
 @given(st.sampled_from(["huffman", "rans"]), st.integers(0, 1 << 30), st.data())
 def test_damaged_streams_raise_or_differ_but_never_crash(codec: str, seed: int, data: st.DataObject) -> None:
     codes = np.minimum(np.random.default_rng(seed).geometric(0.3, 500) - 1, 255).astype(np.uint64)
@@ -132,7 +133,7 @@ def test_damaged_streams_raise_or_differ_but_never_crash(codec: str, seed: int, 
         pass
 
 
-@settings(max_examples=150, deadline=None)
+@draws(150)
 @given(sparse_tensors(), st.data())
 def test_damaged_tensors_give_an_error_or_a_tensor_of_the_right_type(
     case: tuple[np.ndarray, Encoding, int, bool, int], data: st.DataObject

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from qcc.dialects import compressed_types as types
@@ -17,9 +17,9 @@ from qcc.dialects.real_values import decode
 from qcc.passes.tile.codelets import stream
 from qcc.runtime.reference import formats, interpreter
 from test.property.tiled_executor import Tiled
-from test.tiers import slow_except
+from test.tiers import draws, slow_except
 
-EXAMPLES = settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+EXAMPLES = draws(10, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 BOUNDS = {"float": 2.0**-20, "int16": 2.0**-15, "int8": 2.0**-7}
 """Greatest error, as a part of max |x| * sum |w|: rounding of x to half a step, and of the f32 sums."""
 
@@ -163,7 +163,7 @@ QUANTIZING = [*WIDE, "avx2"]
 
 @pytest.mark.parametrize("isa", slow_except(QUANTIZING, "avx2"))
 @pytest.mark.parametrize("name", ["int8", "int4_zeros", "int3", "binary", "ternary", "codebook16", "codebook256", "fp8_e4m3"])
-@settings(EXAMPLES, max_examples=2)
+@draws(2, EXAMPLES)
 @given(case=shapes())
 def test_each_decoder(name: str, isa: str, case: dict[str, Any]) -> None:
     check(case, FORMATS[name], isa, "auto")
@@ -172,7 +172,7 @@ def test_each_decoder(name: str, isa: str, case: dict[str, Any]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", QUANTIZING)
 @pytest.mark.parametrize("name", FORMATS)
-@settings(EXAMPLES, max_examples=4)
+@draws(4, EXAMPLES)
 @given(case=shapes())
 def test_formats(name: str, isa: str, case: dict[str, Any]) -> None:
     check(case, FORMATS[name], isa, "auto")
@@ -182,14 +182,14 @@ def test_formats(name: str, isa: str, case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("activations", ["float", "int8"])
 @pytest.mark.parametrize("isa", ["avx512_vnni", "avx2"])
-@settings(EXAMPLES, max_examples=2)
+@draws(2, EXAMPLES)
 @given(case=shapes())
 def test_activations(name: str, isa: str, activations: str, case: dict[str, Any]) -> None:
     check(case, FORMATS[name], isa, activations)
 
 
 @pytest.mark.parametrize("name", slow_except([f"int{bits}{zeros}" for bits in range(1, 9) for zeros in ("", "_zeros")], "int4_zeros"))
-@settings(EXAMPLES, max_examples=2)
+@draws(2, EXAMPLES)
 @given(case=shapes(), k=st.sampled_from([130, 700, 1500, 5000]))
 def test_pairs_of_16_bits(name: str, case: dict[str, Any], k: int) -> None:
     """Groups longer than 32 bits can sum, and x that is largest and of one sign all along."""
@@ -198,7 +198,7 @@ def test_pairs_of_16_bits(name: str, case: dict[str, Any], k: int) -> None:
 
 
 @pytest.mark.parametrize("name", slow_except(["int8", "int4_zeros", "int3", "codebook16", "fp8_e4m3"], "int8"))
-@settings(EXAMPLES, max_examples=2)
+@draws(2, EXAMPLES)
 @given(case=shapes())
 def test_generic_vectors(name: str, case: dict[str, Any]) -> None:
     check(case, FORMATS[name], "generic", "auto")
@@ -206,7 +206,7 @@ def test_generic_vectors(name: str, case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", slow_except(["int1", "int2_zeros", "int3", "binary", "ternary"], "ternary"))
 @pytest.mark.parametrize("isa", slow_except(["avx512_vbmi", "avx2"], "avx2"))
-@settings(EXAMPLES, max_examples=4)
+@draws(4, EXAMPLES)
 @given(case=shapes(), groups=st.sampled_from([0, 0, 32, 64]), k=st.sampled_from([7, 150, 1024, 2500]), n=st.sampled_from([32, 60, 95, 160]))
 def test_sums_of_x_are_looked_up(name: str, isa: str, case: dict[str, Any], groups: int, k: int, n: int) -> None:
     case |= {"rows": 1, "n": n, "group": groups, "k": 3 * groups or k}
@@ -215,7 +215,7 @@ def test_sums_of_x_are_looked_up(name: str, isa: str, case: dict[str, Any], grou
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["codebook16", "fp4"])
-@settings(EXAMPLES, max_examples=4)
+@draws(4, EXAMPLES)
 @given(case=shapes(), groups=st.sampled_from([0, 0, 32, 64]), k=st.sampled_from([33, 150, 511, 1200]), n=st.sampled_from([32, 95, 160]))
 def test_products_of_x_are_looked_up(name: str, case: dict[str, Any], groups: int, k: int, n: int) -> None:
     case |= {"n": n, "group": groups, "k": 3 * groups or k}
@@ -224,7 +224,7 @@ def test_products_of_x_are_looked_up(name: str, case: dict[str, Any], groups: in
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["int4", "int2", "int8", "fp4", "codebook256"])
-@settings(EXAMPLES, max_examples=3)
+@draws(3, EXAMPLES)
 @given(case=shapes(), isa=st.sampled_from(["avx512_vnni", "avx512_vbmi", "avx2", "generic"]))
 def test_short_scales(name: str, isa: str, case: dict[str, Any]) -> None:
     """Scales that are powers of two take a byte."""
@@ -252,7 +252,7 @@ def sparse(bits: int, density: float) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("bits", "density"), [(8, 0.5), (8, 0.1), (4, 0.3), (4, 0.05)])
-@settings(EXAMPLES, max_examples=3)
+@draws(3, EXAMPLES)
 @given(case=shapes())
 def test_bitmaps(bits: int, density: float, case: dict[str, Any]) -> None:
     check(case, sparse(bits, density), "avx512_vnni", "auto", byte_expand=True)
@@ -260,7 +260,7 @@ def test_bitmaps(bits: int, density: float, case: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("bits", "density"), slow_except([(8, 0.1), (8, 0.01), (8, 0.0), (4, 0.08), (3, 0.05)], (8, 0.01)))
-@settings(EXAMPLES, max_examples=4)
+@draws(4, EXAMPLES)
 @given(case=shapes(), k=st.sampled_from([7, 64, 130, 700]))
 def test_columns_of_values(bits: int, density: float, case: dict[str, Any], k: int) -> None:
     case |= {"group": 0, "k": k}
@@ -280,7 +280,7 @@ def quads(bits: int, kept: int) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("bits", "kept"), [(8, 2), (8, 1), (4, 2), (4, 1)])
-@settings(EXAMPLES, max_examples=4)
+@draws(4, EXAMPLES)
 @given(case=shapes(), k=st.sampled_from([64, 128, 192]), grouped=st.booleans(), odd=st.sampled_from([0, 0, 3, 9, 20]))
 def test_quads(bits: int, kept: int, case: dict[str, Any], k: int, grouped: bool, odd: int) -> None:
     case |= {"group": 64 if grouped else 0, "k": k if grouped else k + odd, "n": case["n"] + 60}  # many values need all their bits
@@ -306,7 +306,7 @@ def test_option_decides(isa: str, activations: str, compute: str) -> None:
 
 @pytest.mark.parametrize("isa", slow_except(["avx512_vnni", "avx512_vbmi", "avx2"], "avx2"))
 @pytest.mark.parametrize("name", slow_except(["int8", "int4", "int3", "codebook16"], "int4"))
-@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("quantized", slow_except([False, True], True))
 def test_many_rows_in_parts(isa: str, name: str, quantized: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where asked for, x is quantized and multiplied a few rows a call, with what stands behind the product; not with levels of a table."""
     monkeypatch.setattr(stream, "QUANTIZED_BYTES", 0)
@@ -317,7 +317,7 @@ def test_many_rows_in_parts(isa: str, name: str, quantized: bool, monkeypatch: p
 
 @pytest.mark.parametrize("isa", slow_except(["avx512_vnni", "avx2", "generic"], "avx2"))
 @pytest.mark.parametrize("name", ["int8", "int4_zeros", "codebook16", "codebook256", "fp4", "fp8_e4m3", "ternary"])
-@pytest.mark.parametrize("rows, n, k, group", [(17, 52, 96, 32), (40, 21, 70, 0)])
+@pytest.mark.parametrize("rows, n, k, group", slow_except([(17, 52, 96, 32), (40, 21, 70, 0)], (17, 52, 96, 32)))
 def test_weights_decoded_once_for_many_rows(isa: str, name: str, rows: int, n: int, k: int, group: int) -> None:
     case = {"seed": 7, "rows": rows, "n": n, "k": k, "group": group, "bias": True, "relu": True, "quantized_result": False}
     assert check(case, FORMATS[name], isa, "float")["compute"] == "f32"

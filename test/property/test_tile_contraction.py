@@ -6,7 +6,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from qcc.passes.llvm.codelets.isa import isa
@@ -14,6 +14,7 @@ from qcc.passes.tile.codelets import tile_products
 from test.emulation import amx
 from test.property.test_codelets import _convolution
 from test.property.tiled_executor import check
+from test.tiers import draws
 
 CASE = {
     "seed": 1, "n": 1, "groups": 1, "c": 16, "o": 16, "depthwise": False, "kernel": (3, 3), "strides": (1, 1), "dilations": (1, 1),
@@ -40,7 +41,7 @@ def _check_on_tiles(case: dict[str, Any], number: int) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@draws(40, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(
     groups=st.sampled_from([1, 1, 2]),
     c=st.integers(1, 40),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import qcc
@@ -21,7 +21,7 @@ from qcc.dialects.mlir import create, create_context, ir, parse_module, walk
 from qcc.passes.values import make_constant
 from qcc.runtime.cpu import artifact_file, executable, loader
 from qcc.runtime.reference import codecs, weights_image
-from test.tiers import slow_except
+from test.tiers import draws, slow_except
 
 ISAS = ("portable", "avx2", "avx512")
 BAD_CPU, BAD_WEIGHTS = 3, 6
@@ -67,7 +67,7 @@ def blocks(draw: st.DrawFn) -> tuple[np.ndarray, list[tuple[int, int]]]:
     return np.concatenate(pieces), spans
 
 
-@settings(max_examples=25, deadline=None)
+@draws(25)
 @given(blocks(), st.sampled_from(["huffman", "rans", "auto"]))
 def test_c_decoders_equal_the_reference(case: tuple[np.ndarray, list[tuple[int, int]]], codec: str) -> None:
     block, spans = case
@@ -148,7 +148,7 @@ SOUND = np.concatenate([part(np.random.default_rng(5), kind, 4096 + 64) for kind
 IMAGES = {codec: weights_image.encode(SOUND, [(4160 * i, 4160) for i in range(4)], codec).data for codec in ("huffman", "rans")}
 
 
-@settings(max_examples=200, deadline=None)
+@draws(200)
 @given(st.sampled_from(["huffman", "rans"]), st.data())
 def test_damaged_images_are_an_error_or_other_bytes_but_never_a_crash(codec: str, data: st.DataObject) -> None:
     image = IMAGES[codec].copy()

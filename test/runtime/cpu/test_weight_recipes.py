@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import qcc
@@ -16,6 +16,7 @@ from qcc.passes.tile.codelets import packing
 from qcc.runtime.cpu import loader
 from qcc.runtime.reference import weights_image
 from test.property.tiled_executor import Text, quantized
+from test.tiers import draws
 
 BAD_CPU, BAD_WEIGHTS = 3, 6
 
@@ -78,7 +79,7 @@ def image_of(recipes: list[Recipe], codec: str, rng: np.random.Generator) -> tup
     return weights_image.encode(block, spans, codec, where), block
 
 
-@settings(max_examples=30, deadline=None)
+@draws(30)
 @given(st.integers(0, 1 << 30), st.lists(st.sampled_from(LAYOUTS), min_size=1, max_size=4), st.sampled_from(["huffman", "rans", "auto"]))
 def test_c_and_numpy_make_the_same_bits(seed: int, layouts: list[str], codec: str) -> None:
     rng = np.random.default_rng(seed)
@@ -143,7 +144,7 @@ SOUND, BLOCK = image_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@draws(200)
 @given(st.data())
 def test_damaged_recipes_are_an_error_or_other_weights_but_never_a_crash(data: st.DataObject) -> None:
     image, front = SOUND.data.copy(), 64 + 32 * len(SOUND.entries)

@@ -6,13 +6,14 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import qcc
 from qcc.dialects.accelerator import Configuration
 from qcc.dialects.errors import QccError
 from qcc.runtime.fpga import artifact
+from test.tiers import draws
 
 MODEL = """
 !x = !quant.uniform<u4:f32, 0.5:3>
@@ -78,7 +79,7 @@ def test_wrong_inputs_are_named(executable):
         executable(X, X)
 
 
-@settings(max_examples=60, deadline=None)
+@draws(60)
 @given(place=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
 def test_any_altered_byte_is_an_error(data, place, change):
     broken = bytearray(data)
@@ -87,7 +88,7 @@ def test_any_altered_byte_is_an_error(data, place, change):
         artifact.from_bytes(bytes(broken))
 
 
-@settings(max_examples=30, deadline=None)
+@draws(30)
 @given(length=st.floats(0, 1, exclude_max=True))
 def test_any_truncation_is_an_error(data, length):
     with pytest.raises(QccError, match=r"truncated or altered|neither a CPU artefact nor"):

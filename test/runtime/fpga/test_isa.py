@@ -11,6 +11,7 @@ from qcc.runtime.fpga.disassembler import disassemble
 from qcc.runtime.fpga.encoder import Word, decode, decode_stream, encode, encode_stream
 from qcc.runtime.fpga.isa import BY_OPCODE, INSTRUCTION_BYTES, INSTRUCTIONS, OPCODE_BITS, UNITS
 from qcc.runtime.fpga.isa_page import markdown
+from test.tiers import draws
 
 
 @st.composite
@@ -28,11 +29,13 @@ def test_the_table_fits_its_words():
         assert len({f.name for f in row.fields}) == len(row.fields)
 
 
+@draws(100)
 @given(words())
 def test_encode_and_decode_are_inverse(word):
     assert decode(encode(word)) == word
 
 
+@draws(100)
 @given(words(), st.data())
 def test_an_operand_one_past_its_range_is_refused(word, data):
     if not word.row.fields:
@@ -43,6 +46,7 @@ def test_an_operand_one_past_its_range_is_refused(word, data):
         encode(Word(word.name, {**word.fields, field.name: value}))
 
 
+@draws(100)
 @given(st.binary(min_size=INSTRUCTION_BYTES, max_size=INSTRUCTION_BYTES))
 def test_any_16_bytes_decode_to_themselves_or_to_an_error(data):
     try:

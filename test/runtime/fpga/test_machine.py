@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qcc.dialects import bitplanes
@@ -13,6 +13,7 @@ from qcc.dialects.errors import QccError
 from qcc.runtime.fpga import functional
 from qcc.runtime.fpga.encoder import Word, decode_stream, encode_stream
 from qcc.runtime.fpga.machine import Machine, shift_right
+from test.tiers import draws
 
 C = Configuration(rows=4, columns=2, word_bits=32, weight_lines=256, activation_words=256, residual_words=64, output_words=128)
 
@@ -137,7 +138,7 @@ def result(machine, place, channels, planes=32, signed=True):
     return bitplanes.unpack(words, signed)[:, :channels]
 
 
-@settings(max_examples=40, deadline=None)
+@draws(40)
 @given(
     n=st.integers(1, 5),
     k=st.integers(1, 70),
@@ -158,7 +159,7 @@ def test_every_precision_and_sign_gives_the_integer_product(n, k, out, a_bits, a
     np.testing.assert_array_equal(result(machine, place, expected.shape[1]), expected)
 
 
-@settings(max_examples=20, deadline=None)
+@draws(20)
 @given(
     n=st.integers(1, 5),
     k=st.integers(1, 70),
