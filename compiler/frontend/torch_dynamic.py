@@ -34,6 +34,7 @@ def _round_dynamic(x: Any, rows: str, epsilon: float) -> Any:
 
 _LIBRARY.impl("round_dynamic", _round_dynamic, "CompositeExplicitAutograd")
 
+SHIFT = 128  # makes unsigned bytes of signed ones
 _MAPPINGS = {"SYMMETRIC": "symmetric", "ASYMMETRIC": "asymmetric"}
 _VIEWS = ("aten.view.", "aten.reshape.", "aten._to_copy.", "aten.to.", "aten.flatten.", "aten.unsqueeze.", "aten.squeeze.", "aten.clone.")
 
@@ -56,6 +57,9 @@ def recognise(program: Any) -> None:
         return
     for node in [n for n in graph.nodes if _is(n, "aten._assert_tensor_metadata.")]:  # true, as sizes and types are known
         graph.erase_node(node)
+    for node in [n for n in graph.nodes if _is(n, "aten._int_mm.")]:
+        _take_shift_back(graph, node)
+    graph.eliminate_dead_code()
     for node in list(graph.nodes):
         if _is(node, "torchao.quantize_affine.") and (levels := _levels(node)) is not None:
             for user in list(node.users):
@@ -100,6 +104,29 @@ def _levels(node: Any) -> _Levels | None:
         return None
     epsilon = torch.finfo(torch.float32).eps if found["eps"] is None else float(found["eps"])
     return _Levels(x, scale, zero, _MAPPINGS[found["mapping_type"]], epsilon)
+
+
+def _take_shift_back(graph: Any, product: Any) -> None:
+    """_int_mm(q, w) for _int_mm(q + 128, w) - 128 * sum(w): how torchao multiplies on CPUs that take unsigned bytes (VNNI)."""
+    shifted, w = product.args
+    added = _source(shifted)
+    if not _is(added, "aten.add.") or added.args[1] != SHIFT or shifted.meta["val"].dtype != torch.uint8 or len(product.users) != 1:
+        return
+    taken = next(iter(product.users))
+    if not _is(taken, "aten.sub.", "aten.sub_.") or taken.args[0] is not product:
+        return
+    lacking = taken.args[1]
+    total: Any = lacking.args[0] if _is(lacking, "aten.mul.") and lacking.args[1] == SHIFT else None
+    if _is(total, "aten.sum.") and total.args[0] is w and list(total.args[1]) == [0]:
+        product.args = (_source_of_type(added.args[0], torch.int8), w)
+        _replace(graph, taken, product)
+
+
+def _source_of_type(node: Any, dtype: torch.dtype) -> Any:
+    """What `node` was converted from, in `dtype`."""
+    while node.meta["val"].dtype != dtype and _is(node, *_VIEWS):
+        node = node.args[0]
+    return node
 
 
 def _replace_product(graph: Any, product: Any, levels: _Levels) -> None:
