@@ -38,6 +38,7 @@ INTEGER: tuple[Stage, ...] = (
     Stage("fold-batch-norm", reason="a normalisation is a scale and a bias of the layer before it"),
     Stage("fold-bias", reason="normalisations that found no layer may have left additions"),
     Stage("fold-gelu", reason="one function where exporters write five operations can stand behind a product"),
+    Stage("fuse-attention", reason="a few queries read keys and values where they lie; what exporters write are products and a softmax"),
     Stage("merge-repeated-heads", reason="keys and values that query heads share are read once, not copied for each; they are views still"),
     Stage("quantize-signs", reason="signs that products read are exact in two bits; before quantize and dequantize move"),
     Stage("cse", reason="importers repeat constants and dequantizes, and patterns ask whether a value has one use"),

@@ -58,6 +58,10 @@ class Expansion:
     def reshape(self, x: str, shape: Sequence[int], output: str = "") -> str:
         return self.add("Reshape", [x, self.integers(shape)], output)
 
+    def slice(self, x: str, first: int, stop: int, axis: int) -> str:
+        """A part of one axis."""
+        return self.add("Slice", [x, *(self.integers([v]) for v in (first, stop, axis))])
+
     def input(self, index: int) -> str:
         return self.source.input[index] if index < len(self.source.input) else ""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from qcc.compiler.frontend import onnx_expansion
+from qcc.compiler.frontend import onnx_attention, onnx_expansion
 from qcc.compiler.frontend.onnx_contrib import norm
 from qcc.compiler.frontend.onnx_expansion import MICROSOFT, Expansion, Rule
 from qcc.compiler.frontend.onnx_graph import OnnxGraph, attributes, error_at_node
@@ -188,4 +188,5 @@ _RULES: dict[str, Rule] = {
     "GatherBlockQuantized": _gather_blocks,
     "GroupNorm": _group_norm,
     "SkipGroupNorm": _skip_group_norm,
+    **onnx_attention.RULES,
 }

@@ -139,14 +139,13 @@ def _separate_integers(graph: OnnxGraph, source: onnx.NodeProto, others: list[on
 
 
 def _move_on_real_values(graph: OnnxGraph) -> None:
-    quantized: dict[str, _Parameters] = {}
+    quantized = _moved_constants(graph)
     nodes: list[onnx.NodeProto] = []
     for source in graph.nodes:
         data = list(source.input) if source.op_type == "Concat" else list(source.input[:1])
         known = [quantized.get(name) for name in data]
         if source.op_type == "QuantizeLinear" and not _parameters_vary(graph, source) and _per_tensor(graph, source):
-            stated = tuple((key, int(value)) for key, value in attributes(source).items() if key in STATED)
-            quantized[source.output[0]] = _Parameters(source.input[1], source.input[2] if len(source.input) > 2 else "", stated)
+            quantized[source.output[0]] = _parameters(source)
         elif source.op_type == "DequantizeLinear" and (found := quantized.get(source.input[0])) is not None:
             given = attributes(source)
             source.attribute.extend(helper.make_attribute(key, value) for key, value in found.stated if key not in given)
@@ -156,6 +155,22 @@ def _move_on_real_values(graph: OnnxGraph) -> None:
             continue
         nodes.append(source)
     graph.nodes = nodes
+
+
+def _moved_constants(graph: OnnxGraph) -> dict[str, _Parameters]:
+    """Constants that are dequantized behind what moves them, such as tables of embeddings behind Gather, which stay in integers."""
+    makers = {n.output[0]: n for n in graph.nodes if n.op_type in MOVEMENT and n.op_type != "Concat" and n.input[0] in graph.arrays}
+    found: dict[str, _Parameters] = {}
+    for source in graph.nodes:
+        maker = makers.get(source.input[0]) if source.op_type == "DequantizeLinear" else None
+        if maker is not None and not _parameters_vary(graph, source) and _per_tensor(graph, source):
+            found[maker.input[0]] = _parameters(source)
+    return found
+
+
+def _parameters(source: onnx.NodeProto) -> _Parameters:
+    stated = tuple((key, int(value)) for key, value in attributes(source).items() if key in STATED)
+    return _Parameters(source.input[1], source.input[2] if len(source.input) > 2 else "", stated)
 
 
 def _between_real(

@@ -95,7 +95,7 @@ class _Cell:
             return ""
         both = _take(self.e, name, self.direction)
         width = (self.e.graph.kinds[name][1][1] or 0) // 2
-        return _slice(self.e, both, half * width, (half + 1) * width)
+        return self.e.slice(both, half * width, (half + 1) * width, -1)
 
     def state(self, index: int, swapped: bool) -> str:
         """An initial state."""
@@ -107,7 +107,7 @@ class _Cell:
 
     def gates(self, x: str, first: int, count: int) -> str:
         """The part of x [.., gates * hidden] that belongs to `count` gates."""
-        return _slice(self.e, x, first * self.hidden, (first + count) * self.hidden)
+        return self.e.slice(x, first * self.hidden, (first + count) * self.hidden, -1)
 
     def of_state(self, h: str, first: int, count: int) -> str:
         """What the state adds to `count` gates: its product with their weights, and their bias."""
@@ -157,11 +157,6 @@ def _lstm(cell: _Cell, x: str, state: State) -> State:
 
 
 _STEPS: dict[str, Callable[[_Cell, str, State], State]] = {"RNN": _rnn, "GRU": _gru, "LSTM": _lstm}
-
-
-def _slice(e: Expansion, x: str, first: int, stop: int) -> str:
-    """A part of the last axis."""
-    return e.add("Slice", [x, *(e.graph.constant(np.array([v]), "bound") for v in (first, stop, -1))])
 
 
 def _take(e: Expansion, x: str, number: int) -> str:

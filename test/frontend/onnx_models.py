@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
+import qcc
 from qcc.compiler import pipeline
 from qcc.compiler.frontend import onnx as front_end
 from qcc.dialects.mlir import ir
@@ -62,6 +63,32 @@ def runtime_results(source: onnx.ModelProto, **inputs: np.ndarray) -> list[np.nd
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     return [np.asarray(value) for value in onnxruntime.InferenceSession(source.SerializeToString(), options).run(None, inputs)]
+
+
+def contributed(operator: str, operands: str, constants: dict[str, Any], results: str = "y", **given: Any) -> tuple[Any, dict[str, Any]]:
+    """A model of one operator, and its inputs: those values among `constants` whose name is in capitals."""
+    names = ["" if name == "-" else name for name in operands.split()]
+    node = helper.make_node(operator, names, results.split(), name="layer", domain="com.microsoft", **given)
+    inputs = {name: value for name, value in constants.items() if name.isupper()}
+    declared = {name: (helper.np_dtype_to_tensor_dtype(value.dtype), value.shape) for name, value in inputs.items()}
+    rest = {name: value for name, value in constants.items() if name not in inputs}
+    return model([node], declared, results.split(), rest, 17), inputs
+
+
+def check_import(source: onnx.ModelProto, inputs: dict[str, Any], tolerance: float = 2e-6) -> None:
+    """Results of the graph form equal ONNX Runtime's as far as `tolerance`."""
+    for a, b in zip(evaluate(source, *inputs.values()), runtime_results(source, **inputs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+def check(source: onnx.ModelProto, inputs: dict[str, Any], tolerance: float = 2e-6, generic: int = 0) -> Any:
+    """qcc's results equal ONNX Runtime's as far as `tolerance`; `generic` layers have no codelet. The executable."""
+    executable = qcc.compile(source, threads=1)
+    found = executable(*inputs.values())
+    for a, b in zip(found if isinstance(found, tuple | list) else [found], runtime_results(source, **inputs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+    assert sum(bool(row["generic"]) for row in executable.report["layers"]) == generic
+    return executable
 
 
 def operations(module: ir.Module) -> list[str]:

@@ -15,12 +15,11 @@ from onnxruntime import quantization
 
 import qcc
 from qcc.dialects.errors import QccError
-from test.frontend.onnx_models import FLOAT, model, runtime_results
+from test.frontend.onnx_models import FLOAT, check, contributed, model
 from test.tiers import slow_except
 
 BOOL, INT32, INT64 = onnx.TensorProto.BOOL, onnx.TensorProto.INT32, onnx.TensorProto.INT64
 RNG = np.random.default_rng(0)
-KINDS = {np.dtype(np.float32): FLOAT, np.dtype(np.int32): INT32, np.dtype(np.int64): INT64, np.dtype(bool): BOOL}
 
 
 def real(*shape: int) -> np.ndarray:
@@ -29,26 +28,6 @@ def real(*shape: int) -> np.ndarray:
 
 def whole(low: int, high: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return RNG.integers(low, high, shape).astype(dtype)
-
-
-def contributed(operator: str, operands: str, constants: dict[str, Any], results: str = "y", **given: Any) -> tuple[Any, dict[str, Any]]:
-    """A model of one operator, and its inputs: those values among `constants` whose name is in capitals."""
-    names = ["" if name == "-" else name for name in operands.split()]
-    node = helper.make_node(operator, names, results.split(), name="layer", domain="com.microsoft", **given)
-    inputs = {name: value for name, value in constants.items() if name.isupper()}
-    declared = {name: (KINDS[value.dtype], value.shape) for name, value in inputs.items()}
-    rest = {name: value for name, value in constants.items() if name not in inputs}
-    return model([node], declared, results.split(), rest, 17), inputs
-
-
-def check(source: onnx.ModelProto, inputs: dict[str, Any], tolerance: float = 2e-6, generic: int = 0) -> Any:
-    """qcc's results equal ONNX Runtime's as far as `tolerance`; `generic` layers have no codelet. The executable."""
-    executable = qcc.compile(source, threads=1)
-    found = executable(*inputs.values())
-    for a, b in zip(found if isinstance(found, tuple | list) else [found], runtime_results(source, **inputs), strict=True):
-        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
-    assert sum(bool(row["generic"]) for row in executable.report["layers"]) == generic
-    return executable
 
 
 PRODUCTS: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
