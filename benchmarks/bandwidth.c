@@ -1,4 +1,4 @@
-/* Read bandwidth of DRAM, as the bound of what streams weights: four pointers through a buffer of huge pages with software prefetch.
+/* Read bandwidth of DRAM, as the bound of what streams weights: pointers through a buffer of huge pages, with and without software prefetch.
  * Compiled and called by benchmarks/bandwidth.py. */
 #define _GNU_SOURCE
 #include <omp.h>

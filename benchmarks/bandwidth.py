@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SETTINGS = ((1, 2048, 16384), (2, 8192, 0), (4, 0, 0), (4, 2048, 0))
+SETTINGS = ((1, 0, 0), (2, 0, 0), (4, 0, 0), (1, 2048, 16384), (2, 8192, 0), (4, 2048, 0))
 """(streams, distances in bytes of near and far prefetches); the best of them counts."""
 
 

@@ -18,6 +18,7 @@ class IsaFacts:
     pairs: bool = False  # has u8 x s8 products of depth 2 whose sum saturates at 16 bits, and no dot4
     byte_tables: bool = False  # looks up 256 bytes in registers
     byte_lanes: bool = False  # looks up 256 bytes for 64 bytes at once
+    asks_ahead: bool = True  # streams are read faster with software prefetch
     dot2_bf16: bool = False  # has bf16 x bf16 products of depth 2, summed in f32
     tiles: bool = False  # has a matrix unit
     from_memory: frozenset[tuple[str, str]] = frozenset()  # products that can take weights where they lie: (`compute`, element of w)
@@ -44,6 +45,7 @@ ISAS: dict[str, IsaFacts] = {
         dot2=True,
         byte_tables=True,
         byte_lanes=True,
+        asks_ahead=False,
         dot2_bf16=True,
         from_memory=_WEIGHTS_IN_MEMORY | {("dot2_bf16", "bf16")},
     ),

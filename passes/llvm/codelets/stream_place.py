@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.stream_layout import StreamLayout
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index
 from qcc.passes.llvm.codelets.stream_prefetch import LINE_BYTES, Distances, prefetch_lines
@@ -28,7 +29,12 @@ class Place:
         return b.at(self.codes[v], b.mul(s, self.stride))
 
     def prefetch_steps(self, b: Builder, first: Index, count: int, part: tuple[int, int]) -> None:
-        """Ask for part (i, n) of what lies as far ahead of `count` steps from `first` on as is best."""
+        """Ask for part (i, n) of what lies as far ahead of `count` steps from `first` on as is best.
+
+        Where the processor reads ahead well by itself, asking is slower, but for decoder "sums", whose streams advance slowly.
+        """
+        if not ISAS[self.layout.codelet.isa].asks_ahead and self.layout.codelet.decoder != "sums":
+            return
         if not self.layout.is_split:
             start = self.step(b, 0, first)
             lines = [start + line for line in range(0, count * self.stride, LINE_BYTES)]
