@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,12 @@ ROOT = Path(__file__).resolve().parent
 
 def pytest_configure(config: pytest.Config) -> None:
     tiers.in_quick_tier = config.option.markexpr == "not slow"
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what was imported stays: to look for garbage among it, again and again, takes a fifth of the time
+    gc.enable()
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
