@@ -20,7 +20,7 @@ from qcc.compiler.frontend.onnx_graph import attributes, error_at_node
 def _attention(e: Expansion) -> None:
     """x, weights [input, q + k + v], bias, mask, past [2, batch, heads, positions, size], term of the scores."""
     product = e.add("MatMul", [e.input(0), e.input(1)])
-    _refuse(e, (6, "past_sequence_length"))
+    refuse(e, (6, "past_sequence_length"))
     _self_attention(e, product, e.shape(1)[1], e.input(2), 3, 4, 5)
 
 
@@ -40,7 +40,7 @@ def _self_attention(e: Expansion, product: str, width: int, bias: str, mask: int
     product = e.add("Add", [product, bias]) if bias else product
     ends = np.cumsum(sizes)
     parts = [e.slice(product, int(end - size), int(end), -1) for size, end in zip(sizes, ends, strict=True)]
-    q, k, v = (_split(e, part, [batch, length, heads, size // heads]) for part, size in zip(parts, sizes, strict=True))
+    q, k, v = (split(e, part, [batch, length, heads, size // heads]) for part, size in zip(parts, sizes, strict=True))
     before = 0
     if e.input(past):
         before = e.shape(past)[3]
@@ -56,7 +56,7 @@ def _self_attention(e: Expansion, product: str, width: int, bias: str, mask: int
 def _multi_head(e: Expansion) -> None:
     """Queries, keys, values, bias, mask, term of the scores, past keys, past values."""
     results, heads = [*e.source.output, "", "", ""], attributes(e.source)["num_heads"]
-    _refuse(e, (8, "past_sequence_length"), (9, "cache_indirection"))
+    refuse(e, (8, "past_sequence_length"), (9, "cache_indirection"))
     if results[3]:
         raise error_at_node(e.source, "MultiHeadAttention gives its scores (output qk), expected a model without them")
     operands, start, made = _queries_keys_values(e), 0, list[str]()
@@ -66,7 +66,7 @@ def _multi_head(e: Expansion) -> None:
             continue
         batch, length, width = shape
         x = e.add("Add", [x, e.slice(e.input(3), start, start + width, 0)]) if e.input(3) else x
-        made.append(_split(e, x, [batch, length, heads, width // heads]))
+        made.append(split(e, x, [batch, length, heads, width // heads]))
         start += width
     q, k, v = made
     (batch, length), total = operands[0][1][:2], operands[1][1][-2 if len(operands[1][1]) == 4 else 1]
@@ -101,15 +101,28 @@ def _queries_keys_values(e: Expansion) -> list[tuple[str, list[int]]]:
 
 
 def _attend(e: Expansion, q: str, k: str, v: str, size: int, terms: Sequence[str]) -> None:
-    """softmax(scale q k^T + terms) v of [batch, heads, positions, size] each, heads side by side again, as the node's first output."""
-    scale = attributes(e.source).get("scale") or 1 / math.sqrt(size)
+    """Attention of [batch, heads, positions, size] each, heads side by side again, as the node's first output."""
+    joined(e, attended(e, q, k, v, attributes(e.source).get("scale") or 1 / math.sqrt(size), terms))
+
+
+def attended(e: Expansion, q: str, k: str, v: str, scale: float, terms: Sequence[str], cap: float = 0, sink: str = "") -> str:
+    """softmax(scale q k^T + terms) v; scores go through cap tanh(. / cap) first, and `sink` is that of a key without a value."""
     mask = ""
     for term in terms:
         mask = e.add("Add", [mask, term]) if mask and term else mask or term
     scores = e.add("Mul", [e.add("MatMul", [q, e.add("Transpose", [k], perm=[0, 1, 3, 2])]), e.number(scale)])
-    weights = e.add("Softmax", [e.add("Add", [scores, mask]) if mask else scores], axis=-1)
-    y = e.add("Transpose", [e.add("MatMul", [weights, v])], perm=[0, 2, 1, 3])
-    e.reshape(y, [*e.shape(0)[:2], -1], e.source.output[0])
+    if cap:
+        scores = e.add("Mul", [e.add("Tanh", [e.add("Mul", [scores, e.number(1 / cap)])]), e.number(cap)])
+    scores = e.add("Add", [scores, mask]) if mask else scores
+    if not sink:
+        return e.add("MatMul", [e.add("Softmax", [scores], axis=-1), v])
+    weights = e.add("Softmax", [e.add("Concat", [scores, sink], axis=-1)], axis=-1)
+    return e.add("MatMul", [e.slice(weights, 0, -1, -1), v])
+
+
+def joined(e: Expansion, y: str) -> None:
+    """[batch, heads, positions, size] as the node's first output [batch, positions, heads * size]."""
+    e.reshape(e.add("Transpose", [y], perm=[0, 2, 1, 3]), [*e.shape(0)[:2], -1], e.source.output[0])
 
 
 def _padding(e: Expansion, index: int, length: int, total: int) -> str:
@@ -148,12 +161,12 @@ def _causal(e: Expansion, length: int, total: int) -> str:
     return e.graph.constant(np.where(np.tri(length, total, total - length, bool), 0, -np.inf).astype(np.float32), f"{e.name}.causal")
 
 
-def _split(e: Expansion, x: str, shape: list[int]) -> str:
+def split(e: Expansion, x: str, shape: list[int]) -> str:
     """x as [batch, heads, positions, size], of [batch, positions, heads * size] in `shape`."""
     return e.add("Transpose", [e.reshape(x, shape)], perm=[0, 2, 1, 3])
 
 
-def _refuse(e: Expansion, *inputs: tuple[int, str]) -> None:
+def refuse(e: Expansion, *inputs: tuple[int, str]) -> None:
     for index, name in inputs:
         if e.input(index):
             raise error_at_node(e.source, f"{e.source.op_type} has the input {name}, expected none; export the model without this fusion")

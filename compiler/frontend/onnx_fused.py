@@ -1,4 +1,4 @@
-"""Operators of ONNX Runtime's own whose spelling in ONNX's depends on the shapes of what they read; attention is in `onnx_attention`.
+"""Operators of ONNX Runtime's own whose spelling in ONNX's depends on the shapes of what they read; attention is in files of its own.
 
 Behind one of them no type is known, so they are written out from the front of the model to its end, a round of shape inference for each.
 Read from ONNX Runtime's list of contributed operators.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from qcc.compiler.frontend import onnx_attention, onnx_expansion
+from qcc.compiler.frontend import onnx_attention, onnx_expansion, onnx_grouped_attention
 from qcc.compiler.frontend.onnx_contrib import norm
 from qcc.compiler.frontend.onnx_expansion import MICROSOFT, Expansion, Rule
 from qcc.compiler.frontend.onnx_graph import OnnxGraph, attributes, error_at_node
@@ -189,4 +189,5 @@ _RULES: dict[str, Rule] = {
     "GroupNorm": _group_norm,
     "SkipGroupNorm": _skip_group_norm,
     **onnx_attention.RULES,
+    **onnx_grouped_attention.RULES,
 }

@@ -7,7 +7,7 @@ half a gigabyte cost what its structure costs.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,13 @@ Kind = tuple[int, tuple[int | None, ...]]  # onnx.TensorProto.DataType, shape; N
 class OnnxGraph:
     """The main graph of a model. `arrays` holds every constant by name; `nodes` is in topological order."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, numbers: Iterator[int] | None = None) -> None:
+        """`numbers` are those of new names, which go on where a graph takes the place of another one."""
         self.model = model
         self.arrays: dict[str, np.ndarray] = {}
         self.nodes: list[onnx.NodeProto] = []
         self.kinds: dict[str, Kind] = {}
-        self._fresh = itertools.count()
+        self.numbers = itertools.count() if numbers is None else numbers
         self._take_payloads()
 
     @property
@@ -64,7 +65,7 @@ class OnnxGraph:
 
     def fresh(self, hint: str) -> str:
         """A value name that is not taken."""
-        return f"{hint}#{next(self._fresh)}"
+        return f"{hint}#{next(self.numbers)}"
 
     def array(self, name: str) -> np.ndarray | None:
         """The constant called `name`, or None where that value is computed at run time or absent."""
@@ -316,7 +317,7 @@ def convert_opset(graph: OnnxGraph, opset: int) -> OnnxGraph:
     for tensor in list(converted.graph.initializer):
         if tensor.name in arrays and arrays[tensor.name].size > SHAPE_ELEMENTS:
             converted.graph.initializer.remove(tensor)
-    result = OnnxGraph(converted)
+    result = OnnxGraph(converted, graph.numbers)
     result.arrays.update({name: array for name, array in arrays.items() if name not in result.arrays})
     return result
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects import element_types
-from qcc.dialects.mlir import ir, to_attribute
+from qcc.dialects.mlir import ir, op_attribute, to_attribute
 from qcc.passes.graph._torch_choice import NUMBERS, converted
 from qcc.passes.graph._torch_layers import is_constant, transposed_constant
 from qcc.passes.graph._torch_reader import IDENTITIES, Reader, axis_of, like, owner, require, rule
+from qcc.passes.values import constant_array, producer, shape_of
 
 VIEWS = (
     "view", "reshape", "_unsafe_view", "_reshape_alias", "flatten.using_ints", "unflatten.int", "unsqueeze", "squeeze", "squeeze.dim",
@@ -155,17 +156,32 @@ def _index_put(r: Reader, op: Any) -> Sequence[Any]:
     return [r.make("qcc.insert", [r.builtin(x), value, numbers], r.type(x), axis=axis)]
 
 
+@rule("torch.aten.scatter.src")
+def _scatter(r: Reader, op: Any) -> Sequence[Any]:
+    """x[:, numbers] = rows, where all of a row goes where one number says, as ONNX's ScatterND has it."""
+    _movable(r, op)
+    x, axis, numbers, rows = op.operands
+    shape, at = r.shape(x), axis_of(r.integer(axis), len(r.shape(x)), op)
+    count = r.shape(numbers)[at]
+    require(r.shape(rows) == r.shape(numbers) == [*shape[:at], count, *shape[at + 1 :]], "writing to scattered places")
+    spread = producer(r.builtin(numbers), "qcc.broadcast")
+    require(spread is not None and math.prod(shape_of(spread.operands[0])) == count, "writing to scattered places")
+    assert spread is not None
+    plain = _from_either_end(r, spread.operands[0], shape[at])
+    return [r.make("qcc.insert", [r.builtin(x), r.builtin(rows), r.reshape(plain, [count])], r.type(x), axis=at)]
+
+
 @rule("torch.aten.index_select")
 def _index_select(r: Reader, op: Any) -> Sequence[Any]:
     _movable(r, op)
     x, axis, numbers = op.operands
     shape = r.shape(x)
     at = axis_of(r.integer(axis), len(shape), op)
-    numbers = _from_either_end(r, numbers, shape[at])
-    known = r.known(numbers)
+    plain = _from_either_end(r, r.builtin(numbers), shape[at])
+    known = constant_array(plain)
     if known is not None:
         return [picked(r, r.builtin(x), at, known.reshape(-1))]
-    return [_rows(r, r.builtin(x), at, r.reshape(r.builtin(numbers), r.shape(op.operands[2])))]
+    return [_rows(r, r.builtin(x), at, r.reshape(plain, r.shape(numbers)))]
 
 
 @rule("torch.aten.flip")
@@ -233,17 +249,44 @@ def _joined(r: Reader, parts: Sequence[Any], axis: int) -> Any:
 
 
 def _from_either_end(r: Reader, numbers: Any, size: int) -> Any:
-    """`numbers` without the arithmetic by which upstream makes negative ones count from the end of `size`; they may have another shape."""
-    while (op := owner(numbers)) is not None and op.name == "torch.aten.flatten.using_ints":
+    """`numbers` (builtin) without the arithmetic by which upstream makes negative ones count from the end of `size`, and as narrow as they
+    were before; they may have another shape.
+    """
+    while (op := producer(numbers, "qcc.reshape")) is not None:
         numbers = op.operands[0]
-    if op is None or op.name != "torch.aten.where.self":
-        return numbers
-    negative, wrapped, plain = (owner(op.operands[0]), owner(op.operands[1]), op.operands[2])
-    kinds = [o.name for o in (negative, wrapped) if o is not None and list(o.operands)[:1] == [plain]]
-    if kinds != ["torch.aten.lt.Scalar", "torch.aten.add.Scalar"]:
-        return numbers
-    added = [r.integer(v) for v in (negative.operands[1], wrapped.operands[1], wrapped.operands[2])]
-    return plain if added == [0, size, 1] else numbers
+    chosen = producer(numbers, "qcc.select")
+    if chosen is not None:
+        negative, wrapped, plain = chosen.operands
+        below, added = producer(negative, "qcc.compare"), producer(wrapped, "qcc.add")
+        if below is not None and op_attribute(below, "kind") == "lt" and _is_with(below, plain, 0) and _is_with(added, plain, size):
+            numbers = plain
+    while (op := producer(numbers, "qcc.reshape")) is not None:
+        numbers = op.operands[0]
+    return _narrow_integers(r, numbers)
+
+
+def _is_with(op: Any, value: Any, number: int) -> bool:
+    """Whether the operands of `op` are `value` and a constant that is `number` everywhere."""
+    if op is None or _source(op.operands[0]) != _source(value):
+        return False
+    array = constant_array(op.operands[1])
+    return array is not None and bool((array == number).all())
+
+
+def _source(value: Any) -> Any:
+    """The torch value that `value` (builtin) is, where it is one."""
+    out = producer(value, "torch_c.to_builtin_tensor")
+    return value if out is None else out.operands[0]
+
+
+def _narrow_integers(r: Reader, value: Any) -> Any:
+    """Integers before they were widened, which nothing here needs."""
+    cast = owner(_source(value))
+    if cast is None or cast.name != "torch.aten.to.dtype":
+        return value
+    wide, narrow = (r.type(v).element_type for v in (cast.results[0], cast.operands[0]))
+    whole = all(isinstance(kind, ir.IntegerType) and kind.width >= 32 for kind in (wide, narrow))
+    return r.builtin(cast.operands[0]) if whole and narrow.width < wide.width else value
 
 
 def _sliced(r: Reader, value: Any, axis: int, first: int, step: int, count: int) -> Any:

@@ -93,3 +93,26 @@ func.func @compared_bytes(%a: !torch.vtensor<[4],ui8>, %b: !torch.vtensor<[4],ui
   %y = torch.aten.lt.Tensor %a, %b : !torch.vtensor<[4],ui8>, !torch.vtensor<[4],ui8> -> !torch.vtensor<[4],i1>
   return %y : !torch.vtensor<[4],i1>
 }
+
+// ScatterND of rows, as upstream writes it: numbers count from the end themselves, and are as narrow as they were.
+// CHECK-LABEL: func.func @rows
+// CHECK: %[[NUMBERS:.*]] = "qcc.reshape"(%arg1) : (tensor<2x1xi32>) -> tensor<2xi32>
+// CHECK: "qcc.insert"(%arg0, %arg2, %[[NUMBERS]]) {axis = 0 : i64}
+func.func @rows(%x: !torch.vtensor<[24,16],f32>, %n: !torch.vtensor<[2,1],si32>, %rows: !torch.vtensor<[2,16],f32>) -> !torch.vtensor<[24,16],f32> {
+  %none = torch.constant.none
+  %false = torch.constant.bool false
+  %0 = torch.constant.int 0
+  %1 = torch.constant.int 1
+  %2 = torch.constant.int 2
+  %4 = torch.constant.int 4
+  %16 = torch.constant.int 16
+  %24 = torch.constant.int 24
+  %wide = torch.aten.to.dtype %n, %4, %false, %false, %none : !torch.vtensor<[2,1],si32>, !torch.int, !torch.bool, !torch.bool, !torch.none -> !torch.vtensor<[2,1],si64>
+  %below = torch.aten.lt.Scalar %wide, %0 : !torch.vtensor<[2,1],si64>, !torch.int -> !torch.vtensor<[2,1],i1>
+  %wrapped = torch.aten.add.Scalar %wide, %24, %1 : !torch.vtensor<[2,1],si64>, !torch.int, !torch.int -> !torch.vtensor<[2,1],si64>
+  %chosen = torch.aten.where.self %below, %wrapped, %wide : !torch.vtensor<[2,1],i1>, !torch.vtensor<[2,1],si64>, !torch.vtensor<[2,1],si64> -> !torch.vtensor<[2,1],si64>
+  %shape = torch.prim.ListConstruct %2, %16 : (!torch.int, !torch.int) -> !torch.list<int>
+  %numbers = torch.aten.expand %chosen, %shape, %false : !torch.vtensor<[2,1],si64>, !torch.list<int>, !torch.bool -> !torch.vtensor<[2,16],si64>
+  %y = torch.aten.scatter.src %x, %0, %numbers, %rows : !torch.vtensor<[24,16],f32>, !torch.int, !torch.vtensor<[2,16],si64>, !torch.vtensor<[2,16],f32> -> !torch.vtensor<[24,16],f32>
+  return %y : !torch.vtensor<[24,16],f32>
+}
