@@ -80,6 +80,16 @@ DEFAULTS = {
     "emerald-rapids-amx": replace(
         _EMERALD_RAPIDS, name="emerald-rapids-amx", gmacs=_EMERALD_RAPIDS.gmacs | {"amx_int8": 2000.0, "amx_bf16": 1000.0}
     ),
+    "zen4": Machine(
+        name="zen4",
+        cpu="AMD EPYC, Zen 4, 2 threads",
+        threads=2,
+        ghz=3.65,
+        gmacs={"dot4_512": 234.0, "dot4_256": 231.0, "fma_512": 57.5, "fma_256": 57.5, "amx_int8": 0.0, "amx_bf16": 0.0},
+        cache_bytes={"l1": 32 << 10, "l2": 1 << 20, "l3": 32 << 20},
+        read_gbytes={"l1": (224.0, 445.0), "l2": (116.0, 232.0), "l3": (73.0, 143.0), "dram": (24.5, 34.0)},
+        step_ns=(3.1, 240.0),
+    ),
     "x86-64-v3": Machine(
         name="x86-64-v3",
         cpu="any x86-64 with AVX2, 2 threads",
@@ -93,8 +103,12 @@ DEFAULTS = {
 }
 
 
+_DESCRIBED = {"amx": "emerald-rapids-amx", "avx512_bf16": "zen4"}
+
+
 def shipped(isa: str) -> Machine:
     """The shipped description nearest to a CPU with instruction set `isa`: what passes choose by, because the same model must give the same
     code wherever it is compiled, and what times are predicted with where the machine was not measured."""
-    facts = ISAS[isa]
-    return DEFAULTS["emerald-rapids-amx" if facts.tiles else "emerald-rapids-vnni" if facts.lanes == 16 or facts.dot4 else "x86-64-v3"]
+    if isa in _DESCRIBED:
+        return DEFAULTS[_DESCRIBED[isa]]
+    return DEFAULTS["emerald-rapids-vnni" if ISAS[isa].lanes == 16 or ISAS[isa].dot4 else "x86-64-v3"]
