@@ -17,6 +17,10 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.disable()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.name != "test_pyright")  # a minute in one process: no worker should wait for it at the end
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()  # what was imported stays: to look for garbage among it, again and again, takes a fifth of the time
     gc.enable()
