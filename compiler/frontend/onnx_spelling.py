@@ -11,7 +11,8 @@
 * Col2Im is a ConvTranspose with one tap of each kernel.
 * ConvTranspose that cuts off more behind than before is a Slice of one that does not.
 * Resize in rare forms is Gather or MatMul with constants along each axis (`onnx_resize`).
-* A dequantized number is a number: what Pad and Clip take has to be known.
+* A dequantized number is a number: what Pad and Clip take has to be known. Scales are positive: ONNX Runtime's quantizer of 4-bit
+  weights gives negative ones, so that the greatest value of a block is exact, and zeros for blocks of zeros.
 * Slices that step backwards select their elements by number, by Gather: torch's slices cannot step backwards.
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import math
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import helper
@@ -182,14 +184,41 @@ def _vector_product(e: Expansion) -> None:
     e.add("Squeeze", [product, e.graph.constant(np.array([side - 2]), "axis")], e.source.output[0])
 
 
-def _number(e: Expansion) -> None:
+def _dequantize(e: Expansion) -> None:
     stored, scale = e.graph.array(e.input(0)), e.graph.array(e.input(1))
-    if stored is None or scale is None or stored.ndim > 1 or stored.size != 1 or scale.size != 1 or stored.dtype.kind not in "iu":
+    if stored is None or scale is None or stored.dtype.name.startswith("float"):
         return
     zero = e.graph.array(e.input(2))
-    levels = stored.astype(np.int64) - (0 if zero is None else zero.reshape(-1).astype(np.int64))
-    value = (levels.astype(scale.dtype) * scale.reshape(-1)).reshape(stored.shape)
-    e.add("Identity", [e.graph.constant(value, e.source.output[0])], e.source.output[0])
+    if zero is None:
+        zero = np.zeros(scale.shape, stored.dtype)
+    if (scale <= 0).any():
+        _positive_scales(e, stored, scale, zero)
+    elif stored.ndim <= 1 and stored.size == scale.size == 1:
+        levels = stored.astype(np.int64) - zero.reshape(-1).astype(np.int64)
+        value = (levels.astype(scale.dtype) * scale.reshape(-1)).reshape(stored.shape)
+        e.add("Identity", [e.graph.constant(value, e.source.output[0])], e.source.output[0])
+
+
+def _positive_scales(e: Expansion, stored: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> None:
+    """Levels are counted from the other end of their range where the scale is negative, and are the zero point where it is 0."""
+    given, signed = attributes(e.source), stored.dtype.name.startswith("int")
+    bits = given.get("bits") or ml_dtypes.iinfo(stored.dtype).bits
+    ends = -1 if signed else (1 << bits) - 1  # the sum of a level and of its opposite
+    axis, block = given.get("axis", 1), given.get("block_size", 0)
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        """One for every level, or one along all axes but one."""
+        if block:
+            return np.take(np.repeat(values, block, axis), np.arange(stored.shape[axis]), axis)
+        return np.moveaxis(values.reshape(-1, *[1] * (stored.ndim - 1)), 0, axis) if values.size > 1 else values.reshape([1] * stored.ndim)
+
+    wide = np.int16 if bits <= 8 else np.int64
+    zeros, levels = zero.astype(wide), stored.astype(wide)
+    zeros = np.where(scale < 0, ends - zeros, zeros)
+    levels = np.where(spread(scale < 0), ends - levels, np.where(spread(scale == 0), spread(zeros), levels))
+    parameters = [np.where(scale == 0, np.ones_like(scale), np.abs(scale)), zeros.astype(stored.dtype)]
+    constants = [e.graph.constant(array, f"{e.name}.{what}") for array, what in zip(parameters, ("scale", "zero_point"), strict=True)]
+    e.add("DequantizeLinear", [e.graph.constant(levels.astype(stored.dtype), f"{e.name}.weight"), *constants], e.source.output[0], **given)
 
 
 def _hard_sigmoid(e: Expansion) -> None:
@@ -224,7 +253,7 @@ _RULES: dict[str, Rule] = {
     "Gather": _from_the_front,
     "GatherND": _along_one_axis,
     "Col2Im": _col2im,
-    "DequantizeLinear": _number,
+    "DequantizeLinear": _dequantize,
     "ConvTranspose": _transposed_convolution,
     "Gemm": _gemm,
     "HardSigmoid": _hard_sigmoid,

@@ -279,3 +279,22 @@ def test_models_of_onnx_runtimes_tools(way: str, tmp_path: Path) -> None:
     operators = {node.op_type for node in made.graph.node}
     assert operators >= {"float": {"FusedConv", "FusedGemm"}, "dynamic": {"DynamicQuantizeMatMul"}, "static": {"QLinearConv", "QGemm"}}[way]
     check(made, {"X": real(2, 3, 8, 8)}, 0.05 if way == "static" else 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("form", "symmetric"), slow_except([(f, s) for f in ("QOperator", "QDQ") for s in (True, False)], ("QOperator", True))
+)
+def test_4_bit_weights_of_its_quantizer(form: str, symmetric: bool) -> None:
+    """Its scales are negative where the greatest value of a block is, and zero for a block of zeros."""
+    from onnxruntime.quantization import matmul_nbits_quantizer as quantizer
+
+    w = real(64, 32)
+    w[:32, 3] = 0
+    source = model([helper.make_node("MatMul", ["X", "w"], ["y"])], {"X": (FLOAT, [2, 64])}, ["y"], {"w": w})
+    config = quantizer.DefaultWeightOnlyQuantConfig(32, symmetric, quant_format=quantization.QuantFormat[form])
+    made: Any = quantizer.MatMulNBitsQuantizer(source, algo_config=config)
+    made.process()
+    scales = next(onnx.numpy_helper.to_array(t) for t in made.model.model.graph.initializer if "scales" in t.name)
+    assert (scales == 0).any() and (scales < 0).any() == symmetric
+    executable = check(made.model.model, {"X": real(2, 64)}, 2e-3)
+    assert [row["weight_bits"] for row in executable.report["layers"]] == [4]
