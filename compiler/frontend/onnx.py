@@ -57,6 +57,7 @@ def import_model(source: str | Path | onnx.ModelProto, example_inputs: Sequence[
     graph = onnx_graph.with_quantized_types(graph)
     onnx_shapes.fold_constants(graph)
     _write_out(graph)
+    onnx_shapes.require_known_operators(graph)
     onnx_recurrent.unroll(graph)
     onnx_spelling.spell_out(graph)
     onnx_clips.state_ranges(graph)

@@ -32,10 +32,25 @@ def _other_attributes(e: Expansion, *dropped: str) -> dict[str, Any]:
 
 def _linear_convolution(e: Expansion) -> None:
     x, xs, xz, w, ws, wz, ys, yz = (e.input(i) for i in range(8))
-    operands = [e.dequantize(x, xs, xz), e.dequantize(w, ws, wz, axis=0)]
+    rank = _rank_of_last(e, e.graph.rank(w))
+    operands = [_channels_first(e, e.dequantize(x, xs, xz), rank), e.dequantize(w, ws, wz, axis=0)]
     if bias := e.input(8):
         operands.append(e.dequantize(bias, _product(e, xs, ws), axis=0))
-    e.quantize(e.add("Conv", operands, **_other_attributes(e)), ys, yz, e.source.output[0])
+    y = e.add("Conv", operands, **_other_attributes(e, "channels_last"))
+    e.quantize(_channels_last(e, y, rank), ys, yz, e.source.output[0])
+
+
+def _rank_of_last(e: Expansion, rank: int | None) -> int:
+    """The rank of a node's operand that has its channels last, 0 where they are first: only ONNX Runtime's own operators have them last."""
+    return (rank or 4) if attributes(e.source).get("channels_last", 0) else 0
+
+
+def _channels_first(e: Expansion, x: str, rank: int) -> str:
+    return e.add("Transpose", [x], perm=[0, rank - 1, *range(1, rank - 1)]) if rank else x
+
+
+def _channels_last(e: Expansion, x: str, rank: int, output: str = "") -> str:
+    return e.add("Transpose", [x], output, perm=[0, *range(2, rank), 1]) if rank else x
 
 
 def _product(e: Expansion, a: str, b: str) -> str:
@@ -70,11 +85,18 @@ def _linear_binary(op: str) -> Rule:
 def _linear_unary(op: str, *dropped: str) -> Rule:
     def rule(e: Expansion) -> None:
         x, sx, zx, sy, zy = (e.input(i) for i in range(5))
-        if attributes(e.source).get("channels_last"):
-            raise error_at_node(e.source, f"{e.source.op_type} has channels_last = 1, expected 0; export the model with channels first")
-        e.quantize(e.add(op, [e.dequantize(x, sx, zx)], **_other_attributes(e, "channels_last", *dropped)), sy, zy, e.source.output[0])
+        rank = _rank_of_last(e, len(attributes(e.source).get("kernel_shape", [0, 0])) + 2)
+        y = e.add(op, [_channels_first(e, e.dequantize(x, sx, zx), rank)], **_other_attributes(e, "channels_last", *dropped))
+        e.quantize(_channels_last(e, y, rank), sy, zy, e.source.output[0])
 
     return rule
+
+
+def _max_pool(e: Expansion) -> None:
+    """Of integers whose channels are last."""
+    rank = len(attributes(e.source)["kernel_shape"]) + 2
+    y = e.add("MaxPool", [_channels_first(e, e.input(0), rank)], **_other_attributes(e))
+    _channels_last(e, y, rank, e.source.output[0])
 
 
 def _linear_concat(e: Expansion) -> None:
@@ -175,6 +197,7 @@ _RULES: dict[tuple[str, str], Rule] = {
     (MICROSOFT, "QLinearSoftmax"): _linear_unary("Softmax", "opset"),
     (MICROSOFT, "QLinearGlobalAveragePool"): _linear_unary("GlobalAveragePool"),
     (MICROSOFT, "QLinearAveragePool"): _linear_unary("AveragePool"),
+    (MICROSOFT, "NhwcMaxPool"): _max_pool,
     (MICROSOFT, "QLinearConcat"): _linear_concat,
     (MICROSOFT, "QGemm"): _linear_gemm,
     (MICROSOFT, "QLinearReduceMean"): _linear_mean,

@@ -104,6 +104,19 @@ def fold_constants(graph: OnnxGraph) -> None:
             return
 
 
+def require_known_operators(graph: OnnxGraph) -> None:
+    """Raise QccError for the first node of another domain than ONNX's: what has a rule is written out by now."""
+    graph.remove_dead()
+    for node in graph.nodes:
+        if node.domain:
+            remedy = "export the model without it"
+            if node.domain.startswith("com.microsoft.nchwc"):
+                remedy = "its layout is one machine's: save the optimized model at ORT_ENABLE_EXTENDED"
+            raise error_at_node(
+                node, f"ONNX operator {node.domain}.{node.op_type} is not known, or the shapes of what it reads are not fixed; {remedy}"
+            )
+
+
 def require_static_shapes(graph: OnnxGraph) -> None:
     """Raise QccError for the first value whose type, rank or a size is not known."""
     for node in graph.nodes:
@@ -112,9 +125,8 @@ def require_static_shapes(graph: OnnxGraph) -> None:
                 continue
             kind = graph.kinds.get(name)
             if kind is None:
-                domain = f"{node.domain}." if node.domain else ""
                 raise error_at_node(
-                    node, f"ONNX operator {domain}{node.op_type} is not known, or the shape of its output '{name}' cannot be inferred"
+                    node, f"ONNX operator {node.op_type} is not known, or the shape of its output '{name}' cannot be inferred"
                 )
             if None in kind[1]:
                 shape = ["?" if d is None else d for d in kind[1]]

@@ -227,17 +227,20 @@ def test_group_norm(skip: bool, last: int) -> None:
 # -- whole models that went through ONNX Runtime's tools -----------------------------------------------------------------------------
 
 
-def optimized(source: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    """What ONNX Runtime makes of `source` before it runs it, without layouts of this machine's own."""
+EXTENDED, ALL = (getattr(onnxruntime.GraphOptimizationLevel, f"ORT_ENABLE_{name}") for name in ("EXTENDED", "ALL"))
+
+
+def optimized(source: onnx.ModelProto, path: Path, level: Any = EXTENDED) -> onnx.ModelProto:
+    """What ONNX Runtime makes of `source` before it runs it, up to `EXTENDED` without layouts of this machine's own."""
     options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.graph_optimization_level = level
     options.optimized_model_filepath, options.log_severity_level = str(path), 3
     onnxruntime.InferenceSession(source.SerializeToString(), options, ["CPUExecutionProvider"])
     return onnx.load(path)
 
 
 def network() -> onnx.ModelProto:
-    """A convolution, a pool, and two layers, as exporters write them."""
+    """A convolution, two pools, and two layers, as exporters write them."""
     constants: dict[str, Any] = {
         "k": real(8, 3, 3, 3) / 5,
         "kb": real(8),
@@ -249,7 +252,8 @@ def network() -> onnx.ModelProto:
     nodes = [
         helper.make_node("Conv", ["X", "k", "kb"], ["c"], name="conv"),
         helper.make_node("Relu", ["c"], ["r"], name="relu"),
-        helper.make_node("GlobalAveragePool", ["r"], ["p"], name="pool"),
+        helper.make_node("MaxPool", ["r"], ["h"], name="halves", kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("GlobalAveragePool", ["h"], ["p"], name="pool"),
         helper.make_node("Reshape", ["p", "shape"], ["f"], name="flat"),
         helper.make_node("Gemm", ["f", "w", "wb"], ["g"], name="gemm"),
         helper.make_node("LeakyRelu", ["g"], ["l"], name="leaky"),
