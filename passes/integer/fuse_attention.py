@@ -10,10 +10,11 @@ Before:
 After:
     %y = qcc.attention(%q, %k, %v, %mask) {scale = 0.25, causal = false}
 
-Scale and mask may be absent; the scale may be a divisor. Keys that are not transposed here are transposed back, which makes a view of them.
+Scale and mask may be absent; the scale may be a divisor, or factors of queries and keys. Keys that are not transposed here are transposed
+back, which makes a view of them.
 
 Requires: float elements; what is between is used nowhere else.
-Guarantees: every product and sum is that of the source.
+Guarantees: every product and sum is that of the source, but for rounding where queries or keys have factors.
 Why: scores need not go to memory, keys and values are read where they lie, and no further than the mask reaches. Many queries stay
 products, which are as fast and may be rounded to bfloat16; so do those of quantized values, which become integer products.
 """
@@ -49,12 +50,12 @@ def _fuse(op: Any) -> None:
     product = producer(scores, "qcc.matmul")
     if product is None or not used_once(scores) or shape_of(scores) != shape_of(weights) or shape_of(scores)[-2] > MOST_QUERIES:
         return
-    q, keys = product.operands
+    (q, of_q), (keys, of_keys) = (_with_scale(x) for x in product.operands)
     if any(not isinstance(element_of(x), ir.F32Type) or _is_quantized(x) for x in (q, keys, v)):
         return
     k = _transposed(op, keys)
     operands = [q, k, v] if mask is None else [q, k, v, mask]
-    given = {"scale": scale, "causal": False}
+    given = {"scale": scale * of_q * of_keys, "causal": False}
     made = create("qcc.attention", operands, [op.results[0].type], given, loc=softmax.location, ip=ir.InsertionPoint(op))
     replace_op(op, made.results)
 
@@ -72,7 +73,7 @@ def _with_mask(value: Any) -> tuple[Any, Any]:
 
 
 def _with_scale(value: Any) -> tuple[Any, float]:
-    """Scores and the number they are multiplied with."""
+    """What a number is multiplied with to make `value`, and the number."""
     op = producer(value, "qcc.mul", "qcc.div")
     if op is None or not used_once(value):
         return value, 1.0
@@ -92,12 +93,27 @@ def _is_quantized(value: Any) -> bool:
 
 
 def _transposed(op: Any, value: Any) -> Any:
-    """[.., s, d] of [.., d, s]."""
+    """[.., s, d] of [.., d, s]; the batch axes may have been one where `value` was transposed, as torch writes attention in ONNX."""
     rank = len(shape_of(value))
-    order = [*range(rank - 2), rank - 1, rank - 2]
-    maker = producer(value, "qcc.transpose")
-    if maker is not None and list(op_attribute(maker, "permutation")) == order:
-        return maker.operands[0]
+    order, outer = _swapped(rank), producer(value, "qcc.reshape")
     shape = [shape_of(value)[axis] for axis in order]
+    inner = value if outer is None else outer.operands[0]
+    maker = producer(inner, "qcc.transpose")
+    if maker is None or list(op_attribute(maker, "permutation")) != _swapped(len(shape_of(inner))):
+        return _made(op, "qcc.transpose", value, shape, permutation=order)
+    source = maker.operands[0]
+    if outer is None:
+        return source
+    if shape_of(inner)[-2:] != shape_of(value)[-2:]:
+        return _made(op, "qcc.transpose", value, shape, permutation=order)
+    before = producer(source, "qcc.reshape")
+    return _made(op, "qcc.reshape", source if before is None else before.operands[0], shape)
+
+
+def _swapped(rank: int) -> list[int]:
+    return [*range(rank - 2), rank - 1, rank - 2]
+
+
+def _made(op: Any, name: str, value: Any, shape: list[int], **attributes: Any) -> Any:
     kind = retyped(value, element_of(value), shape)
-    return create("qcc.transpose", [value], [kind], {"permutation": order}, loc=op.location, ip=ir.InsertionPoint(op)).results[0]
+    return create(name, [value], [kind], attributes, loc=op.location, ip=ir.InsertionPoint(op)).results[0]

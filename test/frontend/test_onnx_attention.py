@@ -218,3 +218,33 @@ def test_bert_of_its_optimizer(fused: str, quantized: bool, tmp_path: Path) -> N
     check(
         source, dict(zip(("words", "mask", "segments"), (x.numpy() for x in inputs), strict=True)), 0.05 if quantized else 1e-5, generic=1
     )
+
+
+class Step(nn.Module):
+    """A step of a decoder whose `shared` query heads have the same keys."""
+
+    def __init__(self, shared: int) -> None:
+        super().__init__()
+        self.shared = shared
+
+    def forward(self, q: Any, k: Any, v: Any, keys: Any, values: Any, mask: Any) -> Any:
+        k, v = torch.cat((keys, k), 2), torch.cat((values, v), 2)
+        heads, length, size = k.shape[1:]
+        more = [x[:, :, None].expand(1, heads, self.shared, length, size).reshape(1, -1, length, size) for x in (k, v)]
+        return nn.functional.scaled_dot_product_attention(q, *more, attn_mask=mask), k, v
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("shared", [1, 2])
+def test_attention_as_torch_writes_it_in_onnx(shared: int, tmp_path: Path) -> None:
+    """Products, factors of queries and keys, and keys repeated for every head: one operation, which copies no keys."""
+    heads = HEADS // shared
+    one, past = (torch.randn(1, heads, n, SIZE) for n in (1, 11))
+    inputs = (torch.randn(1, HEADS, 1, SIZE), one, one + 1, past, past + 1, torch.randn(1, 1, 1, 12))
+    torch.onnx.export(Step(shared).eval(), inputs, tmp_path / "step.onnx", dynamo=True, verbose=False)
+    source = onnx.load(tmp_path / "step.onnx")
+    executable = check(source, dict(zip((i.name for i in source.graph.input), (x.numpy() for x in inputs), strict=True)))
+    assert [row["op"] for row in executable.report["layers"]] == ["tensor.concat", "tensor.concat", "attention"]
+    largest = 4 * heads * 12 * SIZE
+    assert all(step["bytes"] <= 2 * largest + 100 for step in executable.info["steps"] if step["codelet"].startswith("map"))

@@ -27,6 +27,34 @@ func.func @plain(%q: tensor<1x2x1x16xf32>, %k: tensor<1x9x2x16xf32>, %v: tensor<
   return %y : tensor<1x2x1x16xf32>
 }
 
+// A factor of queries and one of keys, as torch writes attention in ONNX: keys are not multiplied.
+// CHECK-LABEL: func.func @factors
+// CHECK-NEXT: "qcc.attention"(%arg0, %arg1, %arg2) {causal = false, scale = 2.500000e-01 : f64}
+func.func @factors(%q: tensor<1x2x1x16xf32>, %k: tensor<1x2x9x16xf32>, %v: tensor<1x2x9x16xf32>) -> tensor<1x2x1x16xf32> {
+  %root = "qcc.constant"() {value = dense<0.5> : tensor<f32>} : () -> tensor<f32>
+  %t = "qcc.transpose"(%k) {permutation = array<i64: 0, 1, 3, 2>} : (tensor<1x2x9x16xf32>) -> tensor<1x2x16x9xf32>
+  %a = "qcc.mul"(%q, %root) : (tensor<1x2x1x16xf32>, tensor<f32>) -> tensor<1x2x1x16xf32>
+  %b = "qcc.mul"(%t, %root) : (tensor<1x2x16x9xf32>, tensor<f32>) -> tensor<1x2x16x9xf32>
+  %s = "qcc.matmul"(%a, %b) : (tensor<1x2x1x16xf32>, tensor<1x2x16x9xf32>) -> tensor<1x2x1x9xf32>
+  %w = "qcc.softmax"(%s) {axis = 3 : i64} : (tensor<1x2x1x9xf32>) -> tensor<1x2x1x9xf32>
+  %y = "qcc.matmul"(%w, %v) : (tensor<1x2x1x9xf32>, tensor<1x2x9x16xf32>) -> tensor<1x2x1x16xf32>
+  return %y : tensor<1x2x1x16xf32>
+}
+
+// Transposed with one batch axis instead of two: a reshape of the source.
+// CHECK-LABEL: func.func @one_batch_axis
+// CHECK-NEXT: %[[K:.*]] = "qcc.reshape"(%arg1) : (tensor<2x1x9x16xf32>) -> tensor<1x2x9x16xf32>
+// CHECK-NEXT: "qcc.attention"(%arg0, %[[K]], %arg2)
+func.func @one_batch_axis(%q: tensor<1x2x1x16xf32>, %k: tensor<2x1x9x16xf32>, %v: tensor<1x2x9x16xf32>) -> tensor<1x2x1x16xf32> {
+  %f = "qcc.reshape"(%k) : (tensor<2x1x9x16xf32>) -> tensor<2x9x16xf32>
+  %t = "qcc.transpose"(%f) {permutation = array<i64: 0, 2, 1>} : (tensor<2x9x16xf32>) -> tensor<2x16x9xf32>
+  %r = "qcc.reshape"(%t) : (tensor<2x16x9xf32>) -> tensor<1x2x16x9xf32>
+  %s = "qcc.matmul"(%q, %r) : (tensor<1x2x1x16xf32>, tensor<1x2x16x9xf32>) -> tensor<1x2x1x9xf32>
+  %w = "qcc.softmax"(%s) {axis = 3 : i64} : (tensor<1x2x1x9xf32>) -> tensor<1x2x1x9xf32>
+  %y = "qcc.matmul"(%w, %v) : (tensor<1x2x1x9xf32>, tensor<1x2x9x16xf32>) -> tensor<1x2x1x16xf32>
+  return %y : tensor<1x2x1x16xf32>
+}
+
 // Many queries, and scores that leave the model.
 // CHECK-LABEL: func.func @products
 // CHECK-NOT: qcc.attention
