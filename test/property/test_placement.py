@@ -24,6 +24,7 @@ def test_lives_that_meet_do_not_overlap(found: list[tuple[int, int, int]]) -> No
                 assert a.offset_bytes + a.size_bytes <= b.offset_bytes or b.offset_bytes + b.size_bytes <= a.offset_bytes
 
 
+@draws(100)
 @given(found=LIVES)
 def test_the_same_lives_give_the_same_places(found: list[tuple[int, int, int]]) -> None:
     made: list[list[int]] = []
@@ -34,6 +35,7 @@ def test_the_same_lives_give_the_same_places(found: list[tuple[int, int, int]]) 
     assert made[0] == made[1]
 
 
+@draws(100)
 @given(sizes=st.lists(st.integers(1, 10000), min_size=1, max_size=30))
 def test_a_chain_needs_two_neighbours_at_most(sizes: list[int]) -> None:
     """A network without branches: every value lives from its producer to the next call."""
