@@ -49,25 +49,11 @@ DEPTHS = {"dot4_u8s8": 4, "pairs_u8s8": 4, "dot2_s16": 2, "dot2_s16_i64": 2, "do
 JOINED_LOAD = 0.3  # of a load that is part of a product's instruction, beside one of its own
 
 ADD_SUBTRACT = {
-    "amx": 0.4,
-    "avx512_bf16": 0.4,
-    "avx512_vbmi": 0.4,
-    "avx512_vnni": 0.5,
-    "avx512": 0.6,
-    "avx_vnni": 0.3,
-    "avx2": 0.4,
-    "generic": 2.0,
-}
+    "amx": 0.4, "avx512_bf16": 0.4, "avx512_vbmi": 0.4, "avx512_vnni": 0.5, "avx512": 0.6, "avx_vnni": 0.3, "avx2": 0.4, "generic": 2.0,
+}  # fmt: skip
 SHIFT = {
-    "amx": 0.1,
-    "avx512_bf16": 0.1,
-    "avx512_vbmi": 0.1,
-    "avx512_vnni": 0.1,
-    "avx512": 0.1,
-    "avx_vnni": 0.1,
-    "avx2": 0.1,
-    "generic": 0.4,
-}
+    "amx": 0.1, "avx512_bf16": 0.1, "avx512_vbmi": 0.1, "avx512_vnni": 0.1, "avx512": 0.1, "avx_vnni": 0.1, "avx2": 0.1, "generic": 0.4,
+}  # fmt: skip
 """Best rates of binary and ternary, and of log2 weights times bytes without a multiplier, over that of products of bytes
 (`python -m benchmarks.multiplier_free`, decision 0010): no codelet works that way."""
 

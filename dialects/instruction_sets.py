@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,12 @@ class IsaFacts:
 
 _WEIGHTS_IN_MEMORY = frozenset({("dot4_u8s8", "s8"), ("lane_f32", "f32")})
 
+_VBMI = IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True, byte_lanes=True, from_memory=_WEIGHTS_IN_MEMORY)
+
 ISAS: dict[str, IsaFacts] = {
-    "amx": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True, byte_lanes=True, tiles=True, from_memory=_WEIGHTS_IN_MEMORY),
-    "avx512_bf16": IsaFacts(
-        16,
-        32,
-        dot4=True,
-        dot2=True,
-        byte_tables=True,
-        byte_lanes=True,
-        asks_ahead=False,
-        dot2_bf16=True,
-        from_memory=_WEIGHTS_IN_MEMORY | {("dot2_bf16", "bf16")},
-    ),
-    "avx512_vbmi": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True, byte_lanes=True, from_memory=_WEIGHTS_IN_MEMORY),
+    "amx": replace(_VBMI, tiles=True),
+    "avx512_bf16": replace(_VBMI, asks_ahead=False, dot2_bf16=True, from_memory=_WEIGHTS_IN_MEMORY | {("dot2_bf16", "bf16")}),
+    "avx512_vbmi": _VBMI,
     "avx512_vnni": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True, from_memory=_WEIGHTS_IN_MEMORY),
     "avx512": IsaFacts(16, 32, dot2=True, pairs=True),
     "avx_vnni": IsaFacts(8, 16, dot4=True),

@@ -310,8 +310,10 @@ def _constant_weights(
     if table is not None:
         flat, group_stride = table.weights, 0
     else:
-        stored = packing.overlapped(packed) if compute == "dot2_bf16" else packed
-        stored = stored.astype(np.int8 if element == "s8" else np.int16) if depth == 2 and stored.dtype.kind != "f" else stored
+        if compute == "dot2_bf16":
+            stored = packing.overlapped(packed)
+        else:
+            stored = packed.astype(np.int8 if element == "s8" else np.int16) if depth == 2 else packed
         flat, group_stride = packing.pack(stored, lanes=facts.lanes, depth=depth, vectors=tile[2])
     width = tile[2] * facts.lanes
     bias_place = (
