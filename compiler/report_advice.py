@@ -27,7 +27,7 @@ def reasons(row: Row) -> list[str]:
         found.append(f"generic path: {row['generic']}")
     if row.get("fused"):
         found.append("fused: has no step of its own")
-    if "weight_format" in facts:
+    if "weight_format" in facts and row["arithmetic"] == "int":
         found.append(f"{facts['weight_format']} weights multiply as integers")
     if facts.get("weight_only"):
         found.append(f"only the weights are quantized; input: {facts.get('activations', 'float')}")

@@ -17,6 +17,7 @@ MOST_LEVELS = 256
 _SAMPLE = 4096  # elements of the tensor, rows of it times elements of a row
 _ROWS = 8
 _SHORT = 32
+_AT_ONCE = 1 << 22  # elements that are sorted in binary64
 _MOST_WIDTH = 255  # of the integers of an affine tensor
 
 
@@ -54,11 +55,15 @@ def steps_per_tensor(rows: Array, levels: Array) -> Steps | None:
 
 
 def steps_per_row(rows: Array) -> Steps | None:
-    """`rows` [o, n] as integers times one scale per row; a few rows first."""
-    filled = np.flatnonzero(rows.any(axis=1))
-    if filled.size == 0 or _steps(rows[_spread(filled)]) is None:
+    """`rows` [o, n] as integers times one scale per row; a few rows first, then a bounded number at a time."""
+    if not len(few := filled(rows)) or _steps(few) is None:
         return None
-    return _steps(rows)
+    parts: list[Steps] = []
+    for first in range(0, len(rows), count := max(1, _AT_ONCE // rows.shape[1])):
+        if (part := _steps(rows[first : first + count])) is None:
+            return None
+        parts.append(part)
+    return Steps(np.concatenate([p.integers for p in parts]), np.concatenate([p.scales for p in parts]))
 
 
 def amplitudes_per_row(rows: Array) -> tuple[Array, Array] | None:
@@ -70,7 +75,7 @@ def amplitudes_per_row(rows: Array) -> tuple[Array, Array] | None:
     def holds(some: Array, low: Array, high: Array) -> bool:
         return bool(((some == 0) | (some == high[:, None]) | (some == -low[:, None])).all())
 
-    few = rows[_spread(np.arange(len(rows)))]
+    few = _spread(rows, _ROWS)
     if not holds(few, *of(few)):
         return None
     low, high = of(rows)
@@ -81,7 +86,7 @@ def amplitudes_per_row(rows: Array) -> tuple[Array, Array] | None:
 
 def codebook_per_row(rows: Array, most: int = 16) -> tuple[Array, Array] | None:
     """(levels [o, K], indices [o, n]) with K a power of two up to `most`, where no row has more distinct values; saves bytes or is None."""
-    if rows.shape[1] < 4 * most or any(np.unique(row).size > most for row in rows[_spread(np.arange(len(rows)))]):
+    if rows.shape[1] < 4 * most or any(np.unique(row).size > most for row in _spread(rows, _ROWS)):
         return None
     ordered = np.sort(rows, axis=1) + F32(0)
     first = np.concatenate([np.ones((len(rows), 1), np.bool_), ordered[:, 1:] != ordered[:, :-1]], axis=1)
@@ -109,8 +114,16 @@ def power_of_two(levels: Array) -> tuple[int, int, F32] | None:
     return int(exponent.min()) - 1, int(exponent.max()) - 1, F32(mantissa[0] * 2)
 
 
-def _spread(indices: Array) -> Array:
-    return indices[:: max(1, -(-indices.size // _ROWS))]
+def _spread(rows: Array, most: int) -> Array:
+    """At most `most` of `rows`, evenly spread."""
+    return rows[:: max(1, -(-len(rows) // most))]
+
+
+def filled(rows: Array, most: int = _ROWS) -> Array:
+    """At most `most` of `rows` that are not all 0, evenly spread."""
+    some = _spread(rows, 4 * most)  # as many more as may be 0
+    some = some if some.any() else rows
+    return _spread(some[some.any(axis=1)], most)
 
 
 def _steps(rows: Array) -> Steps | None:
@@ -120,25 +133,26 @@ def _steps(rows: Array) -> Steps | None:
     largest = size[:, -1]
     gap = np.where(gaps > largest[:, None] * 1e-5, gaps, np.inf).min(axis=1)  # smaller ones are the rounding of equal magnitudes
     scale = np.where(largest > 0, gap, 1.0)
-    if not np.isfinite(scale).all() or (largest / scale > _MOST_WIDTH).any():
+    if not np.isfinite(scale).all() or (largest / scale > _MOST_WIDTH + 0.5).any():
         return None
     done = largest == 0
     scales, integers = np.where(done, F32(1), F32(0)), np.zeros(rows.shape, np.int16)
-    tops = [np.rint(largest / scale * parts) for parts in (1, 2, 3)]
+    tops = [np.rint(largest / scale * parts) for parts in range(1, 9)]  # of pruned rows the least gap is often some steps
     if rows.shape[1] <= _SHORT:  # the filters of a depthwise layer may have no two neighbouring integers
         tops += [np.full(len(rows), float(top)) for top in range(1, 129)]
     for top in tops:
-        for guess in _near(np.where(done, 1.0, largest / np.maximum(top, 1))):
-            k = np.rint(rows / guess[:, None])
-            fits = ~done & (k.astype(F32) * guess[:, None] == rows).all(axis=1) & (k.max(axis=1) - k.min(axis=1) <= _MOST_WIDTH)
-            integers[fits], scales[fits] = k[fits].astype(np.int16), guess[fits]
-            done |= fits
-        if done.all():
-            return Steps(integers, scales.astype(F32))
-    return None
+        for guess in near(np.where(done, 1.0, largest / np.maximum(top, 1))):
+            left = np.flatnonzero(~done)
+            if not left.size:
+                return Steps(integers, scales.astype(F32))
+            k = np.rint(rows[left] / guess[left, None])
+            fits = (k.astype(F32) * guess[left, None] == rows[left]).all(axis=1) & (k.max(axis=1) - k.min(axis=1) <= _MOST_WIDTH)
+            integers[left[fits]], scales[left[fits]] = k[fits].astype(np.int16), guess[left[fits]]
+            done[left[fits]] = True
+    return Steps(integers, scales.astype(F32)) if done.all() else None
 
 
-def _near(scale: Array) -> Iterator[Array]:
+def near(scale: Array) -> Iterator[Array]:
     """The binary32 numbers around `scale`."""
     middle = scale.astype(F32)
     above, below = np.nextafter(middle, F32(np.inf)), np.nextafter(middle, F32(0))

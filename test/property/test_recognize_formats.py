@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -89,6 +92,53 @@ def test_levels_and_powers_of_two(seed: int) -> None:
     assert check(rows)[0] in ("codebook of 8 levels per channel", "codebook of 128 levels per tensor")
     assert check(rng.standard_normal(shape).astype(F32)) == ("", 32)
     assert check(rng.standard_normal(shape).astype(F32) * (rng.random(shape) < 0.1)) == ("", 32)
+
+
+NF4 = np.array([-1, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.09105003, 0, 0.0795803, 0.1609302, 0.2461123,
+                0.33791524, 0.44070983, 0.562617, 0.72295684, 1], F32)  # fmt: skip
+FP4 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.5, -1, -1.5, -2, -3, -4, -6], F32)
+
+
+def drawn(table: np.ndarray) -> Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]:
+    return lambda rng, shape: table[rng.integers(0, table.size, shape)]
+
+
+def zeros_in_groups(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """4-bit numbers with a zero point of their own along the last axis."""
+    return rng.integers(0, 16, shape) - rng.integers(0, 16, (*shape[:-1], 1))
+
+
+def fp8(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return (rng.standard_normal(shape) * 20).astype(ml_dtypes.float8_e4m3fn).astype(F32)
+
+
+GROUPED: dict[str, tuple[Callable[[np.random.Generator, tuple[int, ...]], np.ndarray], int, str, int]] = {
+    "GPTQ": (drawn(np.arange(-8, 8)), 128, "4-bit integers, scale per group of 128", 4),
+    "AWQ": (zeros_in_groups, 64, "4-bit integers, scale and zero point per group of 64", 4),
+    "3 bits, pruned": (drawn(np.array([0] * 8 + list(range(-3, 4)))), 32, "3-bit integers, scale per group of 32", 3),
+    "NF4": (drawn(NF4), 64, "codebook of 16 levels, scale per group of 64", 4),
+    "MXFP4": (drawn(FP4), 32, "FP4, scale per group of 32", 4),
+    "NVFP4": (drawn(FP4), 16, "FP4, scale per group of 16", 4),
+    "ternary": (drawn(np.array([-1, 0, 1])), 64, "ternary, scale per group of 64", 2),
+    "binary": (drawn(np.array([-1, 1])), 32, "binary, scale per group of 32", 1),
+    "FP8 of 128 x 128": (fp8, 128, "FP8 E4M3, scale per group of 128", 8),
+    "FP8 per channel": (fp8, 512, "FP8 E4M3, scale per channel", 8),
+    "NF4 per channel": (drawn(NF4), 512, "codebook of 16 levels, scale per channel", 4),
+    "int4 with zero points per channel": (zeros_in_groups, 512, "4-bit integers, scale and zero point per channel", 4),
+}
+
+
+@pytest.mark.parametrize("name", GROUPED)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_scale_per_group(name: str, seed: int) -> None:
+    """What tools for language models leave behind, dequantized to plain floats."""
+    make, size, words, bits = GROUPED[name]
+    rng = np.random.default_rng(seed)
+    groups = make(rng, (24, 512 // size, size)).astype(F32) * rng.uniform(0.01, 0.2, (24, 512 // size, 1)).astype(F32)
+    assert check(groups.reshape(24, 512)) == (words, bits)
+    check(np.where(np.arange(groups.size).reshape(groups.shape) == 1234, F32(0.0123), groups).reshape(24, 512))
+    near = groups * rng.choice(np.array([1, 1 + 2**-20], F32), groups.shape)
+    assert check(near.reshape(24, 512)) == ("", 32)
 
 
 @draws(40)
