@@ -205,7 +205,8 @@ def _contraction(c: Contraction, machine: Machine) -> Work:
     taps_rows = (height - 1) * c.x.strides[2] + (c.taps[0] - 1) * c.tap_strides[0] + 1
     x = n * max(abs(taps_rows), c.run * height * width if c.x.strides[3] == c.run else 1) * ELEMENT_BYTES[c.x.element]
     activations = x + elements * ELEMENT_BYTES[c.y.element] + _extra_bytes(c.operands, elements)
-    return Work(n * g * cycles, weights, activations)
+    hidden = c.compute == "lane_f32" and n * height * width == 1  # products of a single row hide behind reading their weights
+    return Work(n * g * cycles, weights, activations, exposed=None if hidden else EXPOSED_WEIGHTS)
 
 
 def _depthwise(c: Depthwise, machine: Machine) -> Work:
@@ -334,6 +335,8 @@ def _stream(c: Any, machine: Machine, stored_bytes: int) -> Work:
     weights = vectors * 16 * k * c.bits // 8 + headers
     if c.decoder in ("bitmap", "bitmap_f32", "indexed", "quads"):
         weights = stored_bytes or weights + vectors * 2 * k
+    if c.decoder == "bitmap_f32":
+        weights = int(EXPANDED_READ * weights)
     return Work(cycles, weights, rows * (channels + k) * 4, exposed=None)
 
 
@@ -369,6 +372,7 @@ EXPAND_CYCLES = {("bitmap_f32", 32): 3.2, ("bitmap", 8): 0.4, ("bitmap", 4): 0.3
 """Of one vector of one k, by decoder and bits: expanding what is stored, once for up to 8 rows."""
 PANEL_CYCLES = 0.65  # a fused multiply-add of a vector, its weights and x from memory
 EXPANDED_CYCLES = 0.65  # of multiplying it, where it is f32
+EXPANDED_READ = 1.15  # of the time of a stream, because values come in pieces of any length: 4096 x 4096 of 20 to 50 % zeros, Zen 4
 NARROW_CYCLES = {"f32": (1.8, 0.7), "table": (19.0, 0.7), "planes": (0.65, 0.6), "sums": (0.38, 0.0), "products": (0.0, 1.75)}
 """In registers of 8 lanes: decoding 16 weights ("sums": a bit of each), then multiplying by a row of x; float tables are gathered."""
 TABLE_CYCLES = {"sums": 6.5, "products": 14.0}  # of making the tables of an x

@@ -100,6 +100,8 @@ def _layer(density: float, rows: int, isa: str, options: str = "") -> dict[str, 
     [
         (0.1, 1, "avx512_vnni", "csr"),
         (0.5, 1, "avx512_vnni", "bitmap"),
+        (0.94, 1, "avx512_vnni", "dense"),
+        (0.94, 1, "avx512_bf16", "dense"),
         (0.1, 64, "avx512_vnni", "csr"),
         (0.9, 64, "avx512_vnni", "dense"),
         (0.1, 1, "avx2", "csr"),
@@ -113,6 +115,7 @@ def test_density_rows_and_instructions_decide(density: float, rows: int, isa: st
     assert ("bitmap" in facts["storage_times_us"]) == (isa != "avx2")
     for kind, even in facts["storage_break_even"].items():  # a form is faster exactly beyond its break-even
         faster = facts["storage_times_us"][kind] < facts["storage_times_us"]["dense"]
+        assert even != 0, "without zeros there is nothing to save"
         assert even is None or abs(1 - density - even) < 0.02 or faster == (1 - density > even)
 
 
