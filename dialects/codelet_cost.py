@@ -28,8 +28,8 @@ from qcc.dialects.codelet import (
     Winograd,
 )
 from qcc.dialects.column_codelet import COLUMNS, Columns
-from qcc.dialects.instruction_sets import ISAS, IsaFacts, weights_in_memory
-from qcc.dialects.machine import Machine
+from qcc.dialects.instruction_sets import ISAS, weights_in_memory
+from qcc.dialects.machine import Machine, shipped
 from qcc.dialects.sign_codelet import PackSigns, Signs
 from qcc.dialects.window_codelet import Depthwise, DepthwiseQuads, Window, channel_blocks
 
@@ -65,6 +65,7 @@ STORED_VECTOR_CYCLES = 2.0  # narrowed and stored
 ROW_CYCLES = 30.0  # to begin and end an innermost loop
 EXPOSED_BLOCK = 0.35  # share of reading weights from the second-level cache, tile by tile, that products do not hide
 EXPOSED_WEIGHTS = 0.9  # the same of weights that come from further away, once in a run, although the codelets prefetch them
+HIDING_CYCLES = 0.9  # of a product: from there on products hide loads, the loop and weights on their way, for other ports stand idle
 
 STEP_CYCLES = {  # of one vector of 16 lanes
     "requantize": 3.0, "requantize_real": 3.0, "shift": 20.0, "add_quantized": 6.0, "mul_quantized": 7.0, "lut": 3.5, "dequantize": 2.0,
@@ -115,6 +116,11 @@ def product_cycles(compute: str, lanes: int, machine: Machine) -> float:
     return machine.ghz * elements / rate if rate else 2.0
 
 
+def hides_loads(compute: str, rate: float) -> bool:
+    """Whether products of `compute` that take `rate` cycles hide everything beside them: those of one instruction that is slow."""
+    return compute not in EMULATED_CYCLES and compute not in POPCOUNT_CYCLES and rate > HIDING_CYCLES
+
+
 def sign_cycles(isa: str, compute: str, signs: Signs) -> float:
     """Cycles of one vector of products of bits: a mask costs an operation where there is no three-input one, two masks another count."""
     lanes = ISAS[isa].lanes
@@ -130,7 +136,8 @@ def tile_cycles(compute: str, pixels: int, vectors: int, steps: int, rate: float
     """
     loads = pixels + vectors + in_memory * (JOINED_LOAD * pixels - 1)
     products = max(pixels * vectors * rate, loads / 2, LATENCY_CYCLES.get(compute, 5.0))
-    reduction = steps * (products + LOAD_CYCLES * loads + REDUCTION_CYCLES)
+    beside = 0.0 if hides_loads(compute, rate) else LOAD_CYCLES * loads + REDUCTION_CYCLES
+    reduction = steps * (products + beside)
     return reduction + finish * pixels * vectors + TILE_CYCLES
 
 
@@ -189,6 +196,7 @@ def _contraction(c: Contraction, machine: Machine) -> Work:
     vectors = -(-channels // lanes)
     rate = sign_cycles(c.isa, c.compute, c.signs) if c.signs else product_cycles(c.compute, lanes, machine)
     finish = steps_cycles(c.steps) + STORED_VECTOR_CYCLES
+    hidden = hides_loads(c.compute, rate)
     cycles = 0.0
     for rows, down in parts(height, c.tile[0]):
         for columns, across in parts(width, c.tile[1]):
@@ -199,13 +207,13 @@ def _contraction(c: Contraction, machine: Machine) -> Work:
                 streamed = block / machine.read_bytes_per_cycle(nearest)
                 in_memory = weights_in_memory(c.isa, c.compute, c.w.element, pixels, deep)
                 one = tile_cycles(c.compute, pixels, deep, steps, rate, finish, in_memory)
-                cycles += down * across * count * (one + EXPOSED_BLOCK * streamed * (nearest != "l1"))
+                cycles += down * across * count * (one + EXPOSED_BLOCK * streamed * (nearest != "l1" and not hidden))
     elements = n * g * height * width * channels
     weights = (n if c.w.strides[0] else 1) * g * steps * vectors * lanes * w_bytes
     taps_rows = (height - 1) * c.x.strides[2] + (c.taps[0] - 1) * c.tap_strides[0] + 1
     x = n * max(abs(taps_rows), c.run * height * width if c.x.strides[3] == c.run else 1) * ELEMENT_BYTES[c.x.element]
     activations = x + elements * ELEMENT_BYTES[c.y.element] + _extra_bytes(c.operands, elements)
-    hidden = c.compute == "lane_f32" and n * height * width == 1  # products of a single row hide behind reading their weights
+    hidden = hidden or (c.compute == "lane_f32" and n * height * width == 1)  # products of a single row hide behind reading their weights
     return Work(n * g * cycles, weights, activations, exposed=None if hidden else EXPOSED_WEIGHTS)
 
 
@@ -403,27 +411,46 @@ def _columns(c: Columns, machine: Machine) -> Work:
 
 WINOGRAD_POINTS = 36  # of F(4x4, 3x3)
 INPUT_CYCLES, SUM_CYCLES = 150, 130  # of transforming a tile of x per vector, and of sums per vector with what is behind them
+POINT_WEIGHT_CYCLES = 1.1  # of a vector of weights that a strip of tiles brings to the first-level cache
 
 WINOGRAD_MEASURED = {"lane_f32": 1.5, "dot2_s16": 1.5}
 """Measured time over that arithmetic: the scratch passes through the caches between its three steps."""
 WINOGRAD_MEASURED_256 = WINOGRAD_MEASURED | {"dot2_s16": 0.75}  # of 8 lanes, which have more ports than the rates below say
 
 
-def winograd_rates(facts: IsaFacts, compute: str) -> tuple[int, int]:
+def winograd_rates(isa: str, compute: str) -> tuple[float, float]:
     """Multiply-accumulates per cycle of the direct 3x3 loop and of Winograd's products."""
+    facts, machine = ISAS[isa], shipped(isa)
     if compute == "lane_f32":
-        return 2 * facts.lanes, 2 * facts.lanes
+        rate = facts.lanes / product_cycles("lane_f32", facts.lanes, machine)
+        return rate, rate
     if facts.dot4:
-        return 8 * facts.lanes, 4 * facts.lanes
+        rate = 4 * facts.lanes / product_cycles("dot4_u8s8", facts.lanes, machine)
+        return rate, rate / 2
     return (32, 32) if facts.lanes == 16 else (32, 24)  # vpmaddwd and an addition, on two ports of 512 bits or three of 256
 
 
-def winograd_cycles(facts: IsaFacts, compute: str, tiles: int, channels: int, out: int, strip: int) -> float:
+def winograd_hides(isa: str, compute: str) -> bool:
+    """Whether its products hide what comes through the caches."""
+    kind, lanes = "dot4_u8s8" if compute == "dot2_s16" and ISAS[isa].dot4 else compute, ISAS[isa].lanes
+    return hides_loads(kind, product_cycles(kind, lanes, shipped(isa)))
+
+
+def winograd_measured(isa: str, compute: str) -> float:
+    """Measured time over `winograd_cycles`."""
+    if winograd_hides(isa, compute):
+        return 1.0
+    return (WINOGRAD_MEASURED if ISAS[isa].lanes == 16 else WINOGRAD_MEASURED_256)[compute]
+
+
+def winograd_cycles(isa: str, compute: str, tiles: int, channels: int, out: int, strip: int) -> float:
     """Arithmetic of `tiles` tiles of 4x4 results, `strip` of them at a time: products of every point, transforms of x and of the sums."""
-    size = 2 if compute == "dot2_s16" else 4
-    products = WINOGRAD_POINTS * tiles * channels * out / winograd_rates(facts, compute)[1] * (1.1 + 2 / strip)
+    facts, size = ISAS[isa], 2 if compute == "dot2_s16" else 4
+    products = 1.1 * WINOGRAD_POINTS * tiles * channels * out / winograd_rates(isa, compute)[1]
+    weights = tiles / strip * WINOGRAD_POINTS * channels * out * size / (4 * facts.lanes) * POINT_WEIGHT_CYCLES
     again = 2 if tiles == strip else 1  # two tasks share the blocks, and both transform x
-    return products + tiles * (again * channels * size / 64 * INPUT_CYCLES + out / 16 * SUM_CYCLES) * 16 / facts.lanes
+    transforms = tiles * (again * channels * size / 64 * INPUT_CYCLES + out / 16 * SUM_CYCLES) * 16 / facts.lanes
+    return products + weights + transforms
 
 
 def _winograd(c: Winograd, machine: Machine) -> Work:
@@ -431,9 +458,9 @@ def _winograd(c: Winograd, machine: Machine) -> Work:
     elements = math.prod(c.sizes)
     weights = WINOGRAD_POINTS * c.channels * out * ELEMENT_BYTES[c.w.element]
     x = n * height * width * c.channels * ELEMENT_BYTES[c.x.element]
-    measured = (WINOGRAD_MEASURED if ISAS[c.isa].lanes == 16 else WINOGRAD_MEASURED_256)[c.compute]
-    cycles = measured * winograd_cycles(ISAS[c.isa], c.compute, c.tiles, c.channels, out, c.strip)
-    return Work(cycles, weights, x + elements * ELEMENT_BYTES[c.y.element] + _extra_bytes(c.operands, elements))
+    cycles = winograd_measured(c.isa, c.compute) * winograd_cycles(c.isa, c.compute, c.tiles, c.channels, out, c.strip)
+    exposed = None if winograd_hides(c.isa, c.compute) else EXPOSED_WEIGHTS
+    return Work(cycles, weights, x + elements * ELEMENT_BYTES[c.y.element] + _extra_bytes(c.operands, elements), exposed)
 
 
 _MODELS: dict[str, Any] = {  # by kind of codelet

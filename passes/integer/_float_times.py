@@ -28,8 +28,8 @@ def convolution_microseconds(isa: str, sizes: Sizes, channels: int, kernel: tupl
     direct = _contraction(isa, sizes, (kernel[0], 1), kernel[1] * channels, channels, "f32")
     found = microseconds(isa, direct, weights_bytes)
     if plain and kernel == (3, 3) and ISAS[isa].dot2:
-        plan = winograd.fastest(ISAS[isa], "lane_f32", (n, height, width), channels, out)
-        found = found if plan is None else min(found, codelet_cost.WINOGRAD_MEASURED["lane_f32"] * winograd.microseconds(plan))
+        plan = winograd.fastest(isa, "lane_f32", (n, height, width), channels, out)
+        found = found if plan is None else min(found, codelet_cost.winograd_measured(isa, "lane_f32") * plan.microseconds)
     return found
 
 

@@ -60,7 +60,7 @@ def conv2d(lowering: Lowering, op: Any) -> set[Any]:
     facts = ISAS[lowering.isa]
     faster = (facts.tiles and place.element == "u8") or (facts.bf16_products and place.element == "bf16")
     chosen = None if faster else winograd.plan(lowering, op, place, values)
-    other = math.inf if chosen is None else winograd.microseconds(chosen)
+    other = math.inf if chosen is None else chosen.microseconds
     n, _, height, width = shape_of(result)
     sizes = (n, groups, height, width, out // groups)
     if _by_signs(lowering, op, place, read_border(op), values, sizes, program, y, over_groups([*program.operands, y], out), word, other):

@@ -11,7 +11,8 @@ import numpy as np
 from qcc.dialects.codelet import Operand, Winograd, winograd_pitches
 from qcc.dialects.codelet_cost import WINOGRAD_POINTS as POINTS
 from qcc.dialects.codelet_cost import winograd_cycles, winograd_rates
-from qcc.dialects.instruction_sets import ISAS, IsaFacts
+from qcc.dialects.instruction_sets import ISAS
+from qcc.dialects.machine import shipped
 from qcc.dialects.mlir import op_attribute
 from qcc.dialects.weight_recipes import WINOGRAD_F32, WINOGRAD_S16, Recipe
 from qcc.passes.tile.codelets import packing
@@ -19,7 +20,6 @@ from qcc.passes.tile.codelets.level_codes import LevelCodes
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place
 from qcc.passes.tile.codelets.program import Program
-from qcc.passes.tile.codelets.register_tile import TYPICAL
 from qcc.passes.values import shape_of
 
 EDGE, VECTORS = 4, 2
@@ -31,7 +31,6 @@ SCRATCH_BYTES = 800_000  # of a task, that stay in the second-level cache
 MOST_SCRATCH_BYTES = 2_300_000  # what is beyond that is worth it where large weights are then read only once
 FURTHER_BYTES_PER_CYCLE = 48  # of transformed x that comes from the third level, less what products hide of it
 RESIDENT_BYTES = 1_000_000  # of weights that stay there from strip to strip
-BYTES_PER_CYCLE = 4.5  # of weights that do not
 GAIN = 0.9  # worth it below this part of the direct loop's time
 
 
@@ -42,7 +41,7 @@ class Plan:
     compute: str
     strip: int
     strips: int
-    cycles: float
+    microseconds: float  # predicted
 
 
 def plan(lowering: Lowering, op: Any, place: Place, values: np.ndarray) -> Plan | None:
@@ -54,19 +53,19 @@ def plan(lowering: Lowering, op: Any, place: Place, values: np.ndarray) -> Plan 
     compute = "lane_f32" if values.dtype.kind == "f" else "dot2_s16"
     if compute == "dot2_s16" and (place.element != "u8" or not _exact(values)):
         return None
-    return fastest(facts, compute, (n, height, width), channels, out)
+    return fastest(lowering.isa, compute, (n, height, width), channels, out)
 
 
-def fastest(facts: IsaFacts, compute: str, pixels: tuple[int, int, int], channels: int, out: int) -> Plan | None:
+def fastest(isa: str, compute: str, pixels: tuple[int, int, int], channels: int, out: int) -> Plan | None:
     """The plan for results [n, h, w, out] of 3x3 kernels over `channels`; None where there is none, or it is predicted slower than the
     direct loop."""
     n, height, width = pixels
     if not _divisible(height, width, channels, out):
         return None
     tiles = n * -(-height // EDGE) * -(-width // EDGE)
-    best = min((_predict(facts, compute, tiles, channels, out, strip) for strip in _divisors(tiles)), key=lambda p: p.cycles)
-    direct = n * height * width * channels * out * 9 / winograd_rates(facts, compute)[0] * 1.1
-    return best if best.cycles < GAIN * direct else None
+    best = min((_predict(isa, compute, tiles, channels, out, strip) for strip in _divisors(tiles)), key=lambda p: p.microseconds)
+    direct = n * height * width * channels * out * 9 / winograd_rates(isa, compute)[0] * 1.1
+    return best if best.microseconds < GAIN * direct / shipped(isa).ghz / 1000 else None
 
 
 def suits(op: Any) -> bool:
@@ -80,11 +79,6 @@ def _divisible(height: int, width: int, channels: int, out: int) -> bool:
     return min(height, width) >= EDGE and not (channels % CHANNELS or out % CHANNELS)
 
 
-def microseconds(chosen: Plan) -> float:
-    """Predicted time of a plan."""
-    return chosen.cycles / TYPICAL.ghz / 1000
-
-
 def _exact(values: np.ndarray) -> bool:
     """Whether no sum of x * w, x in 0..255, leaves RESULT_BITS bits, and transformed weights fit 16 bits."""
     flat = values.reshape(values.shape[0], -1)
@@ -96,21 +90,22 @@ def _divisors(tiles: int) -> list[int]:
     return [d for d in range(1, min(tiles, 256) + 1) if tiles % d == 0]
 
 
-def _predict(facts: IsaFacts, compute: str, tiles: int, channels: int, out: int, strip: int) -> Plan:
-    """The larger of arithmetic and of reading the weights once per strip."""
-    size = 2 if compute == "dot2_s16" else 4
-    arithmetic = winograd_cycles(facts, compute, tiles, channels, out, strip)
+def _predict(isa: str, compute: str, tiles: int, channels: int, out: int, strip: int) -> Plan:
+    """The larger of arithmetic and of reading the weights once per strip, on the shipped machine: where a model is compiled must not change
+    its code."""
+    facts, machine, size = ISAS[isa], shipped(isa), 2 if compute == "dot2_s16" else 4
+    arithmetic = winograd_cycles(isa, compute, tiles, channels, out, strip)
     weight_bytes = POINTS * channels * out * size
     strips = tiles // strip
     times = strips if weight_bytes > RESIDENT_BYTES else 1
-    cycles = max(arithmetic, times * weight_bytes / BYTES_PER_CYCLE)
+    cycles = max(arithmetic, times * weight_bytes / machine.read_bytes_per_cycle("dram"))
     scratch = POINTS * strip * (channels * size + VECTORS * facts.lanes * 4)
     if scratch > SCRATCH_BYTES:
         blocks = out // (VECTORS * facts.lanes)
         cycles += strips * blocks * POINTS * strip * channels * size / FURTHER_BYTES_PER_CYCLE
     if scratch > MOST_SCRATCH_BYTES:
         cycles = math.inf
-    return Plan(compute, strip, strips, cycles)
+    return Plan(compute, strip, strips, cycles / machine.ghz / 1000)
 
 
 def lower(
