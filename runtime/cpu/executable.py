@@ -289,20 +289,21 @@ class Executable:
         return Benchmark(tuple(sorted(times)), self.threads, totals.get("macs", 0), bytes_moved, self.start_seconds or 0.0)
 
     def profile(self, inputs: Sequence[Any] | None = None, *, runs: int = 10) -> Profile:
-        """Time per step, the mean of `runs`; adds `measured_us` and its ratio to what was predicted to the layers of `report`."""
+        """Time per step, the median of `runs`: one run that something interrupts says nothing of the model. Adds `measured_us` and its
+        ratio to what was predicted to the layers of `report`."""
         addresses, alive, _ = self._read(inputs if inputs is not None else random_inputs(self.inputs))
         library, outputs = self._program.library, [np.empty(shape, dtype) for shape, dtype in self._made]
-        steps = self.info["steps"]
-        spent_ns = np.zeros(len(steps), np.int64)
+        total_ns = np.zeros((1 + runs, len(self.info["steps"])), np.int64)  # up to each run
         with self._keeping_state(), self._context() as context:
-            for enable, count in ((0, 1), (1, runs)):  # the first run warms up
-                library.qcc_model_profile(context.model, enable)
-                for _ in range(count):
-                    self._run_in(context, addresses, [_address(y) for y in outputs])
-            measured = library.qcc_model_profile_read(context.model, spent_ns.ctypes.data)
+            self._run_in(context, addresses, [_address(y) for y in outputs])  # warms up
+            library.qcc_model_profile(context.model, 1)
+            for so_far in total_ns[1:]:
+                self._run_in(context, addresses, [_address(y) for y in outputs])
+                library.qcc_model_profile_read(context.model, so_far.ctypes.data)
             library.qcc_model_profile(context.model, 0)
         del alive
-        profile = Profile.of(steps, [float(ns) / 1000 / max(measured, 1) for ns in spent_ns], self.threads)
+        times_us = np.median(np.diff(total_ns, axis=0), axis=0) / 1000
+        profile = Profile.of(self.info["steps"], [float(us) for us in times_us], self.threads)
         left = dict(profile.layer_us)
         for row in self.report["layers"]:  # the first row of a name has all of its steps, as in what was predicted
             row["measured_us"] = left.pop(row["name"], None)

@@ -40,7 +40,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Profile:
-    """Mean time of every step in microseconds, in program order, and its sum per layer of the source model."""
+    """Time of every step in microseconds, in program order, and its sum per layer of the source model."""
 
     steps: tuple[tuple[str, str, float], ...]  # layer, codelet, us
     layer_us: Mapping[str, float]

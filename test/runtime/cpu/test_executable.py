@@ -115,6 +115,17 @@ def test_profile_has_a_time_per_layer(artefact: Path) -> None:
     assert "first  (add)" in str(profile)
 
 
+def test_an_interrupted_run_says_nothing_of_a_step(artefact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executable = qcc.load(artefact, threads=1)
+    totals = iter([(1000, 2000), (2000, 90_000), (3000, 92_000)])  # ns of both steps up to each run
+
+    def read(_: Any, address: int) -> None:
+        ctypes.memmove(address, np.array(next(totals), np.int64).ctypes.data, 16)
+
+    monkeypatch.setattr(executable._program.library, "qcc_model_profile_read", read)
+    assert [us for *_, us in executable.profile([X], runs=3).steps] == [1.0, 2.0]
+
+
 def test_benchmark_counts_runs(artefact: Path) -> None:
     found = qcc.load(artefact, threads=1).benchmark([X], seconds=0.02)
     assert len(found.seconds) >= 1 and found.percentile_ms(50) <= found.percentile_ms(99)
