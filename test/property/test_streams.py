@@ -15,6 +15,7 @@ from qcc.dialects import element_types, encodings, weights
 from qcc.dialects.mlir import create, create_context, ir
 from qcc.dialects.real_values import decode
 from qcc.passes.tile.codelets import stream
+from qcc.passes.tile.codelets.weight_codes import codes_of
 from qcc.runtime.reference import formats, interpreter
 from test.property.tiled_executor import Tiled
 from test.tiers import draws, slow_except
@@ -351,3 +352,17 @@ def test_extreme_inputs(isa: str) -> None:
         got = Tiled(module, isa, "int16")(x)[0].view(np.float32).reshape(3, 20)
     bound = BOUNDS["int16"] * np.abs(x).max(axis=1, keepdims=True) * np.abs(real).sum(axis=1) + 1e-38
     assert (np.abs(got - x.astype(np.float64) @ real.T.astype(np.float64)) <= bound).all()
+
+
+@pytest.mark.parametrize(
+    ("used", "bits", "named"), [(range(-127, 128, 2), 7, False), (range(-90, 90), 8, False), ((-90, 0, 1, 7), 2, True)]
+)
+def test_integers_become_levels_only_where_that_saves_bits(used: Any, bits: int, named: bool) -> None:
+    """Levels are no integers: their sums are floats and no form leaves out their zeros."""
+    rng = np.random.default_rng(0)
+    kept = np.array([*used, 0] if bits == 8 else [*used])
+    kept = kept[rng.random(kept.size) < 0.6] if bits == 8 else kept
+    stored = rng.choice(kept, (8, 512)).astype(np.int8)
+    with create_context(), ir.Location.unknown():
+        codes = codes_of(stored, ir.RankedTensorType.get([8, 512], element_types.affine_type(0.5, bits=8)))
+    assert codes is not None and codes.bits == bits and (codes.levels is not None) == named

@@ -20,6 +20,7 @@ from qcc.dialects.real_values import decode
 Array = np.ndarray[Any, Any]
 F32 = np.float32
 MOST_LEVELS = 256
+LEVELS_BITS = 0.75  # of the bits of integers, from which on indices into levels are worth that they are no integers
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,14 @@ def _spread(values: Array, shape: list[int]) -> Array | None:
 
 
 def _from_integers(stored: Array, scales: Array, zeros: Array) -> Codes | None:
-    """Integers as steps of an arithmetic progression, or as indices into the levels in use where that takes fewer bits."""
+    """Integers as steps of an arithmetic progression, or as indices into the levels in use where that takes far fewer bits."""
     used = _used(stored)
     low, step = int(used[0]), math.gcd(*(int(v) for v in np.diff(used))) or 1
     bits = max(1, int((used[-1] - low) // step).bit_length())
     least = max(1, (used.size - 1).bit_length())
     group = stored.shape[1] // scales.shape[1]
     zeros = zeros.astype(np.int64)
-    if least < bits and used.size <= MOST_LEVELS and np.abs(used).max() < 1 << 24:
+    if least <= LEVELS_BITS * bits and used.size <= MOST_LEVELS and np.abs(used).max() < 1 << 24:
         codes = _renamed(stored, used, np.arange(used.size))
         return Codes(codes, least, scales.astype(F32), zeros, group, levels=_padded(used.astype(F32), least))
     if bits > 8:
