@@ -338,8 +338,12 @@ def _stream(c: Any, machine: Machine, stored_bytes: int) -> Work:
         expanding = decodings * decoding * (c.bits if c.decoder == "sums" else 1)
         tables = TABLE_CYCLES.get(c.decoder, 0.0) * k
     if c.has_panel:
-        each = PANEL_CYCLES * 16 / ISAS[c.isa].lanes
-    cycles = vectors * k * (each * rows + expanding) + rows * (vectors * (steps_cycles(c.steps) + STORED_VECTOR_CYCLES) + tables)
+        lanes = ISAS[c.isa].lanes
+        each = PANEL_PRODUCTS * product_cycles("lane_f32", lanes, machine) * 16 / lanes
+    decoded = vectors * k
+    if c.decoder == "indexed" and stored_bytes:  # what is there, each with the byte of its column
+        decoded, each, expanding = 8 * (stored_bytes - headers) / (c.bits + 8) / 16, INDEXED_CYCLES[0], INDEXED_CYCLES[1]
+    cycles = decoded * (each * rows + expanding) + rows * (vectors * (steps_cycles(c.steps) + STORED_VECTOR_CYCLES) + tables)
     weights = vectors * 16 * k * c.bits // 8 + headers
     if c.decoder in ("bitmap", "bitmap_f32", "indexed", "quads"):
         weights = stored_bytes or weights + vectors * 2 * k
@@ -378,7 +382,9 @@ def _row_lanes(c: RowLanes, machine: Machine) -> Work:
 
 EXPAND_CYCLES = {("bitmap_f32", 32): 3.2, ("bitmap", 8): 0.4, ("bitmap", 4): 0.3}
 """Of one vector of one k, by decoder and bits: expanding what is stored, once for up to 8 rows."""
-PANEL_CYCLES = 0.65  # a fused multiply-add of a vector, its weights and x from memory
+INDEXED_CYCLES = (1.15, 1.5)
+"""Of 16 values that have their columns: multiplying them by a row of x, and finding their places (2048 x 2048 of 10 %, Zen 4)."""
+PANEL_PRODUCTS = 1.17  # times a fused multiply-add at full rate: weights and x come from memory
 EXPANDED_CYCLES = 0.65  # of multiplying it, where it is f32
 EXPANDED_READ = 1.15  # of the time of a stream, because values come in pieces of any length: 4096 x 4096 of 20 to 50 % zeros, Zen 4
 NARROW_CYCLES = {"f32": (1.8, 0.7), "table": (19.0, 0.7), "planes": (0.65, 0.6), "sums": (0.38, 0.0), "products": (0.0, 1.75)}

@@ -6,8 +6,8 @@ Times are those of one call on one thread of a shipped machine description: wher
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,13 @@ WORDS = {"dense": "dense", "bitmap": "bitmap + expand", "csr": "compressed rows"
 
 @dataclass(frozen=True)
 class Form:
-    """A storage form of one layer: what a codelet reads of it, and the time of its codelets, both by density."""
+    """A storage form of one layer: what a codelet reads of it, and the time of its codelets, both by density; `real`: of the real values of
+    quantized weights."""
 
     encoding: Encoding
     stored_bytes: Callable[[float], int]
     microseconds: Callable[[float], float]
+    real: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,15 @@ def _real(op: Any, target: Target) -> list[Form]:
     if half and ISAS[target.isa].tiles:
         return []  # a matrix unit computes them
     dense, dense_bytes = linear(target.isa, rows, channels, k, "bf16" if half else "f32"), (2 if half else 4) * channels * k
-    found = [Form(Encoding(), lambda _: dense_bytes, lambda _: target.time(dense, dense_bytes))]
-    for encoding in (BITMAP, CSR):
-        if sparse.configuration(encoding.kind, target.isa, rows, channels, k, 0.5) is not None:
-            found.append(_real_form(encoding, target, rows, channels, k))
-    return found
+    return [
+        Form(Encoding(), lambda _: dense_bytes, lambda _: target.time(dense, dense_bytes)),
+        *_real_forms(target, rows, channels, k, (BITMAP, CSR)),
+    ]
+
+
+def _real_forms(target: Target, rows: int, channels: int, k: int, encodings: Sequence[Encoding]) -> list[Form]:
+    able = (e for e in encodings if sparse.configuration(e.kind, target.isa, rows, channels, k, 0.5) is not None)
+    return [_real_form(encoding, target, rows, channels, k) for encoding in able]
 
 
 def _real_form(encoding: Encoding, target: Target, rows: int, channels: int, k: int) -> Form:
@@ -102,7 +108,7 @@ def _real_form(encoding: Encoding, target: Target, rows: int, channels: int, k: 
 
 
 def _weight_only(op: Any, dequantize: Any, target: Target) -> list[Form]:
-    """Quantized weights that a streamed codelet decodes."""
+    """Quantized weights that a streamed codelet decodes, and their real values without zeros where x has many rows and may stay real."""
     stored, kind = constant_array(dequantize.operands[0]), ir.RankedTensorType(dequantize.operands[0].type)
     codes = None if stored is None or "multiplier" in dequantize.attributes else codes_of(stored, kind)
     if codes is None or codes.repeats > 1:
@@ -111,19 +117,20 @@ def _weight_only(op: Any, dequantize: Any, target: Target) -> list[Form]:
     dense, other = (
         stream.choose(target.isa, target.activations, codes, rows, byte_expand=target.byte_expand, zeros=zeros) for zeros in (True, False)
     )
-    if other.decoder == dense.decoder:
-        return []
     dense_codelet, codelet = (stream.configuration(target.isa, codes, variant, rows) for variant in (dense, other))
     headers = 4 * codes.scales.size * (2 if other.zeros_kind == "channel" else 1)
-    encoding, weight_bits = _stream_bits(codelet)
+    found = [Form(Encoding(), lambda _: headers + n * k * codes.bits // 8, lambda _: target.time(dense_codelet, 0))]
+    if other.decoder != dense.decoder:
+        encoding, weight_bits = _stream_bits(codelet)
 
-    def size(density: float) -> int:
-        return headers + int(n * k * weight_bits(density) / 8)
+        def size(density: float) -> int:
+            return headers + int(n * k * weight_bits(density) / 8)
 
-    return [
-        Form(Encoding(), lambda _: headers + n * k * codes.bits // 8, lambda _: target.time(dense_codelet, 0)),
-        Form(encoding, size, lambda density: target.time(codelet, size(density))),
-    ]
+        found.append(Form(encoding, size, lambda density: target.time(codelet, size(density))))
+    taken = {form.encoding.kind for form in found}
+    if rows > sparse.MOST_GATHERED_ROWS and target.activations in ("auto", "float"):
+        found += [replace(form, real=True) for form in _real_forms(target, rows, n, k, (CSR,)) if form.encoding.kind not in taken]
+    return found
 
 
 def _stream_bits(codelet: Stream) -> tuple[Encoding, Callable[[float], float]]:

@@ -12,7 +12,8 @@ After:
 Recorded for every weight of a convolution or linear layer are the bytes of all forms that can hold its zeros, exactly as
 `runtime/reference/storage.py` stores them: removed channels, blocks, n:m along the input channels, kernel patterns, bitmap, compressed rows
 and run-length. Where the instruction set has codelets for some, the time of each is predicted (`_storage_times.py`), and the fastest is
-chosen; with `optimize=size` the one of the fewest bytes. A form that would be slower is not used, and the reason says by how much, and from
+chosen; with `optimize=size` the one of the fewest bytes. Quantized weights that many rows of a real x multiply may become real values
+without zeros. A form that would be slower is not used, and the reason says by how much, and from
 which share of zeros on it would pay. `storage` asks for one form wherever there is a codelet for it.
 
 Requires: integer form. The zero of a quantized weight is its zero point.
@@ -34,6 +35,7 @@ from qcc.dialects.encodings import Encoding
 from qcc.dialects.errors import QccError
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import create, ir, layer_name, replace_op, walk
+from qcc.dialects.real_values import decode
 from qcc.passes.base import Pass, PassContext
 from qcc.passes.integer._storage_bytes import Mask, candidates, label
 from qcc.passes.integer._storage_times import Form, Target, break_even, forms, sentence
@@ -88,20 +90,28 @@ class SelectSparseFormatPass(Pass):
         sizes = candidates(kept, count, element_types.bits_of(kind))
         able = forms(op, target) if target is not None and density < MOST_DENSITY and _read_only_by_linear(constant) else []
         facts: dict[str, Any] = {"density": density, "nonzeros": count, "storage_bytes": {label(e): n for e, n in sizes}}
-        best = Encoding()
+        best, real = Encoding(), False
         if len(able) > 1:
-            best, reason, more = self.choose(able, density, _pattern(sizes))
+            form, reason, more = self.choose(able, density, _pattern(sizes))
+            best, real = form.encoding, form.real
             facts |= more
         else:
             reason = _without_choice(sizes)
         context.fact(layer_name(op.location), **facts, storage=label(best), storage_reason=reason)
-        if best.kind != "dense":
-            changed = ir.RankedTensorType.get(list(kind.shape), kind.element_type, encodings.make_encoding(best))
-            at = ir.InsertionPoint(constant)
-            replace_op(constant, create("qcc.constant", [], [changed], attributes_of(constant), loc=constant.location, ip=at).results)
+        if best.kind == "dense":
+            return
+        changed = ir.RankedTensorType.get(list(kind.shape), ir.F32Type.get() if real else kind.element_type, encodings.make_encoding(best))
+        at, attributes = ir.InsertionPoint(constant), attributes_of(constant)
+        if real and array is not None:
+            attributes["value"] = weights.constant_attribute(decode(array, kind), layer_name(constant.location) or "real")
+        made = create("qcc.constant", [], [changed], attributes, loc=constant.location, ip=at).results
+        if real:
+            op.operands[1] = made[0]
+        else:
+            replace_op(constant, made)
 
-    def choose(self, able: list[Form], density: float, pattern: str) -> tuple[Encoding, str, dict[str, Any]]:
-        """The encoding to use, why in words, and the figures."""
+    def choose(self, able: list[Form], density: float, pattern: str) -> tuple[Form, str, dict[str, Any]]:
+        """The form to use, why in words, and the figures."""
         times = {form.encoding.kind: form.microseconds(density) for form in able}
         even = {form.encoding.kind: break_even(form, able[0]) for form in able[1:]}
         words = sentence(1 - density, pattern, times, even)
@@ -110,7 +120,7 @@ class SelectSparseFormatPass(Pass):
             best = next((form for form in able if form.encoding.kind == o.storage), able[0])
             words += f"; {o.storage} asked for" + ("" if best.encoding.kind == o.storage else ", which has no codelet here")
         elif o.optimize == "size":
-            best = min(able, key=lambda form: form.stored_bytes(density))
+            best = min((form for form in able if not form.real), key=lambda form: form.stored_bytes(density))
             words += f"; {label(best.encoding)} takes the fewest bytes, {best.stored_bytes(density)} of {able[0].stored_bytes(density)}"
         else:
             best = min(able, key=lambda form: form.microseconds(density))
@@ -119,7 +129,7 @@ class SelectSparseFormatPass(Pass):
             if best is able[0]:
                 words += "; kept dense, which is fastest"
         rounded = {kind: round(us, 2) for kind, us in times.items()}
-        return best.encoding, words, {"storage_times_us": rounded, "storage_break_even": even}
+        return best, words, {"storage_times_us": rounded, "storage_break_even": even}
 
 
 def nonzero(array: np.ndarray, kind: ir.RankedTensorType) -> Mask | None:

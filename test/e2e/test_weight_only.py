@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import helper
+from torch import nn
 
 import qcc
 from test.frontend.onnx_models import FLOAT, model
@@ -141,3 +143,24 @@ def test_activations_option(tmp_path: Path) -> None:
 def test_unknown_activations() -> None:
     with pytest.raises(qcc.QccError, match="activations is 'int4', expected one of auto, float, int16, int8"):
         qcc.compile("model.onnx", activations="int4")
+
+
+@pytest.mark.parametrize(("rows", "activations", "decoder"), [(1, "auto", "stream"), (64, "auto", "sparse_lanes"), (64, "int8", "stream")])
+def test_pruned_integers_for_many_rows(rows: int, activations: str, decoder: str) -> None:
+    """A streamed codelet decodes zeros of many rows as any weight; as real values they are left out, unless x is to be quantized."""
+    rng = np.random.default_rng(3)
+    stored = rng.integers(-127, 128, (256, 512)) * (rng.random((256, 512)) < 0.1)
+    layer = nn.Linear(512, 256)
+    layer.weight.data = torch.from_numpy(stored.astype(np.float32)) * 0.01
+    x = torch.from_numpy(rng.standard_normal((rows, 512)).astype(np.float32))
+    executable = qcc.compile(layer.eval(), example_inputs=(x,), cpu="x86-64-v4", activations=activations)
+    (row,) = (r for r in executable.report["layers"] if r["macs"])
+    assert row["codelets"][-1].startswith(decoder), row["codelets"]
+    assert "8-bit integers" in row["facts"]["recognized"] and row["weights"] == 256 * 512
+    if decoder == "sparse_lanes":
+        assert row["stored_bytes"] < 0.8 * 256 * 512 and "compressed rows" in row["facts"]["storage_reason"]
+        executables = [executable, qcc.compile(layer, example_inputs=(x,), cpu="x86-64-v4", storage="dense")]
+        with torch.no_grad():
+            expected = layer(x).numpy()
+        for each in executables if executable.runs_here else []:
+            np.testing.assert_allclose(each(x.numpy()), expected, atol=2e-5 * np.abs(expected).max(), rtol=0)
