@@ -23,6 +23,7 @@ from qcc.dialects.sign_codelet import PackSigns, Signs
 from qcc.dialects.sparse_codelet import RowLanes, SparseGather, SparseLanes
 from qcc.dialects.stream_codelet import Stream
 from qcc.dialects.window_codelet import Depthwise, DepthwiseQuads, Window
+from qcc.dialects.winograd_codelet import Winograd
 
 NOTHING = 1 << 16  # an argument of a step that is the integer 0 and takes no instruction
 CURRENT = NOTHING + 1  # an argument of a step that is the current value
@@ -143,41 +144,6 @@ class Contraction:
     signs: Signs | None = None
     segment: int = 0
     kind: str = "contraction"
-
-
-@dataclass(frozen=True)
-class Winograd:
-    """A 3x3 convolution of stride 1 by F(4x4, 3x3): acc[n, h, w, c] = bias[c] + sum of x * w over 3 x 3 and `channels`, then the steps.
-
-    The iteration space of every operand is (n, h, w, c). h and w are 4 or more, x's channels and c multiples of 32. w holds transformed
-    weights [block][36][step][vector][lane][depth], a block being `tile[2]` vectors; integers are scaled by 576 (see the loop nest). `strip`
-    of the `tiles` tiles of 4 x 4 results (in the order n, h, w; the last of a row or column ends with it and overlaps the one before) and
-    `chunk` blocks are a task; `tile` is the register tile (1, tiles, vectors) of the 36 products. Scratch is 36 times the sum of
-    `winograd_pitches`.
-    """
-
-    isa: str
-    compute: str  # dot2_s16, lane_f32
-    sizes: tuple[int, int, int, int]
-    channels: int
-    x: Operand
-    w: Operand
-    tile: tuple[int, int, int]
-    strip: int
-    chunk: int
-    operands: tuple[Operand, ...]
-    steps: tuple[Step, ...]
-    y: Operand
-    bias: Operand | None = None
-    params: int = -1
-    halo: Halo | None = None
-    kind: str = "winograd"
-
-    @property
-    def tiles(self) -> int:
-        """Tiles of results of all images."""
-        n, h, w, _ = self.sizes
-        return n * -(-h // 4) * -(-w // 4)
 
 
 @dataclass(frozen=True)
@@ -487,9 +453,3 @@ def weight_operands(config: dict[str, Any]) -> list[int]:
 def blocks(codelet: Contraction) -> int:
     """Number of channel blocks, a partial last one included."""
     return -(-codelet.sizes[4] // (codelet.tile[2] * ISAS[codelet.isa].lanes))
-
-
-def winograd_pitches(codelet: Winograd) -> tuple[int, int]:
-    """Bytes from one of the 36 points to the next: of the transformed x of a strip and of the sums of a block; no multiples of a page."""
-    x_bytes = codelet.strip * codelet.channels * (2 if codelet.compute == "dot2_s16" else 4)
-    return x_bytes + 64, codelet.strip * codelet.tile[2] * ISAS[codelet.isa].lanes * 4 + 64

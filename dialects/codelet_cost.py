@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qcc.dialects import codelet as codelets
+from qcc.dialects import winograd_codelet
 from qcc.dialects.codelet import (
     ELEMENT_BYTES,
     Contraction,
@@ -25,7 +26,6 @@ from qcc.dialects.codelet import (
     SparseGather,
     SparseLanes,
     Step,
-    Winograd,
 )
 from qcc.dialects.column_codelet import COLUMNS, Columns
 from qcc.dialects.instruction_sets import ISAS, weights_in_memory
@@ -415,7 +415,6 @@ def _columns(c: Columns, machine: Machine) -> Work:
     return Work(cycles + finish, int(blocks * c.width * k * c.density), k + channels * ELEMENT_BYTES[c.y.element], exposed)
 
 
-WINOGRAD_POINTS = 36  # of F(4x4, 3x3)
 INPUT_CYCLES, SUM_CYCLES = 150, 130  # of transforming a tile of x per vector, and of sums per vector with what is behind them
 POINT_WEIGHT_CYCLES = 1.1  # of a vector of weights that a strip of tiles brings to the first-level cache
 
@@ -449,22 +448,25 @@ def winograd_measured(isa: str, compute: str) -> float:
     return (WINOGRAD_MEASURED if ISAS[isa].lanes == 16 else WINOGRAD_MEASURED_256)[compute]
 
 
-def winograd_cycles(isa: str, compute: str, tiles: int, channels: int, out: int, strip: int) -> float:
-    """Arithmetic of `tiles` tiles of 4x4 results, `strip` of them at a time: products of every point, transforms of x and of the sums."""
+def winograd_cycles(isa: str, compute: str, tiles: int, products: int, channels: int, out: int, strip: int) -> float:
+    """Arithmetic of `tiles` tiles of results, `strip` of them at a time: `products` of all points for one channel of x and one result
+    channel, transforms of x and of the sums."""
     facts, size = ISAS[isa], 2 if compute == "dot2_s16" else 4
-    products = 1.1 * WINOGRAD_POINTS * tiles * channels * out / winograd_rates(isa, compute)[1]
-    weights = tiles / strip * WINOGRAD_POINTS * channels * out * size / (4 * facts.lanes) * POINT_WEIGHT_CYCLES
+    multiplied = 1.1 * products * channels * out / winograd_rates(isa, compute)[1]
+    weights = tiles / strip * winograd_codelet.POINTS * channels * out * size / (4 * facts.lanes) * POINT_WEIGHT_CYCLES
     again = 2 if tiles == strip else 1  # two tasks share the blocks, and both transform x
-    transforms = tiles * (again * channels * size / 64 * INPUT_CYCLES + out / 16 * SUM_CYCLES) * 16 / facts.lanes
-    return products + weights + transforms
+    whole = products / winograd_codelet.POINTS  # tiles
+    transforms = whole * (again * channels * size / 64 * INPUT_CYCLES + out / 16 * SUM_CYCLES) * 16 / facts.lanes
+    return multiplied + weights + transforms
 
 
-def _winograd(c: Winograd, machine: Machine) -> Work:
+def _winograd(c: winograd_codelet.Winograd, machine: Machine) -> Work:
     n, height, width, out = c.sizes
     elements = math.prod(c.sizes)
-    weights = WINOGRAD_POINTS * c.channels * out * ELEMENT_BYTES[c.w.element]
+    weights = winograd_codelet.POINTS * c.channels * out * ELEMENT_BYTES[c.w.element]
     x = n * height * width * c.channels * ELEMENT_BYTES[c.x.element]
-    cycles = winograd_measured(c.isa, c.compute) * winograd_cycles(c.isa, c.compute, c.tiles, c.channels, out, c.strip)
+    products = n * winograd_codelet.products(height, width, c.narrow)
+    cycles = winograd_measured(c.isa, c.compute) * winograd_cycles(c.isa, c.compute, c.tiles, products, c.channels, out, c.strip)
     exposed = None if winograd_hides(c.isa, c.compute) else EXPOSED_WEIGHTS
     return Work(cycles, weights, x + elements * ELEMENT_BYTES[c.y.element] + _extra_bytes(c.operands, elements), exposed)
 

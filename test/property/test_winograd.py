@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 from unittest import mock
 
@@ -53,6 +54,27 @@ def test_integers(
 
 
 @pytest.mark.parametrize("isa", slow_except(INSTRUCTION_SETS, "avx2"))
+@pytest.mark.parametrize(("n", "height", "width"), slow_except([(2, 6, 10), (1, 8, 6), (3, 10, 4), (1, 14, 14)], (2, 6, 10)))
+def test_narrow_tiles(isa: str, n: int, height: int, width: int) -> None:
+    """Edges of 2 results have tiles of their own, whose x is transformed otherwise and multiplied by the same weights."""
+    t, rng = Text(), np.random.default_rng(height * width)
+    x = t.argument(_tensor([n, 32, height, width], quantized(8, False, 0.5, 7)))
+    values = rng.integers(-127, 128, (64, 32, 3, 3)).astype(np.int8)
+    w = t.constant(values, _tensor(values.shape, quantized(8, True, 0.25, 0)))
+    bias = t.constant(rng.integers(-(1 << 20), 1 << 20, 64).astype(np.int32), "tensor<64xi32>")
+    acc = t.op("qcc.conv2d", [x, w, bias], _tensor([n, 64, height, width], "i32"), ATTRIBUTES)
+    predict = winograd._predict
+
+    def no_others(*arguments: Any) -> winograd.Plan:
+        plan = predict(*arguments)
+        return plan if plan.narrow else dataclasses.replace(plan, microseconds=np.inf)
+
+    with mock.patch.object(winograd, "_predict", no_others):
+        found = _always(t.module(acc), [rng.integers(0, 256, (n, 32, height, width)).astype(np.uint8)], isa)
+    assert "narrow = true" in found.text
+
+
+@pytest.mark.parametrize("isa", slow_except(INSTRUCTION_SETS, "avx2"))
 @pytest.mark.parametrize(
     ("channels", "weight", "fits"), slow_except([(96, 127, True), (96, -128, True), (128, 127, False)], (96, -128, True))
 )
@@ -72,16 +94,16 @@ def test_sums_at_the_edge_of_26_bits(isa: str, channels: int, weight: int, fits:
 
 
 @pytest.mark.parametrize("isa", slow_except(INSTRUCTION_SETS, "avx2"))
-@pytest.mark.parametrize("channels", slow_except([32, 128], 32))
-def test_floats(isa: str, channels: int) -> None:
+@pytest.mark.parametrize(("channels", "width"), slow_except([(32, 9), (128, 9), (32, 10)], (32, 9)))
+def test_floats(isa: str, channels: int, width: int) -> None:
     """Within 5e-5 of the reference for results of standard deviation 1: F(4x4) loses some 5 bits to its coefficients."""
     t, rng = Text(), np.random.default_rng(6)
-    x = t.argument(_tensor([2, channels, 12, 9], "f32"))
+    x = t.argument(_tensor([2, channels, 12, width], "f32"))
     values = (rng.standard_normal((64, channels, 3, 3)) / (9 * channels) ** 0.5).astype(np.float32)
     operands = [
         x,
         t.constant(values, _tensor(values.shape, "f32")),
         t.constant(rng.standard_normal(64).astype(np.float32), "tensor<64xf32>"),
     ]
-    y = t.op("qcc.conv2d", operands, _tensor([2, 64, 12, 9], "f32"), ATTRIBUTES)
-    _always(t.module(y), [rng.standard_normal((2, channels, 12, 9)).astype(np.float32)], isa, tolerance=5e-5)
+    y = t.op("qcc.conv2d", operands, _tensor([2, 64, 12, width], "f32"), ATTRIBUTES)
+    _always(t.module(y), [rng.standard_normal((2, channels, 12, width)).astype(np.float32)], isa, tolerance=5e-5)

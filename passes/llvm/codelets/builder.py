@@ -68,6 +68,10 @@ class Builder:
         """One instruction without side effects, in AT&T syntax; `constraints` as LLVM's inline assembly has them."""
         return self.op("llvm.inline_asm", operands, result, asm_string=ir.StringAttr.get(text), constraints=ir.StringAttr.get(constraints))
 
+    def opaque(self, vector: Value) -> Value:
+        """`vector` as it is, in a register of x86: no instruction, but what comes before and after is not made one."""
+        return self.assembly("", "=v,0", [vector], kind_of(vector))
+
     # --- constants and index arithmetic ---------------------------------------------------------------------------------------------
 
     def index(self, value: Index) -> Value:

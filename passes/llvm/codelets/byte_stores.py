@@ -44,7 +44,10 @@ class ByteStores:
         words = b.op("llvm.bitcast", [packed], f"{self.lanes}xi32")  # `run_packed` gives four lanes of each vector in turn
         natural = [GROUP * quarter + vector for vector in range(GROUP) for quarter in range(self.lanes // 4)]
         packed = b.op("llvm.bitcast", [b.shuffle(words, words, natural)], f"{GROUP * self.lanes}xi8")
-        for first, address, count in self._runs():
+        runs = self._runs()
+        if len(runs) > 1:
+            packed = b.opaque(packed)  # or LLVM permutes for each run anew
+        for first, address, count in runs:
             for start, size in pieces(count, GROUP * self.lanes):
                 part = packed if size == GROUP * self.lanes else b.shuffle(packed, packed, list(range(first + start, first + start + size)))
                 b.store(part, address + start)

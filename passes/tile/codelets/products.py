@@ -59,17 +59,16 @@ def conv2d(lowering: Lowering, op: Any) -> set[Any]:
     y, word = lowering.result(last_of(op, absorbed)), lowering.halo_word(last_of(op, absorbed))
     facts = ISAS[lowering.isa]
     faster = (facts.tiles and place.element == "u8") or (facts.bf16_products and place.element == "bf16")
-    chosen = None if faster else winograd.plan(lowering, op, place, values)
+    bias = _folded_bias(op, values.reshape(1, out, 1, -1), _bias(lowering, op, 1)) if groups == 1 else None
+    chosen = None if faster else winograd.plan(lowering, op, place, values, bias)
     other = math.inf if chosen is None else chosen.microseconds
     n, _, height, width = shape_of(result)
     sizes = (n, groups, height, width, out // groups)
     if _by_signs(lowering, op, place, read_border(op), values, sizes, program, y, over_groups([*program.operands, y], out), word, other):
         return {op, *absorbed}
     if chosen is not None:
-        bias = _folded_bias(op, values.reshape(1, out, 1, -1), _bias(lowering, op, 1))
-        flat = None if bias is None else _bias_container(bias.reshape(-1), chosen.compute)
         codes = _level_codes(lowering, op)
-        winograd.lower(lowering, chosen, place, op_attribute(op, "padding")[:2], values, flat, program, y, word, codes)
+        winograd.lower(lowering, chosen, place, op_attribute(op, "padding")[:2], values, bias, program, y, word, codes)
         return {op, *absorbed}
     reading = reading_of(op, place)
     values = values.reshape(groups, out // groups, per_group, kh, kw).transpose(0, 1, 3, 4, 2)

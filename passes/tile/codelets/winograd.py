@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects.codelet import Operand, Winograd, winograd_pitches
-from qcc.dialects.codelet_cost import WINOGRAD_POINTS as POINTS
+from qcc.dialects.codelet import Operand
 from qcc.dialects.codelet_cost import winograd_cycles, winograd_rates
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.machine import shipped
 from qcc.dialects.mlir import op_attribute
 from qcc.dialects.weight_recipes import WINOGRAD_F32, WINOGRAD_S16, Recipe
+from qcc.dialects.winograd_codelet import POINTS, Winograd, pitches, products
 from qcc.passes.tile.codelets import packing
 from qcc.passes.tile.codelets.level_codes import LevelCodes
 from qcc.passes.tile.codelets.lowering import Lowering
@@ -25,7 +25,8 @@ from qcc.passes.values import shape_of
 EDGE, VECTORS = 4, 2
 CHANNELS = 32  # x comes in whole vectors of 16 bits, results in whole blocks of two vectors
 LARGEST_WEIGHT = 32767 // 12**2  # whose transform fits 16 bits
-RESULT_BITS = 26  # what is left of 32 after the factor 576 is taken off
+FACTOR = 576  # of integer sums
+RESULT_BITS = 26  # what is left of 32 after the factor is taken off
 
 SCRATCH_BYTES = 800_000  # of a task, that stay in the second-level cache
 MOST_SCRATCH_BYTES = 2_300_000  # what is beyond that is worth it where large weights are then read only once
@@ -36,22 +37,24 @@ GAIN = 0.9  # worth it below this part of the direct loop's time
 
 @dataclass(frozen=True)
 class Plan:
-    """`strips` of `strip` tiles, in `compute` arithmetic."""
+    """`strips` of `strip` tiles, in `compute` arithmetic; `narrow` ones at edges of 2 results."""
 
     compute: str
+    narrow: bool
     strip: int
     strips: int
     microseconds: float  # predicted
 
 
-def plan(lowering: Lowering, op: Any, place: Place, values: np.ndarray) -> Plan | None:
-    """How to compute conv2d `op` with weights [out, c, kh, kw], or None where the direct loop is to be used."""
+def plan(lowering: Lowering, op: Any, place: Place, values: np.ndarray, bias: np.ndarray | None) -> Plan | None:
+    """How to compute conv2d `op` with weights [out, c, kh, kw] and sums that start at `bias` [1, out], or None where the direct loop is to
+    be used."""
     n, out, height, width = shape_of(op.results[0])
     channels, facts = shape_of(op.operands[0])[1], ISAS[lowering.isa]
     if not suits(op) or not facts.dot2 or place.strides[1] != 1:
         return None
     compute = "lane_f32" if values.dtype.kind == "f" else "dot2_s16"
-    if compute == "dot2_s16" and (place.element != "u8" or not _exact(values)):
+    if compute == "dot2_s16" and (place.element != "u8" or not _exact(values, 0 if bias is None else bias.reshape(-1))):
         return None
     return fastest(lowering.isa, compute, (n, height, width), channels, out)
 
@@ -62,8 +65,12 @@ def fastest(isa: str, compute: str, pixels: tuple[int, int, int], channels: int,
     n, height, width = pixels
     if not _divisible(height, width, channels, out):
         return None
-    tiles = n * -(-height // EDGE) * -(-width // EDGE)
-    best = min((_predict(isa, compute, tiles, channels, out, strip) for strip in _divisors(tiles)), key=lambda p: p.microseconds)
+    image, plans = -(-height // EDGE) * -(-width // EDGE), list[Plan]()
+    for narrow in (False, True) if {height % EDGE, width % EDGE} in ({2}, {0, 2}) else (False,):
+        count = n * products(height, width, narrow)
+        strips = [d * image for d in _divisors(n)] if narrow else _divisors(n * image)
+        plans += [_predict(isa, compute, n * image, count, channels, out, strip, narrow) for strip in strips]
+    best = min(plans, key=lambda p: p.microseconds)
     direct = n * height * width * channels * out * 9 / winograd_rates(isa, compute)[0] * 1.1
     return best if best.microseconds < GAIN * direct / shipped(isa).ghz / 1000 else None
 
@@ -79,22 +86,24 @@ def _divisible(height: int, width: int, channels: int, out: int) -> bool:
     return min(height, width) >= EDGE and not (channels % CHANNELS or out % CHANNELS)
 
 
-def _exact(values: np.ndarray) -> bool:
-    """Whether no sum of x * w, x in 0..255, leaves RESULT_BITS bits, and transformed weights fit 16 bits."""
+def _exact(values: np.ndarray, bias: np.ndarray | int) -> bool:
+    """Whether no bias + sum of x * w, x in 0..255, leaves RESULT_BITS bits, and transformed weights fit 16 bits."""
     flat = values.reshape(values.shape[0], -1)
-    sums = np.maximum(np.maximum(flat, 0).sum(axis=1), np.maximum(-flat, 0).sum(axis=1))
-    return bool(np.abs(values).max(initial=0) <= LARGEST_WEIGHT and 255 * int(sums.max(initial=0)) < 1 << (RESULT_BITS - 1))
+    most = (255 * np.maximum(flat, 0).sum(axis=1, dtype=np.int64) + bias).max(initial=0)
+    least = (255 * np.minimum(flat, 0).sum(axis=1, dtype=np.int64) + bias).min(initial=0)
+    limit = 1 << (RESULT_BITS - 1)
+    return bool(np.abs(values).max(initial=0) <= LARGEST_WEIGHT and -limit < least and most < limit)
 
 
 def _divisors(tiles: int) -> list[int]:
     return [d for d in range(1, min(tiles, 256) + 1) if tiles % d == 0]
 
 
-def _predict(isa: str, compute: str, tiles: int, channels: int, out: int, strip: int) -> Plan:
+def _predict(isa: str, compute: str, tiles: int, count: int, channels: int, out: int, strip: int, narrow: bool) -> Plan:
     """The larger of arithmetic and of reading the weights once per strip, on the shipped machine: where a model is compiled must not change
     its code."""
     facts, machine, size = ISAS[isa], shipped(isa), 2 if compute == "dot2_s16" else 4
-    arithmetic = winograd_cycles(isa, compute, tiles, channels, out, strip)
+    arithmetic = winograd_cycles(isa, compute, tiles, count, channels, out, strip)
     weight_bytes = POINTS * channels * out * size
     strips = tiles // strip
     times = strips if weight_bytes > RESIDENT_BYTES else 1
@@ -105,7 +114,7 @@ def _predict(isa: str, compute: str, tiles: int, channels: int, out: int, strip:
         cycles += strips * blocks * POINTS * strip * channels * size / FURTHER_BYTES_PER_CYCLE
     if scratch > MOST_SCRATCH_BYTES:
         cycles = math.inf
-    return Plan(compute, strip, strips, cycles / machine.ghz / 1000)
+    return Plan(compute, narrow, strip, strips, cycles / machine.ghz / 1000)
 
 
 def lower(
@@ -121,7 +130,7 @@ def lower(
     codes: LevelCodes | None = None,
 ) -> None:
     """Call the codelet: x with rows and columns of `border` before its first element, weights [out, c, 3, 3] (and the codes that they are
-    decoded from), bias [out] i32 or f32."""
+    decoded from), bias [1, out]."""
     n, out, height, width = y.shape
     facts, channels, element = ISAS[lowering.isa], values.shape[1], "s16" if chosen.compute == "dot2_s16" else "f32"
     halo = None
@@ -132,12 +141,13 @@ def lower(
     bias_operand = None
     if bias is not None:
         bias_operand = Operand(len(places), "f32" if element == "f32" else "i32", (0, 0, 0, 1))
-        places.append(lowering.constant_place(bias))
+        scaled = bias.astype(np.float32) if element == "f32" else (FACTOR * bias).astype(np.uint32).view(np.int32)  # sums wrap
+        places.append(lowering.constant_place(scaled.reshape(-1)))
     operands = tuple(_pixels(p, len(places) + i) for i, p in enumerate(program.operands))
     places += program.operands
     params = lowering.append_params(places, program.words)
     blocks = out // (VECTORS * facts.lanes)
-    source = _pixels(x, 0)
+    source, most = _pixels(x, 0), (facts.registers - VECTORS - 2) // VECTORS
     codelet = Winograd(
         isa=lowering.isa,
         compute=chosen.compute,
@@ -145,7 +155,8 @@ def lower(
         channels=channels,
         x=replace(source, offset=source.offset - border[0] * x.strides[2] - border[1] * x.strides[3]),
         w=Operand(1, element, (0, 0, 0, 0)),
-        tile=(1, _columns(chosen.strip, (facts.registers - VECTORS - 2) // VECTORS), VECTORS),
+        tile=(1, most if chosen.narrow else _columns(chosen.strip, most), VECTORS),
+        narrow=chosen.narrow,
         strip=chosen.strip,
         chunk=blocks if chosen.strips > 1 else -(-blocks // 2),
         operands=operands,
@@ -155,7 +166,7 @@ def lower(
         params=params,
         halo=halo,
     )
-    lowering.call(codelet, [*places, y], scratch_bytes=POINTS * sum(winograd_pitches(codelet)))
+    lowering.call(codelet, [*places, y], scratch_bytes=POINTS * sum(pitches(codelet)))
 
 
 def _columns(strip: int, most: int) -> int:
