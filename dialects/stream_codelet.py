@@ -66,6 +66,7 @@ class Stream:
     fill: int = 0  # bytes of values behind a mask, or of a pair of steps, on average
     kept: int = 0  # values of every 4 k behind decoder "quads"
     starts: int = -1  # number of the buffer with where in them every block begins, i64
+    unit: bool = False  # x holds integers, which are multiplied as they are: its scale is 1
     bias: Operand | None = None
     params: int = -1
     kind: str = "stream"

@@ -41,6 +41,7 @@ from qcc.passes.tile.codelets import (
     dynamic,
     elementwise,
     generic_function,
+    integer_stream,
     matmul,
     movement,
     rows,
@@ -132,10 +133,13 @@ def _lower_block(lowering: Lowering, block: Any) -> None:
 
 
 def _linear(lowering: Lowering, op: Any) -> set[Any]:
-    """Weight-only layers stream their compressed weights, f32 weights may be stored without zeros; the others are contractions."""
+    """Weight-only layers stream their compressed weights, layers of few rows of integers where that pays; f32 weights may be stored without
+    zeros; the others are contractions."""
     if sparse.encoding(op) is not None:
         return sparse.linear(lowering, op)
-    return stream.linear(lowering, op) if op.operands[1] in lowering.compressed else computed_weights.linear(lowering, op)
+    if op.operands[1] in lowering.compressed:
+        return stream.linear(lowering, op)
+    return integer_stream.linear(lowering, op) or computed_weights.linear(lowering, op)
 
 
 FUSING: dict[str, Callable[[Lowering, Any], set[Any]]] = {

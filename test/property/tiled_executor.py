@@ -99,12 +99,13 @@ def _aligned(size: int) -> np.ndarray:
 
 
 def check(
-    text: str, inputs: list[np.ndarray], isa: str, *, tolerance: float = 0.0, activations: str = "auto", popcount: bool = False
-) -> Tiled:
+    text: str, inputs: list[np.ndarray], isa: str, *, tolerance: float = 0.0, activations: str = "auto", popcount: bool = False,
+    byte_expand: bool = False,
+) -> Tiled:  # fmt: skip
     """Assert that codelets for `isa` give what the reference gives for `text`: bit for bit, or within `tolerance` for floats."""
     context = create_context()
     expected = interpreter.run(parse_module(text, context), inputs)
-    tiled = Tiled(parse_module(text, context), isa, activations, popcount=popcount)
+    tiled = Tiled(parse_module(text, context), isa, activations, popcount=popcount, byte_expand=byte_expand)
     for want, raw in zip(expected, tiled(*inputs), strict=True):
         got = raw.view(want.dtype).reshape(want.shape)
         if tolerance:

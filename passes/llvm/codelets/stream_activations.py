@@ -2,7 +2,7 @@
 
 Per row and group x = scale * q, q the nearest integer; int8 keeps |q| <= 127 as one byte, int16 |q| <= 32639 as two signed bytes, q = 256 *
 high + low (for signed weights as unsigned ones, the high one 128 greater), 16 bits for `stream_pairs`, or |q| <= 16383 and tables of
-`stream_sum_tables`. A group with infinity or NaN gets scale NaN, so that results that depend on it are NaN.
+`stream_sum_tables`. With `unit`, q = x. A group with infinity or NaN gets scale NaN, so that results that depend on it are NaN.
 """
 
 from __future__ import annotations
@@ -64,9 +64,11 @@ class _Group:
             b.store(reduce(b, "fadd", total), words + layout.sum_offset())
             return
         none = b.constant(0, f"{self.lanes}xi32")
-        (most,) = self._walk(start, count, lambda i, x, most: [b.binary("intr.umax", most, self._magnitude(x))], [none])
-        greatest = b.op("llvm.bitcast", [reduce(b, "intr.umax", most)], "f32")
-        inverse, scale = self._scale(greatest)
+        inverse = scale = b.constant(1.0, "f32")
+        if not layout.codelet.unit:
+            (most,) = self._walk(start, count, lambda i, x, most: [b.binary("intr.umax", most, self._magnitude(x))], [none])
+            greatest = b.op("llvm.bitcast", [reduce(b, "intr.umax", most)], "f32")
+            inverse, scale = self._scale(greatest)
         b.store(scale, words + layout.scale_offset())
         factor = b.splat(inverse, self.lanes)
         if self.levels is not None:

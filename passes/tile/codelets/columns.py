@@ -63,18 +63,21 @@ def plan(lowering: Lowering, op: Any, place: Place, values: np.ndarray) -> Plan 
 
 def _microseconds(isa: str, found: Plan, out: int, k: int) -> tuple[float, float]:
     """Predicted times by columns and of the contraction that reads all."""
-    facts = ISAS[isa]
-    machine = shipped(isa)
     x, w = Operand(0, "u8", (1,)), Operand(1, "s8", (0,))
-    ours = Columns(isa, found.compute, (out, k), found.width, x, w, (), (), x, found.density)
-    compute = "dot4_u8s8" if facts.dot4 else "dot2_s16"
+    ours = codelet_cost.cost(Columns(isa, found.compute, (out, k), found.width, x, w, (), (), x, found.density), shipped(isa))
+    return ours.microseconds if ours else math.inf, reading_all(isa, 1, out, k)
+
+
+def reading_all(isa: str, rows: int, out: int, k: int) -> float:
+    """Predicted microseconds of the contraction of `rows` rows of bytes with weights of bytes [out, k]."""
+    compute = "dot4_u8s8" if ISAS[isa].dot4 else "dot2_s16"
     steps = math.ceil(k / codelet_cost.DEPTHS[compute])
-    tile = choose_tile(isa, compute, "s8", 1, 1, out, steps, one_row=False, summed=False)
+    tile = choose_tile(isa, compute, "s8", 1, rows, out, steps, one_row=False, summed=False)
     row = Operand(0, "u8", (0, 0, 0, 0, 0))
     weights = Operand(1, "s8", (0, 0, 0, 0, 0))
-    every = Contraction(isa, compute, (1, 1, 1, 1, out), row, weights, (1, 1), (0, 0), k, tile, (1, 1), (), (), row)
-    costs = [codelet_cost.cost(c, machine) for c in (ours, every)]
-    return tuple(cost.microseconds if cost else math.inf for cost in costs)  # type: ignore[return-value]
+    every = Contraction(isa, compute, (1, 1, 1, rows, out), row, weights, (1, 1), (0, 0), k, tile, (1, 1), (), (), row)
+    found = codelet_cost.cost(every, shipped(isa))
+    return found.microseconds if found else math.inf
 
 
 def lower(

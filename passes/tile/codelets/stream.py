@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,7 +75,7 @@ def keep(lowering: Lowering, dequantize: Any) -> bool:
 def linear(lowering: Lowering, op: Any) -> set[Any]:
     """Lower linear `op`, whose weights `keep` kept, and the element-wise operations behind it."""
     codes: Codes = lowering.compressed[op.operands[1]]
-    result, (n, k) = op.results[0], codes.codes.shape
+    result = op.results[0]
     program = Program(lowering)
     bias = lowering.constant_or_none(op.operands[2]) if len(op.operands) > 2 else None
     if len(op.operands) > 2 and bias is None:
@@ -90,10 +91,36 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
         assert strides is not None, "row-major copies collapse"
     compressed = _is_encoded(op.operands[1])
     variant = choose(lowering.isa, lowering.activations, codes, sizes[0], byte_expand=lowering.byte_expand, zeros=not compressed)
-    at_once = sizes[0] if variant.compute == "f32" else _rows_at_once(sizes[0], k)
+    stored_bytes = call(lowering, codes, variant, x, program, y, bias, sizes[0], strides)
+    lowering.fact(
+        layer_name(op.location),
+        stored_format=words(codes, variant),
+        stored_bytes=stored_bytes,
+        activations="float" if variant.compute == "f32" else f"{variant.compute}, quantized in the call",
+    )
+    return {op, *absorbed}
+
+
+def call(
+    lowering: Lowering,
+    codes: Codes,
+    variant: Variant,
+    x: Place,
+    program: Program,
+    y: Place,
+    bias: np.ndarray | None,
+    rows: int,
+    strides: Sequence[Sequence[int]],
+    *,
+    unit: bool = False,
+) -> int:
+    """Pack `codes` as `variant` and call the codelet on `rows` rows of f32 x; `strides` over (rows, channels) of x, of the program's
+    operands and of y. Bytes of the weights. `unit`: x holds integers, which are multiplied as they are."""
+    n, k = codes.codes.shape
+    at_once = rows if variant.compute == "f32" else _rows_at_once(rows, k)
     places: list[Place] = [x, x]
     given = {"x": Operand(0, "f32", (strides[0][0], 1), x.offset), "y": Operand(0, y.element, ()), "steps": tuple(program.steps)}
-    codelet = replace(configuration(lowering.isa, codes, variant, at_once), **given)
+    codelet = replace(configuration(lowering.isa, codes, variant, at_once), unit=unit, **given)
     width = variant.vectors * codelet.lanes
     blocks = -(-n // width)
     wanted = max(1, min(MOST_TASKS, at_once * n * k // TASK_MACS, blocks))
@@ -122,16 +149,10 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
     places += program.operands
     extra["params"] = lowering.append_params(places, program.words)
     codelet = replace(codelet, **extra, y=y.operand(len(places), strides[-1]))
-    for first in range(0, sizes[0], at_once):
-        part = _rows_of(codelet, first, min(at_once, sizes[0] - first))
+    for first in range(0, rows, at_once):
+        part = _rows_of(codelet, first, min(at_once, rows - first))
         lowering.call(part, [*places, y], scratch_bytes=StreamLayout(part).scratch_bytes)
-    lowering.fact(
-        layer_name(op.location),
-        stored_format=_words(codes, variant),
-        stored_bytes=stored_bytes,
-        activations="float" if variant.compute == "f32" else f"{variant.compute}, quantized in the call",
-    )
-    return {op, *absorbed}
+    return stored_bytes
 
 
 def _rows_at_once(rows: int, k: int) -> int:
@@ -255,7 +276,7 @@ def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool
         return _variant(compute, "sums", min(needed, 8), c.codes, c, c.zeros.astype(np.int32))
     if not zeros and compute == "int16" and facts.byte_lanes and (quads := _quads_variant(c, compute, tile, needed)) is not None:
         return quads
-    if not zeros and byte_expand and facts.byte_lanes and (indexed := _indexed_variant(c, compute)) is not None:
+    if not zeros and compute == "int16" and byte_expand and facts.byte_lanes and (indexed := _indexed_variant(c, compute)) is not None:
         return indexed
     if not zeros and byte_expand and (sparse := _bitmap_variant(c, compute, tile, needed)) is not None:
         return sparse
@@ -439,7 +460,7 @@ def _variant(
     return Variant(compute, decoder, vectors, codes, c.scales, stored, kind, zero, table)
 
 
-def _words(c: Codes, variant: Variant) -> str:
+def words(c: Codes, variant: Variant) -> str:
     """The stored format for the report."""
     groups = c.scales.shape[1]
     if variant.decoder == "indexed":

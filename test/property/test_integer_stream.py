@@ -1,0 +1,98 @@
+"""Linear layers of quantized x that read their weights as few bits as they are, or without zeros: bit for bit the reference."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qcc.passes.tile.codelets import integer_stream, stream
+from test.property.test_codelets import EXAMPLES, _stored, _tensor
+from test.property.tiled_executor import Text, check, dense, quantized
+from test.tiers import draws, slow_except
+
+INSTRUCTION_SETS = ["avx512_vbmi", "avx512_vnni", "avx2"]
+WAYS = [(activations, zeros) for activations in ("int8", "int16") for zeros in (True, False)]
+
+
+@pytest.mark.parametrize("isa", slow_except(INSTRUCTION_SETS, "avx512_vbmi"))
+@draws(40, EXAMPLES)
+@given(
+    seed=st.integers(0, 1 << 30),
+    rows=st.sampled_from([1, 1, 2, 3, 8]),
+    inside=st.sampled_from([4, 36, 64, 100, 160, 256]),
+    out=st.sampled_from([1, 16, 40, 64, 100, 130]),
+    bits=st.integers(1, 8),
+    zeros=st.sampled_from(["none", "half", "most", "quads"]),
+    zero_points=st.booleans(),
+    signed=st.booleans(),
+    kind=st.sampled_from(["bytes", "floats"]),
+    bias=st.booleans(),
+    residual=st.booleans(),
+    way=st.sampled_from(WAYS),
+)
+def test_linear(
+    isa: str, seed: int, rows: int, inside: int, out: int, bits: int, zeros: str, zero_points: bool, signed: bool, kind: str, bias: bool,
+    residual: bool, way: tuple[str, bool],
+) -> None:  # fmt: skip
+    rng, t = np.random.default_rng(seed), Text()
+    x_kind, y_kind = quantized(8, signed, 0.1, int(rng.integers(-9, 9)) if signed else 7), quantized(8, True, 0.5, 3)
+    x = t.argument(_tensor([rows, inside], x_kind))
+    other = t.argument(_tensor([rows, out], y_kind)) if residual and kind == "bytes" else None
+    stored = _stored(rng, (out, inside), bits, bits > 1)
+    zero = int(rng.choice(stored.reshape(-1))) if zero_points else 0
+    kept = {"none": 1.0, "half": 0.5, "most": 0.08, "quads": 1.0}[zeros]
+    mask = rng.random(stored.shape) < kept if zeros != "quads" else np.arange(inside)[None] % 4 < 2
+    weight = t.constant(np.where(mask, stored, zero).astype(stored.dtype), _tensor([out, inside], quantized(bits, bits > 1, 0.1, zero)))
+    operands = [x, weight]
+    if bias:
+        operands.append(t.constant(rng.integers(-5000, 5000, out).astype(np.int32), _tensor([out], "i32")))
+    y = t.op("qcc.linear", operands, _tensor([rows, out], "i32"))
+    if kind == "bytes":
+        multiplier = (rng.uniform(20, 80, out) / (40.0 * (1 << bits) * inside**0.5)).astype(np.float32)
+        y = t.op(
+            "qcc.requantize", [y], _tensor([rows, out], y_kind), f'multiplier = {dense(multiplier, "f32")}, axis = 1 : i64, mode = "f32"'
+        )
+    else:
+        y = t.op("qcc.dequantize", [y], _tensor([rows, out], "f32"), "multiplier = dense<0.01> : tensor<1xf32>")
+    if other is not None:
+        y = t.op("qcc.add", [y, other], _tensor([rows, out], y_kind), "multipliers = dense<[0.5, 0.75]> : tensor<2xf32>")
+    inputs = [_stored(rng, (rows, inside), 8, signed)]
+    if other is not None:
+        inputs.append(_stored(rng, (rows, out), 8, True))
+
+    ways: list[stream.Variant] = []
+
+    def only(lowering: object, codes: object, rows: int) -> list[stream.Variant]:
+        found = stream.choose(isa, way[0], codes, rows, byte_expand=True, zeros=way[1])  # type: ignore[arg-type]
+        ways.extend([found] if found.compute != "f32" else [])
+        return ways
+
+    with mock.patch.object(integer_stream, "GAIN", np.inf), mock.patch.object(integer_stream, "_variants", only):
+        text = check(t.module(y), inputs, isa, byte_expand=True).text
+    assert ('kind = "stream"' in text) == bool(ways)
+    assert all(f'decoder = "{variant.decoder}"' in text for variant in ways)
+
+
+def _layer(bits: int, density: float, bias: int = 0, rows: int = 1, zeros: str = "") -> str:
+    """Tiled form of 256 outputs of 512 inputs for AVX-512 with VBMI."""
+    t, rng = Text(), np.random.default_rng(0)
+    x = t.argument(_tensor([rows, 512], quantized(8, False, 0.1, 0)))
+    stored = _stored(rng, (256, 512), bits, True) * (rng.random((256, 512)) < density)
+    w = t.constant(stored.astype(np.int8), _tensor([256, 512], quantized(bits, True, 0.1, 0)))
+    start = t.constant(np.full(256, bias, np.int32), _tensor([256], "i32"))
+    y = t.op("qcc.linear", [x, w, start], _tensor([rows, 256], "i32"), zeros)
+    y = t.op("qcc.dequantize", [y], _tensor([rows, 256], "f32"), "multiplier = dense<0.01> : tensor<1xf32>")
+    return check(t.module(y), [_stored(rng, (rows, 512), 8, False)], "avx512_vbmi", byte_expand=True).text
+
+
+def test_where_weights_are_streamed() -> None:
+    """Few bits and few weights pay; bytes do not, nor many rows, and sums of more than 24 bits would not be exact."""
+    for bits in (1, 2, 3, 4):
+        assert 'kind = "stream"' in _layer(bits, 1.0)
+    assert 'decoder = "indexed"' in _layer(8, 0.05)
+    for text in (_layer(8, 1.0), _layer(4, 1.0, bias=1 << 24), _layer(4, 1.0, rows=9), _layer(4, 1.0, zeros="qcc.zeros = 0.95 : f64")):
+        assert 'kind = "stream"' not in text
