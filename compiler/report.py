@@ -28,6 +28,8 @@ def layer_rows(
         row["predicted_us"], row["predicted_all_threads_us"] = left.pop(layer.name, (0.0, 0.0))
         row |= energy.row_entries(energy.count(layer), table)
         row["facts"] = facts.get(layer.name, {})
+        if (name := row["facts"].get("weight_format")) and row["weight_format"].startswith("int"):  # levels that multiply as integers
+            row["weight_format"] = name + row["weight_format"][row["weight_format"].index(",") :]
         row["activation_zeros"] = row["facts"].get("activation_zeros") if layer.macs else None
         row["weight_bytes"] = row["facts"].get("stored_bytes", row["weight_bytes"])  # as packed, with scales and padding
         rows.append(row)
@@ -93,11 +95,12 @@ def summary(report: dict[str, Any], model: Path, output: Path) -> str:
         predicted = (
             f", predicted {found['cycles']} cycles ({found['milliseconds']:.3f} ms at {found['clock_mhz']:g} MHz) on the accelerator"
         )
+    coding = report.get("coding")
+    held = coding["stored_bytes"] if coding else total["weight_bytes"]
     lines = [
-        f"{model.name} -> {output.name}: {bytes_text(size)}, weights {bytes_text(total['weight_bytes'])} "
+        f"{model.name} -> {output.name}: {bytes_text(size)}, weights {bytes_text(held)} "
         f"(fp32: {bytes_text(total['fp32_bytes'])}), {total['macs'] / 1e6:.1f} M multiply-accumulates{predicted}"
     ]
-    coding = report.get("coding")
     if coding and coding["codec"] != "none":
         over = coding["stored_bytes"] / max(coding["entropy_bytes"], 1)
         lines.append(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from qcc.compiler.report import bytes_text
+
 Row = dict[str, Any]
 _MOST = 6  # pieces of advice
 _IN_WORDS = {  # facts that are sentences, and how they begin; in the order in which a model meets the passes
@@ -45,7 +47,9 @@ def reasons(row: Row) -> list[str]:
         bound = f"order-0 entropy of the packed bytes {row['packed_entropy_bits']:.2f}"
         found.append(f"{row['codec']}: {row['stored_bits']:.2f} bits per weight, {bound}")
     elif row.get("stored_bits") and row["packed_entropy_bits"] < 0.9 * row["stored_bits"]:
-        found.append(f"not coded: {row['stored_bits']:.2f} bits per weight stored, order-0 entropy {row['packed_entropy_bits']:.2f}")
+        held = "as codelets read them" if row["stored_bits"] > row["weight_bits"] + 0.5 else "stored"
+        bound = f"order-0 entropy {row['packed_entropy_bits']:.2f}, which --coding auto comes near"
+        found.append(f"not coded: {row['stored_bits']:.2f} bits per weight {held}, {bound}")
     if "runs_on" in facts:
         found.append(f"runs on the {facts['runs_on']}")
     return found
@@ -54,6 +58,15 @@ def reasons(row: Row) -> list[str]:
 def explained(report: dict[str, Any]) -> dict[str, Any]:
     """`report` with the `reasons` of every layer and `next_steps`, so that JSON says what the page says."""
     return {**report, "layers": [{**row, "reasons": reasons(row)} for row in report["layers"]], "next_steps": next_steps(report)}
+
+
+def time_text(us: float) -> str:
+    """A time in us or ms."""
+    return f"{us:.1f} us" if us < 1000 else f"{us / 1000:.2f} ms"
+
+
+def _layers(rows: list[Row]) -> str:
+    return "1 layer stores" if len(rows) == 1 else f"{len(rows)} layers store"
 
 
 def time_us(row: Row) -> float:
@@ -86,7 +99,7 @@ def next_steps(report: dict[str, Any]) -> list[str]:
         if saved > 0.02 * total_us:
             words = f"{len(slow)} layers run at under half of the median rate of {usual / 1000:.0f} GMAC/s"
             found.append(
-                (saved / total_us, f"{words}; at that rate they would save {saved / 1000:.2f} ms, {saved / total_us:.0%} of the time")
+                (saved / total_us, f"{words}; at that rate they would save {time_text(saved)}, {saved / total_us:.0%} of the time")
             )
     wide = [row for row in products if row["arithmetic"] != "int"]
     part = sum(map(time_us, wide)) / total_us
@@ -100,11 +113,11 @@ def next_steps(report: dict[str, Any]) -> list[str]:
     sparse = [row for row in products if row["density"] < 0.5 and row.get("facts", {}).get("storage", "dense") == "dense"]
     if sparse:
         part = sum(time_us(row) * (1 - row["density"]) for row in sparse) / total_us
-        found.append((part / 2, f"{len(sparse)} layers store more than half zeros densely; blocks or channels of zeros would pay"))
+        found.append((part / 2, f"{_layers(sparse)} more than half zeros densely; whole channels of zeros would pay"))
     coding = report.get("coding")
     if coding and coding["codec"] == "none" and (saved := coding["stored_bytes"] - coding["entropy_bytes"]) > 0.02 * coding["stored_bytes"]:
         part = saved / coding["stored_bytes"]
-        found.append((part / 2, f"--coding auto would store about {saved / 1e6:.2f} MB less, {part:.0%} of the weights (order-0 entropy)"))
+        found.append((part / 2, f"--coding auto would store about {bytes_text(saved)} less, {part:.0%} of the weights (order-0 entropy)"))
     moved = sum(row["energy_parts_nj"]["weights"] for row in rows) / total_nj
     if moved > 0.5:
         largest = max(products, key=lambda row: row["energy_parts_nj"]["weights"]) if products else None

@@ -149,7 +149,9 @@ def _roofline(axes: Any, report: dict[str, Any]) -> None:
     low, high = min(x) / 2, max(x) * 2
     rates = [(name, value) for name, value in report.get("machine", {}).get("gmacs", {}).items() if value > 0]
     bandwidth = report.get("machine", {}).get("read_gbytes", {}).get("dram")
-    for i, (name, rate) in enumerate(sorted(rates, key=lambda r: -r[1])[:2]):
+    kinds = (("dot4", "amx_int8"), ("fma", "amx_bf16"))  # products of bytes and of floats, each at its best
+    peaks = [max(found, key=lambda r: r[1]) for kind in kinds if (found := [r for r in rates if r[0].startswith(kind)])]
+    for i, (name, rate) in enumerate(peaks):
         axes.plot([low, high], [rate, rate], color=RED, linewidth=1.0, linestyle=("-", "--")[i])
         axes.annotate(f"{name} {rate:g} GMAC/s", (high, rate), ha="right", va="bottom", fontsize=8, color=RED)
     if bandwidth:

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from qcc.compiler.cost.weight_format import weight_format
 from qcc.dialects import compressed_types, element_types, weights
 from qcc.dialects.mlir import ir, layer_name, python_value, walk
 from qcc.dialects.real_values import decode
 
-COMPUTE = ("qcc.conv2d", "qcc.linear", "qcc.matmul", "qcc.attention")
+COMPUTE = ("qcc.conv2d", "qcc.linear", "qcc.dynamic_linear", "qcc.matmul", "qcc.attention")
 MOVEMENT = (
     "qcc.constant", "qcc.read_state", "qcc.write_state", "qcc.reshape", "qcc.transpose", "qcc.slice", "qcc.broadcast", "arith.constant",
     "func.func", "func.return",
@@ -44,6 +45,7 @@ class LayerCount:
     entropy_bits: float = 0.0  # order 0, per weight as stored before packing
     arithmetic: str = "int"  # or fp16, fp32: what the layer computes in
     unit_weights: bool = False  # all are -1, 0 or 1, so that products are signs
+    weight_format: str = ""  # in words
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -98,21 +100,22 @@ def _weight_type(value: Any) -> ir.Type:
 def _count(op: Any) -> LayerCount:
     result = op.results[0]
     shape = tuple(ir.RankedTensorType(result.type).shape)
-    macs, density, stored, weight_bits, weight_bytes, entropy, unit = _macs(op, shape), 1.0, 0, 0, 0, 0.0, False
+    macs, density, stored, weight_bits, weight_bytes, entropy, unit, words = _macs(op, shape), 1.0, 0, 0, 0, 0.0, False, ""
     inputs = list(op.operands)
-    if op.name in ("qcc.conv2d", "qcc.linear", "qcc.matmul") and (payload := _constant(op.operands[1])) is not None:
+    if op.name in COMPUTE[:-1] and (payload := _constant(op.operands[1])) is not None:
         kind = _weight_type(op.operands[1])
         stored, weight_bits, weight_bytes = payload.size, element_bits(kind), _bytes(kind)
         density = float(np.count_nonzero(_magnitudes(payload, kind))) / max(payload.size, 1)
         entropy, unit = _entropy_bits(payload), payload.dtype.kind == "i" and bool((np.abs(payload.astype(np.int32)) <= 1).all())
-        inputs = inputs[:1]
+        inputs, words = inputs[:1], weight_format(ir.RankedTensorType(kind))
+    within = op.name == "qcc.dynamic_linear"  # quantizes its input to bytes and adds up in 32 bits
     return LayerCount(
         name=layer_name(op.location),
         op=op.name.removeprefix("qcc."),
         output_shape=shape,
         weight_bits=weight_bits,
-        activation_bits=element_bits(op.operands[0].type) if len(op.operands) else 0,
-        accumulator_bits=element_bits(result.type),
+        activation_bits=8 if within else element_bits(op.operands[0].type) if len(op.operands) else 0,
+        accumulator_bits=32 if within else element_bits(result.type),
         density=density,
         weights=stored,
         macs=macs,
@@ -121,8 +124,9 @@ def _count(op: Any) -> LayerCount:
         input_bytes=sum(_bytes(v.type) for v in inputs),
         output_bytes=_bytes(_finished(result).type),
         entropy_bits=entropy,
-        arithmetic=_arithmetic(result.type),
+        arithmetic="int" if within else _arithmetic(result.type),
         unit_weights=unit,
+        weight_format=words,
     )
 
 

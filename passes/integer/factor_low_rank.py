@@ -142,7 +142,11 @@ class FactorLowRankPass(Pass):
         splits = [split for matrix, most in tried if (split := _split(op, matrix, most)) is not None]
         if not splits:
             least = min(max(most for _, most in tried), _low_rank.MOST_RANK)
-            return Decision(None, f"rank above {least}, up to which two layers would multiply less", False) if least else None
+            return (
+                Decision(None, f"rank above {least}, from which on two layers would not multiply less: kept whole", False)
+                if least
+                else None
+            )
         x, window = shape_of(op.operands[0]), _window_of(op)
         now, bytes_now = _cost_now(op, Layer(weight, window), target)
         if self.options.optimize == "size":

@@ -25,6 +25,7 @@ Why: Han et al., "Learning both weights and connections ...", NIPS 2015; a spars
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,7 @@ from qcc.dialects.real_values import decode
 from qcc.passes.base import Pass, PassContext
 from qcc.passes.integer._storage_bytes import Mask, candidates, label
 from qcc.passes.integer._storage_times import Form, Target, break_even, forms, sentence
-from qcc.passes.values import attributes_of, constant_array, producer, users
+from qcc.passes.values import attributes_of, constant_array, producer, shape_of, users
 
 _PRODUCTS = ("qcc.conv2d", "qcc.linear")
 _REGULAR = ("channel", "block", "n:m", "pattern")
@@ -96,7 +97,7 @@ class SelectSparseFormatPass(Pass):
             best, real = form.encoding, form.real
             facts |= more
         else:
-            reason = _without_choice(sizes)
+            reason = _without_choice(op, sizes, target is not None and density < MOST_DENSITY)
         context.fact(layer_name(op.location), **facts, storage=label(best), storage_reason=reason)
         if best.kind == "dense":
             return
@@ -148,12 +149,20 @@ def _pattern(sizes: list[tuple[Encoding, int]]) -> str:
     return label(smallest) if smallest.kind in _REGULAR else "unstructured"
 
 
-def _without_choice(sizes: list[tuple[Encoding, int]]) -> str:
+def _without_choice(op: Any, sizes: list[tuple[Encoding, int]], has_codelets: bool) -> str:
     """Why a weight stays dense for which there is no other codelet."""
     (_, dense_bytes), (best, best_bytes) = sizes[0], min(sizes, key=lambda item: item[1])
     if best.kind == "dense":
         return f"no sparse form takes fewer than the dense {dense_bytes} bytes"
-    return f"{label(best)} would take {best_bytes} of {dense_bytes} bytes, but the target has no code for it"
+    would = f"{label(best)} would take {best_bytes} of {dense_bytes} bytes"
+    if not has_codelets:
+        return would
+    if op.name == "qcc.conv2d":
+        return f"{would}, but no codelet for convolutions leaves out zeros; --coding stores them in few bits"
+    rows = math.prod(shape_of(op.operands[0])[:-1])
+    return (
+        f"{would}, but no codelet for {rows} {'row' if rows == 1 else 'rows'} of such x leaves out zeros; --coding stores them in few bits"
+    )
 
 
 def _read_only_by_linear(constant: Any) -> bool:

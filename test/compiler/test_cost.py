@@ -42,6 +42,18 @@ def test_a_convolution_is_counted(conv: layers.LayerCount) -> None:
     assert conv.output_bytes == 2 * 2 * 4 * 4  # what leaves the layer is the requantized byte, not the accumulator
 
 
+def test_a_layer_that_quantizes_its_input_while_running_is_counted() -> None:
+    """As torchao's dynamic quantization makes it: x comes and goes in f32, products are of bytes."""
+    text = """func.func @main(%x: tensor<2x16xf32>) -> tensor<2x8xf32> {
+      %w = "qcc.constant"() {value = dense<1> : tensor<8x16xi8>} : () -> tensor<8x16x!quant.uniform<i8:f32, 0.5>>
+      %y = "qcc.dynamic_linear"(%x, %w) : (tensor<2x16xf32>, tensor<8x16x!quant.uniform<i8:f32, 0.5>>) -> tensor<2x8xf32> loc("fc")
+      return %y : tensor<2x8xf32> }"""
+    (found,) = layers.count(parse_module(text, create_context()))
+    assert (found.macs, found.weights, found.weight_bits, found.input_bytes) == (2 * 8 * 16, 128, 8, 2 * 16 * 4)
+    assert (found.activation_bits, found.accumulator_bits, found.arithmetic) == (8, 32, "int")
+    assert found.weight_format == "int8, scale per tensor"
+
+
 def test_energy_counts_operations_and_bytes(conv: layers.LayerCount) -> None:
     counts = energy.count(conv)
     outputs = 2 * 2 * 4 * 4

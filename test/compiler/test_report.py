@@ -11,11 +11,16 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import qcc
 from qcc.compiler import report, report_advice, report_page, report_plots
+from qcc.compiler.cost.weight_format import weight_format
+from qcc.dialects import compressed_types as types
+from qcc.dialects import element_types
 from qcc.dialects.errors import QccError
+from qcc.dialects.mlir import create_context, ir
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
@@ -186,8 +191,8 @@ def test_advice_rests_on_figures() -> None:
     advice = report_advice.next_steps({"layers": rows, "coding": coding})
     assert any("big is the slowest layer with 60.0% of the time; with 2000 products" in text for text in advice)
     assert any("30% of the time, first soft" in text for text in advice)
-    assert any("--coding auto would store about 0.00 MB less, 50%" in text for text in advice)
-    assert any("1 layers store more than half zeros" in text for text in advice)
+    assert any("--coding auto would store about 1.5 KiB less, 50%" in text for text in advice)
+    assert any("1 layer stores more than half zeros" in text for text in advice)
     assert any("90% of the energy is weights from DRAM" in text for text in advice)
     assert not any("coding" in text for text in report_advice.next_steps({"layers": rows, "coding": {**coding, "codec": "rans"}}))
 
@@ -215,3 +220,24 @@ def test_the_page_in_a_browser(page: str, tmp_path: Path) -> None:
     rows = page[page.index('<table id="layers">') :].split("</table>")[0].split("<tbody>")[1].split("</tbody>")[0].count("<tr")
     assert f"<title>plots {len(report_plots.PLOTS)} rows {rows}</title>" in done.stdout, done.stderr[-2000:]
     assert "CONSOLE" not in done.stderr
+
+
+def test_every_format_has_words() -> None:
+    """From the type alone, whichever road it came by."""
+    with create_context(), ir.Location.unknown():
+        scales = np.ones((8, 2), np.float32)
+        kinds = {
+            "int4, scale per group of 32": element_types.affine_type(scales, 0, bits=4, block={0: 1, 1: 32}),
+            "uint8, scale and zero point per tensor": element_types.affine_type(0.5, 3, signed=False),
+            "int8, scale per channel": element_types.affine_type(np.ones(8), axis=0),
+            "binary, scale per channel": types.make_type(types.Binary(scales[:, :1])),
+            "ternary, two scales per tensor": types.make_type(types.Ternary(scales[:1, :1], 2 * scales[:1, :1])),
+            "powers of two of 4 bits": types.make_type(types.Log2(4, True, -6, np.ones(1, np.float32))),
+            "codebook of 16": types.make_type(types.Codebook(np.arange(16, dtype=np.float32), np.ones(1, np.float32))),
+            "codebook of 16, scale per group of 32": types.make_type(types.Codebook(np.arange(16, dtype=np.float32), scales)),
+            "f8E4M3FN, scale per channel": types.make_type(types.Scaled(ir.Float8E4M3FNType.get(), scales[:, :1])),
+            "E4M0 float, scale per tensor": types.make_type(types.Minifloat(4, 0, 7, "none", np.ones(1, np.float32))),
+            "f32": ir.F32Type.get(),
+        }
+        for words, kind in kinds.items():
+            assert weight_format(ir.RankedTensorType.get([8, 64], kind)) == words

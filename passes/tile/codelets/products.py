@@ -236,7 +236,8 @@ def _level_codes(lowering: Lowering, op: Any) -> LevelCodes | None:
     if found is not None:
         rows, groups, count = found.levels.shape
         per = " per group" if groups > 1 else " per channel" if rows > 1 else ""
-        lowering.fact(layer_name(op.location), stored_format=f"{count} levels{per}, floats from the loading of a coded artefact on")
+        words = f"{count} levels{per}, which become f32 when loaded" if lowering.coded else f"f32 ({count} levels{per} with --coding)"
+        lowering.fact(layer_name(op.location), stored_format=words)
     return found
 
 

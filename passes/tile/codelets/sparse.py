@@ -157,7 +157,10 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
     lowering.call(codelet, [*places, y], scratch_bytes=scratch)
     words = {"sparse_gather": "compressed rows", "sparse_lanes": "compressed rows"}.get(codelet.kind, "bitmap")
     lowering.fact(
-        layer_name(op.location), stored_format=f"{words} and f32 of {count / w.size:.0%}", stored_bytes=stored_bytes, activations="float"
+        layer_name(op.location),
+        stored_format=f"{words} and the {count / w.size:.0%} that are not 0 in f32",
+        stored_bytes=stored_bytes,
+        activations="float",
     )
     return {op, *absorbed}
 

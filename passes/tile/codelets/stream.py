@@ -464,12 +464,12 @@ def words(c: Codes, variant: Variant) -> str:
     """The stored format for the report."""
     groups = c.scales.shape[1]
     if variant.decoder == "indexed":
-        what = f"columns and int{variant.bits} of {float((variant.codes != 0).mean()):.0%}"
+        what = f"columns and the {float((variant.codes != 0).mean()):.0%} that are not 0 in int{variant.bits}"
     elif variant.decoder == "quads":
         what = f"{variant.kept}:4 of int{variant.bits}"
     elif variant.decoder == "bitmap":
         density = float(variant.codes.mean())
-        what = f"bitmap and int{variant.bits} of {density:.0%}"
+        what = f"bitmap and the {density:.0%} that are not 0 in int{variant.bits}"
     else:
         what = "ternary, two scales" if c.repeats > 1 else f"int{c.bits}" if c.levels is None else f"{c.levels.size} levels, {c.bits} bits"
     per = f"groups of {c.group}" if groups > c.repeats else "one scale per channel"

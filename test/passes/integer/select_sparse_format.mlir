@@ -46,10 +46,10 @@ func.func @shared(%x: tensor<1x2xf32>) -> (tensor<1x2xf32>, tensor<2x2xf32>) {
   return %y, %w : tensor<1x2xf32>, tensor<2x2xf32>
 }
 
-// Integer products have no codelet that leaves zeros out: what would be stored is said. Zero is the zero point.
+// Whether integer products leave zeros out is found with their codelet: what would be stored is said. Zero is the zero point.
 // CHECK-LABEL: @integers
 // CHECK-NOT: qcc.sparse
-// FACTS: integers: {{.*}}channel 0 would take 9 of 16 bytes, but the target has no code for it
+// FACTS: integers: {{.*}}channel 0 would take 9 of 16 bytes, but no codelet for 1 row of such x leaves out zeros
 func.func @integers(%x: tensor<1x8x!x>) -> tensor<1x2xi32> {
   %w = "qcc.constant"() {value = dense<[[3, 3, 3, 3, 3, 3, 3, 3], [0, 1, 2, 1, 0, 5, 6, 7]]> : tensor<2x8xi8>} : () -> tensor<2x8x!z>
   %a = "qcc.linear"(%x, %w) : (tensor<1x8x!x>, tensor<2x8x!z>) -> tensor<1x2xi32> loc("integers")
