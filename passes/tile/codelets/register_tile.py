@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 
 from qcc.dialects.codelet import WIDE
-from qcc.dialects.codelet_cost import parts, product_cycles, sign_cycles, tile_cycles
+from qcc.dialects.codelet_cost import hides_loads, parts, product_cycles, sign_cycles, tile_cycles
 from qcc.dialects.instruction_sets import ISAS, weights_in_memory
-from qcc.dialects.machine import DEFAULTS
+from qcc.dialects.machine import DEFAULTS, shipped
 from qcc.dialects.sign_codelet import Signs
 
 TASK_MACS = 2_000_000  # below this, waking another thread costs more than it brings
 MOST_TASKS = 32
 RESIDENT_BYTES = 256 * 1024  # of weights that stay in the second-level cache beside the activations
 TYPICAL = DEFAULTS["emerald-rapids-vnni"]  # not the machine measured: the same model gives the same code wherever it is compiled
+MOST_VECTORS = 4  # of a tile
 FINISH_CYCLES = 5.0  # of a result vector, whatever its steps are: tiles of one layer differ little in it
 
 
@@ -35,14 +36,15 @@ def choose_tile(
     wide = 2 if compute in WIDE or (signs and signs.x_planes == signs.w_planes == 2) else 1
     needed = -(-channels // facts.lanes)
     rate = sign_cycles(isa, compute, signs) if signs else product_cycles(compute, facts.lanes, TYPICAL)
+    sums = _most_sums(isa, compute, steps)
     found: list[tuple[float, tuple[int, int, int]]] = []
-    for vectors in range(1, (1 if compute == "pairs_u8s8" else min(4, needed)) + 1):
+    for vectors in range(1, (1 if compute == "pairs_u8s8" else min(MOST_VECTORS, needed)) + 1):
         for rows in range(1, (1 if one_row else min(4, height)) + 1):
             for columns in range(1, min(width, 28) + 1):
                 in_memory = 0 if summed else weights_in_memory(isa, compute, element, rows * columns, vectors)
                 registers = (rows * columns * (vectors + summed) + vectors + 1) * wide + TEMPORARIES.get(compute, 0)
                 registers += vectors if signs and signs.w_planes == 2 and wide == 1 else 0
-                if registers - (in_memory > 0) > facts.registers or (rows > 1 and columns < width):
+                if registers - (in_memory > 0) > facts.registers or (rows > 1 and columns < width) or rows * columns * vectors > sums:
                     continue
                 cycles = sum(
                     across * down * count * tile_cycles(compute, r * q, deep, steps, rate, FINISH_CYCLES, in_memory)
@@ -53,6 +55,19 @@ def choose_tile(
                 variants = len(parts(height, rows)) * len(parts(width, columns)) * len(parts(needed, vectors))
                 found.append((cycles * (1 + 0.01 * (variants - 1)), (rows, columns, vectors)))
     return min(found, default=(0.0, (1, 1, 1)))[1]
+
+
+def _most_sums(isa: str, compute: str, steps: int) -> int:
+    """How many accumulators a tile may have, beside what fits the registers.
+
+    Where a product takes a whole cycle, what happens to the results of a small tile runs beside the products of the next one: a core looks
+    some 300 instructions ahead. Weights that leave the first-level cache are wanted by 4 pixels at once. In floats it makes no difference.
+    """
+    facts, machine = ISAS[isa], shipped(isa)
+    if compute != "dot4_u8s8" or not hides_loads(compute, product_cycles(compute, facts.lanes, machine)):
+        return facts.registers
+    block_bytes = steps * MOST_VECTORS * facts.lanes * 4
+    return MOST_VECTORS * (2 if block_bytes <= machine.cache_bytes["l1"] / 2 else 4)
 
 
 def choose_chunks(tile: tuple[int, int, int], outer: int, blocks: int, height: int, macs: int, weight_bytes: int) -> tuple[int, int]:
