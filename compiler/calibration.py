@@ -98,10 +98,16 @@ def samples(data: Any, inputs: Sequence[Any]) -> list[list[Array]]:
 def _arrays(data: Any, names: Sequence[str]) -> list[Array]:
     if isinstance(data, str | Path):
         try:
-            with np.load(data, allow_pickle=False) as held:
-                data = {name: held[name] for name in held.files} if hasattr(held, "files") else [held]
+            held = np.load(data, allow_pickle=False)
+            if isinstance(held, np.ndarray):
+                data = [held]  # a .npy file
+            else:
+                with held:
+                    data = {name: held[name] for name in held.files}
         except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise QccError(f"cannot read calibration data from {data}: {error}; expected a .npz file that numpy.savez wrote") from None
+            raise QccError(
+                f"cannot read calibration data from {data}: {error}; expected a .npz file, or a .npy file of one input"
+            ) from None
     if isinstance(data, Mapping):
         if missing := [name for name in names if name not in data]:
             raise QccError(

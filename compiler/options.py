@@ -30,7 +30,8 @@ class CompileOptions:
     codelet for it.
     `low_rank` of float layers: auto splits those whose weights are the product of two thin matrices to the rounding of binary32, where that
     is predicted to pay; off leaves them whole.
-    `coding` of stored weights: none, huffman, rans, or auto for the smallest per tensor; None is auto where `optimize` is size, else none.
+    `coding` of stored weights: none, huffman, rans, or auto for the smallest per tensor; None is auto where `optimize` is size or
+    `decode` is stream, else none.
     `decode` of coded weights: load (when the model is created) or stream (those of every step before it runs: less memory, more time).
     `energy_table` is a JSON file of picojoules that the report's energy is counted with (`compiler/cost/energy.py`).
     `float_precision` f32 or bf16: what the products of float layers multiply (sums are f32).
@@ -69,6 +70,8 @@ class CompileOptions:
             raise QccError(f"coding is '{self.coding}', expected one of {', '.join(CODINGS)}")
         if self.decode not in DECODES:
             raise QccError(f"decode is '{self.decode}', expected one of {', '.join(DECODES)}")
+        if self.decode == "stream" and self.coding == "none":
+            raise QccError("decode is 'stream' and coding is 'none', so there is nothing to decode; leave coding out, or choose a codec")
         if self.activations not in ACTIVATIONS:
             raise QccError(f"activations is '{self.activations}', expected one of {', '.join(ACTIVATIONS)}")
         if self.float_precision not in FLOAT_PRECISIONS:
@@ -81,7 +84,7 @@ class CompileOptions:
     @property
     def weight_coding(self) -> str:
         """`coding`, or what it is where the user left it open."""
-        return self.coding or ("auto" if self.optimize == "size" else "none")
+        return self.coding or ("auto" if self.optimize == "size" or self.decode == "stream" else "none")
 
     @property
     def fingerprint(self) -> str:

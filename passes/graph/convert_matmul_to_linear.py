@@ -1,4 +1,4 @@
-"""Turn a product with a constant right-hand side into `qcc.linear`, whose weights are stored [out, in].
+"""Turn a product with a constant on either side into `qcc.linear`, whose weights are stored [out, in].
 
 Before:
 
@@ -12,10 +12,12 @@ After:
     %f = qcc.dequantize %w : tensor<2x3xf32>
     %y = qcc.linear %x, %f
 
-Requires: graph form; fold-constants before it, so that the right-hand side is a constant or a dequantized or quantized one.
+Requires: graph form; fold-constants before it, so that a constant side is a constant or a dequantized or quantized one.
 Guarantees: every `qcc.matmul` with a constant [k, n] right-hand side (leading axes of size 1 allowed) is a `qcc.linear`; the
-transposition is left as a `qcc.transpose` of the constant, which fold-constants removes.
-Why: one layout of weights, output channel first, makes per-channel scales an axis-0 affair for convolution and linear alike.
+transposition is left as a `qcc.transpose` of the constant, which fold-constants removes. With a constant [m, k] left-hand side it is one
+of the transposed other side, transposed.
+Why: one layout of weights, output channel first, makes per-channel scales an axis-0 affair for convolution and linear alike; and weights
+of `w @ x` or an einsum are recognised, pruned and streamed as those of any layer.
 """
 
 from __future__ import annotations
@@ -33,9 +35,33 @@ class ConvertMatmulToLinearPass(Pass):
     name = "convert-matmul-to-linear"
 
     def run(self, module: ir.Module, context: PassContext) -> None:
-        """Convert every matmul whose right-hand side is constant."""
+        """Convert every matmul with a constant side."""
         for op in walk(module, "qcc.matmul"):
-            _convert(op)
+            a, b = op.operands
+            if _is_constant(a) and not _is_constant(b):
+                _convert_left(op)
+            else:
+                _convert(op)
+
+
+def _convert_left(op: Any) -> None:
+    """a @ b = transpose(linear(transpose(b), a))."""
+    a, b = op.operands
+    a_shape, b_shape, y_shape = shape_of(a), shape_of(b), shape_of(op.results[0])
+    if any(n != 1 for n in a_shape[:-2]) or not 2 <= len(a_shape) <= len(b_shape):
+        return
+    at = ir.InsertionPoint(op)
+    order = [*range(len(b_shape) - 2), len(b_shape) - 1, len(b_shape) - 2]
+
+    def turned(value: Any, shape: list[int]) -> Any:
+        kind = retyped(value, element_of(value), [shape[i] for i in order])
+        return create("qcc.transpose", [value], [kind], {"permutation": order}, loc=op.location, ip=at).results[0]
+
+    if len(a_shape) > 2:
+        a = create("qcc.reshape", [a], [retyped(a, element_of(a), a_shape[-2:])], loc=op.location, ip=at).results[0]
+    y = retyped(op.results[0], element_of(op.results[0]), [y_shape[i] for i in order])
+    made = create("qcc.linear", [turned(b, b_shape), a], [y], loc=op.location, ip=at).results[0]
+    replace_op(op, [turned(made, [y_shape[i] for i in order])])
 
 
 def _convert(op: Any) -> None:

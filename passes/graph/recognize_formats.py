@@ -100,11 +100,17 @@ def _layers(constant: Any) -> list[Any]:
 
 
 def _retype(constant: Any, found: Found, weight: Any) -> Any:
-    """Put the recognised constant (and a dequantize behind it) in the place of `constant`; the new constant's value."""
+    """Put the recognised constant (and a dequantize behind it) in the place of `constant`; the new constant's value. A float table that
+    something else reads too, such as the embedding of tied weights, stays for that: layers read the most of it."""
     made = make_constant(found.stored, found.element, constant, name=layer_name(constant.location))
     if constant.results[0] == weight:
         real = create("qcc.dequantize", [made], [weight.type], loc=constant.location, ip=ir.InsertionPoint(constant)).results[0]
-        replace_op(constant, [real])
+        readers = list(users(weight))
+        for user in readers:
+            if user.name in _PRODUCTS:
+                user.operands[1] = real
+        if all(user.name in _PRODUCTS for user in readers):
+            constant.erase()
         return made
     for user in users(constant.results[0]):
         at = ir.InsertionPoint(user)
@@ -119,14 +125,14 @@ def _float_weight(constant: Any) -> Found | None:
     array = constant_array(constant.results[0])
     if array is None or array.dtype != F32 or array.ndim < 2 or array.size < _FEWEST_ELEMENTS or kind.encoding is not None:
         return None
-    if not np.isfinite(array).all() or not array.any() or any(user.name not in _PRODUCTS for user in users(constant.results[0])):
+    if not np.isfinite(array).all() or not array.any():
         return None
     rows = array.reshape(array.shape[0], -1)
     levels = _levels.distinct(rows)
     found = _exact(
         [*(_of_levels(rows, levels, array.shape) if levels is not None else []), *_per_row(rows, array.shape, "per channel")], array
     )
-    if (found is None or not found.integers) and all(user.name == "qcc.linear" for user in users(constant.results[0])):
+    if (found is None or not found.integers) and all(user.name != "qcc.conv2d" for user in users(constant.results[0])):
         found = _exact([*([found] if found is not None else []), *_per_group(array)], array)
     return found
 

@@ -95,6 +95,11 @@ def test_samples(data: Any, count: int) -> None:
     assert all(a.shape == (1, 3) and a.dtype == np.float32 and b.shape == (2,) and b.dtype == np.int8 for a, b in found)
 
 
+def test_a_file_of_one_array_is_one_input(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((5, 1, 3)))
+    assert len(calibration.samples(tmp_path / "x.npy", SPECS[:1])) == 5
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

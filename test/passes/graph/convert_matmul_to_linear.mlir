@@ -32,3 +32,14 @@ func.func @computed(%x: tensor<2x4x2xf32>, %z: tensor<2x2x1xf32>) -> (tensor<2x4
   %v = "qcc.matmul"(%x, %w) : (tensor<2x4x2xf32>, tensor<2x2x1xf32>) -> tensor<2x4x1xf32>
   return %y, %v : tensor<2x4x1xf32>, tensor<2x4x1xf32>
 }
+
+// Weights on the left: the other side and the result are transposed instead.
+// CHECK-LABEL: @left
+// CHECK: %[[T:.*]] = "qcc.transpose"(%arg0) {permutation = array<i64: 0, 2, 1>} : (tensor<5x3x2xf32>) -> tensor<5x2x3xf32>
+// CHECK: %[[Y:.*]] = "qcc.linear"(%[[T]], %{{.*}}) : (tensor<5x2x3xf32>, tensor<4x3xf32>) -> tensor<5x2x4xf32>
+// CHECK: "qcc.transpose"(%[[Y]]) {permutation = array<i64: 0, 2, 1>} : (tensor<5x2x4xf32>) -> tensor<5x4x2xf32>
+func.func @left(%x: tensor<5x3x2xf32>) -> tensor<5x4x2xf32> {
+  %w = "qcc.constant"() {value = dense<1.0> : tensor<1x4x3xf32>} : () -> tensor<1x4x3xf32>
+  %y = "qcc.matmul"(%w, %x) : (tensor<1x4x3xf32>, tensor<5x3x2xf32>) -> tensor<5x4x2xf32>
+  return %y : tensor<5x4x2xf32>
+}

@@ -34,6 +34,18 @@ func.func @container(%x: tensor<1x4xf32>) -> tensor<1x2xf32> {
   return %y : tensor<1x2xf32>
 }
 
+// Tied weights: the layer gets the narrow ones, the look-up keeps the floats.
+// CHECK-LABEL: @tied
+// CHECK: "qcc.embedding"({{.*}}tensor<2x16xf32>
+// CHECK: "qcc.linear"({{.*}}, %[[W:.*]]) :
+// FACTS: tied: recognized = ternary, scale per tensor
+func.func @tied(%i: tensor<3xi64>) -> tensor<3x2xf32> {
+  %w = "qcc.constant"() {value = dense<[[0.5, -0.5, 0.0, 0.5, 0.0, 0.5, -0.5, 0.5, 0.5, 0.0, 0.5, 0.5, 0.0, 0.5, 0.0, 0.0], [0.5, -0.5, 0.5, 0.5, 0.0, 0.5, 0.5, 0.5, -0.5, 0.0, 0.5, -0.5, 0.5, 0.5, 0.0, 0.5]]> : tensor<2x16xf32>} : () -> tensor<2x16xf32>
+  %x = "qcc.embedding"(%w, %i) : (tensor<2x16xf32>, tensor<3xi64>) -> tensor<3x16xf32>
+  %y = "qcc.linear"(%x, %w) : (tensor<3x16xf32>, tensor<2x16xf32>) -> tensor<3x2xf32> loc("tied")
+  return %y : tensor<3x2xf32>
+}
+
 // Nothing in common.
 // CHECK-LABEL: @any
 // CHECK-NOT: qcc.dequantize

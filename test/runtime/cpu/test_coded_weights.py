@@ -245,6 +245,9 @@ def test_damage_found_while_streaming_is_an_error_of_the_run() -> None:
 def test_optimizing_for_size_codes_and_bad_choices_are_named() -> None:
     assert CompileOptions(optimize="size").weight_coding == "auto" and CompileOptions().weight_coding == "none"
     assert CompileOptions(optimize="size", coding="none").weight_coding == "none"
+    assert CompileOptions(decode="stream").weight_coding == "auto", "what is not coded is not decoded"
+    with pytest.raises(QccError, match="so there is nothing to decode; leave coding out"):
+        CompileOptions(decode="stream", coding="none")
     with pytest.raises(QccError, match="coding is 'zip', expected one of none, huffman, rans, auto"):
         CompileOptions(coding="zip")
     with pytest.raises(QccError, match="decode is 'never', expected one of load, stream"):
