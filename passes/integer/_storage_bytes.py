@@ -12,7 +12,7 @@ from qcc.dialects.encodings import Encoding
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 _BLOCKS = ((4, 4), (8, 1), (1, 8), (16, 1), (1, 16))
-_GROUPS = ((1, 2), (1, 4), (2, 4), (1, 8), (2, 8), (4, 8))
+_GROUPS = (2, 4, 8, 16, 32)  # neighbours of which at most half are not zero
 _INDEX_BITS = 4  # relative index of EIE (Han et al., ISCA 2016) and run length of Eyeriss (Chen et al., JSSC 2017: 5 bits)
 _COLUMN_BITS = 16  # absolute index of compressed rows that a codelet reads without sums
 _STRUCTURED_DENSITY = 0.8  # above it no structured form but removed channels can save anything
@@ -61,18 +61,17 @@ def _blocks(kept: Mask, bits: int) -> list[tuple[Encoding, int]]:
 
 
 def _groups(kept: Mask, bits: int) -> list[tuple[Encoding, int]]:
-    """n:m along the input channels, where every m neighbours have at most n non-zeros."""
+    """n:m along the input channels, where every m neighbours have at most n non-zeros; of those that keep as large a part the least m."""
     found: list[tuple[Encoding, int]] = []
-    most: dict[int, int] = {}
-    for n, m in _GROUPS:
+    last, least = np.moveaxis(kept, 1, -1), 1.0
+    for m in _GROUPS:
         if kept.shape[1] < m:
-            continue
-        if m not in most:
-            last = np.moveaxis(kept, 1, -1)
-            padded = np.zeros((*last.shape[:-1], -(-last.shape[-1] // m) * m), np.bool_)
-            padded[..., : last.shape[-1]] = last
-            most[m] = int(padded.reshape(-1, m).sum(axis=1).max(initial=0))
-        if most[m] <= n:
+            break
+        padded = np.zeros((*last.shape[:-1], -(-last.shape[-1] // m) * m), np.bool_)
+        padded[..., : last.shape[-1]] = last
+        n = max(1, int(padded.reshape(-1, m).sum(axis=1).max(initial=0)))
+        if 2 * n <= m and n / m < least:
+            least = n / m
             stored = kept.size // kept.shape[1] * -(-kept.shape[1] // m) * n
             index = _bytes(stored * (m - 1).bit_length())
             found.append((Encoding("n:m", {"n": n, "m": m, "axis": 1}), index + _bytes(stored * bits)))

@@ -26,7 +26,7 @@ from qcc.passes.values import constant_array, producer, shape_of
 
 CSR = Encoding("csr", {"index_bits": 16, "relative": False})
 BITMAP = Encoding("bitmap")
-WORDS = {"dense": "dense", "bitmap": "bitmap + expand", "csr": "compressed rows", "n:m": "n:m"}
+WORDS = {"bitmap": "bitmap + expand", "csr": "compressed rows"}
 
 
 @dataclass(frozen=True)
@@ -152,11 +152,11 @@ def break_even(form: Form, dense: Form) -> float | None:
     return percent / 100 if percent < 100 else None
 
 
-def sentence(zeros: float, pattern: str, times: Mapping[str, float], even: Mapping[str, float | None]) -> str:
+def sentence(zeros: float, pattern: str, times: Mapping[str, float], even: Mapping[str, float | None], names: Mapping[str, str]) -> str:
     """`unstructured 71% zeros: bitmap + expand 1.31x faster than dense (pays from 12%); compressed rows 0.80x (from 80%)`."""
     parts: list[str] = []
     for kind in sorted((kind for kind in times if kind != "dense"), key=times.__getitem__):
         ratio, least = times["dense"] / times[kind], even[kind]
         pays = "never pays for this shape" if least is None else f"pays from {least:.0%} zeros"
-        parts.append(f"{WORDS[kind]} {ratio:.2f}x as fast as dense ({pays})")
+        parts.append(f"{names[kind]} {ratio:.2f}x as fast as dense ({pays})")
     return f"{pattern} {zeros:.0%} zeros: " + "; ".join(parts)

@@ -39,13 +39,14 @@ from qcc.dialects.mlir import create, ir, layer_name, replace_op, walk
 from qcc.dialects.real_values import decode
 from qcc.passes.base import Pass, PassContext
 from qcc.passes.integer._storage_bytes import Mask, candidates, label
-from qcc.passes.integer._storage_times import Form, Target, break_even, forms, sentence
+from qcc.passes.integer._storage_times import WORDS, Form, Target, break_even, forms, sentence
 from qcc.passes.values import attributes_of, constant_array, producer, shape_of, users
 
 _PRODUCTS = ("qcc.conv2d", "qcc.linear")
 _REGULAR = ("channel", "block", "n:m", "pattern")
 LEAST_GAIN = 1.05  # of a form over dense: less is within the error of the prediction
 MOST_DENSITY = 0.95  # above it no form is worth predicting
+_FULL_GROUPS = 1.1  # n / m over what is kept: zeros in no order leave many groups with fewer than n
 STORAGE = ("auto", "dense", "bitmap", "csr")
 
 
@@ -93,7 +94,7 @@ class SelectSparseFormatPass(Pass):
         facts: dict[str, Any] = {"density": density, "nonzeros": count, "storage_bytes": {label(e): n for e, n in sizes}}
         best, real = Encoding(), False
         if len(able) > 1:
-            form, reason, more = self.choose(able, density, _pattern(sizes))
+            form, reason, more = self.choose(able, density, _pattern(sizes, density))
             best, real = form.encoding, form.real
             facts |= more
         else:
@@ -115,7 +116,8 @@ class SelectSparseFormatPass(Pass):
         """The form to use, why in words, and the figures."""
         times = {form.encoding.kind: form.microseconds(density) for form in able}
         even = {form.encoding.kind: break_even(form, able[0]) for form in able[1:]}
-        words = sentence(1 - density, pattern, times, even)
+        names = {form.encoding.kind: label(form.encoding) for form in able if form.encoding.kind == "n:m"}
+        words = sentence(1 - density, pattern, times, even, WORDS | names)
         o = self.options
         if o.storage != "auto":
             best = next((form for form in able if form.encoding.kind == o.storage), able[0])
@@ -143,8 +145,11 @@ def nonzero(array: np.ndarray, kind: ir.RankedTensorType) -> Mask | None:
     return None
 
 
-def _pattern(sizes: list[tuple[Encoding, int]]) -> str:
-    """What the zeros look like: the form that takes the fewest bytes where it is a regular one, else "unstructured"."""
+def _pattern(sizes: list[tuple[Encoding, int]], density: float) -> str:
+    """What the zeros look like: n:m where nearly every group has its n, else the form of the fewest bytes where it is a regular one."""
+    for encoding, _ in sizes:
+        if encoding.kind == "n:m" and encoding.parameters["n"] / encoding.parameters["m"] < _FULL_GROUPS * density:
+            return label(encoding)
     smallest = min(sizes, key=lambda item: item[1])[0]
     return label(smallest) if smallest.kind in _REGULAR else "unstructured"
 

@@ -13,7 +13,7 @@ from qcc.dialects import element_types, encodings, weights
 from qcc.dialects.mlir import create, create_context, ir, walk
 from qcc.passes.base import PassContext, make_pass
 from qcc.passes.integer._storage_bytes import candidates
-from qcc.passes.integer.select_sparse_format import nonzero
+from qcc.passes.integer.select_sparse_format import _pattern, nonzero
 from qcc.runtime.reference import storage
 from test.tiers import draws
 
@@ -122,3 +122,16 @@ def test_density_rows_and_instructions_decide(density: float, rows: int, isa: st
 def test_bytes_decide_where_asked_for() -> None:
     assert _layer(0.8, 64, "avx512_vnni")["storage"] == "dense"
     assert _layer(0.8, 64, "avx512_vnni", "optimize=size")["storage"] == "bitmap"
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 2), (1, 4), (2, 4), (4, 8), (3, 8), (1, 16), (2, 16), (8, 32)])
+def test_any_n_of_m_has_its_name(n: int, m: int) -> None:
+    """Beside whatever form has a codelet; zeros in no order are unstructured."""
+    rng = np.random.default_rng(n * m)
+    order = rng.random((64, 128 // m, m)).argsort(axis=2)
+    kept = (order < n).reshape(64, 128)
+    found = candidates(kept, int(kept.sum()), 8)
+    label = _pattern(found, n / m)
+    assert label == f"{n}:{m}", label
+    shuffled = rng.permuted(kept.reshape(-1)).reshape(64, 128)
+    assert _pattern(candidates(shuffled, int(kept.sum()), 8), n / m) == "unstructured"

@@ -35,7 +35,8 @@ MOST_ROWS = 8  # of x: decoding is once for all of them, and reading is what tak
 EXACT = 1 << 24  # magnitudes below are integers in f32
 MIDDLE = 128  # of the bytes of x
 FIRST_STEPS = ("requantize", "requantize_real", "scale")  # take f32 for an accumulator
-FORMS = {"bitmap": "bitmap + expand", "indexed": "compressed rows", "quads": "n:m"}  # decoders that leave out zeros
+FORMS = {"bitmap": ("bitmap", "bitmap + expand"), "indexed": ("csr", "compressed rows"), "quads": ("n:m", "n:m")}
+"""Of decoders that leave out zeros: the encoding's name, and words."""
 
 
 def linear(lowering: Lowering, op: Any) -> set[Any] | None:
@@ -61,8 +62,9 @@ def linear(lowering: Lowering, op: Any) -> set[Any] | None:
     facts: dict[str, Any] = {"stored_format": stream.words(codes, variant), "stored_bytes": stored_bytes}
     if variant.decoder in FORMS:
         zeros = float((codes.codes == codes.zeros).mean())
-        facts["storage_reason"] = f"{zeros:.0%} zeros: {FORMS[variant.decoder]} {ratio:.2f}x as fast as dense bytes"
-        facts["storage"] = {"bitmap": "bitmap", "indexed": "csr", "quads": "n:m"}[variant.decoder]
+        facts["storage"], words = FORMS[variant.decoder]
+        words = f"{variant.kept}:{QUAD}" if variant.kept else words
+        facts["storage_reason"] = f"{zeros:.0%} zeros: {words} {ratio:.2f}x as fast as dense bytes"
     else:
         facts["streaming"] = f"read as they are stored: {ratio:.2f}x as fast as bytes"
     lowering.fact(layer_name(op.location), **facts)
