@@ -21,7 +21,7 @@ from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.machine import shipped
 from qcc.dialects.mlir import ir, layer_name, op_attribute
 from qcc.dialects.stream_layout import QUAD, bytes_codes
-from qcc.passes.tile.codelets import columns, elementwise, stream
+from qcc.passes.tile.codelets import columns, elementwise, sign_products, stream
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, stored_offset
 from qcc.passes.tile.codelets.products import integers, last_of, row_space, rows_contiguous
@@ -68,6 +68,7 @@ def linear(lowering: Lowering, op: Any) -> set[Any] | None:
     else:
         facts["streaming"] = f"read as they are stored: {ratio:.2f}x as fast as bytes"
     lowering.fact(layer_name(op.location), **facts)
+    sign_products.report_multiplier(lowering, op, integers(lowering, op, op.operands[1]))
     return {op, *absorbed}
 
 
@@ -84,6 +85,8 @@ def _weights(lowering: Lowering, op: Any) -> tuple[Codes, np.ndarray] | None:
     if bias is None or codes is None or codes.levels is not None or codes.scales.shape[1] > 1:
         return None
     values = integers(lowering, op, w).astype(np.int64)
+    if sign_products.are_signs(x, values):
+        return None  # population counts read a bit of each
     middle = MIDDLE - int(x.zero_points[0]) - stored_offset(op.operands[0].type)
     start = bias.astype(np.int64) + middle * values.sum(axis=1)
     if int((np.abs(start) + MIDDLE * np.abs(values).sum(axis=1)).max()) >= EXACT:

@@ -15,6 +15,7 @@ import numpy as np
 
 from qcc.dialects import codelet_cost
 from qcc.dialects.codelet import Contraction, Operand, PackSigns
+from qcc.dialects.element_types import Affine
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.machine import shipped
 from qcc.dialects.mlir import layer_name, op_attribute
@@ -92,9 +93,8 @@ def plan(
     kind = affine_of(op.operands[0])
     if values.dtype.kind == "f" or not values.size or place.element != "u8" or kind is None or kind.axis is not None or sizes[1] != 1:
         return None
-    zero, signs_only = int(kind.zero_points[0]), bool(np.abs(values).max() <= 1)
-    if kind.qmin < zero - 1 or kind.qmax > zero + 1 or not signs_only:
-        _report_multiplier(lowering, op, values, signs_only)
+    if not are_signs(kind, values):
+        report_multiplier(lowering, op, values)
         return None
     edges = (*window.edges(0, sizes[2]), *window.edges(1, sizes[3]))
     planes = 1 if _never_zero(op.operands[0]) else 2
@@ -108,9 +108,16 @@ def plan(
     return found if ours < GAIN * theirs else None
 
 
-def _report_multiplier(lowering: Lowering, op: Any, values: np.ndarray, signs_only: bool) -> None:
+def are_signs(x: Affine, values: np.ndarray) -> bool:
+    """Whether x and weights `values` are -1, 0 and 1, times a scale."""
+    zero = int(x.zero_points[0])
+    return zero - 1 <= x.qmin and x.qmax <= zero + 1 and bool(np.abs(values).max() <= 1)
+
+
+def report_multiplier(lowering: Lowering, op: Any, values: np.ndarray) -> None:
     """What weights that need no multiplier would gain without one: measured, and not used."""
     sizes = np.abs(values)
+    signs_only = bool(sizes.max() <= 1)
     way, rates = ("add and subtract", codelet_cost.ADD_SUBTRACT) if signs_only else ("shift", codelet_cost.SHIFT)
     if signs_only or not (sizes & (sizes - 1)).any():
         text = f"{way}: {rates[lowering.isa]:.1f}x the rate of products of bytes, not used"
