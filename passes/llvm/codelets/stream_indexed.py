@@ -16,7 +16,7 @@ from qcc.dialects.stream_layout import INDEXED_RECORD_BYTES, StreamLayout
 from qcc.passes.llvm.codelets import stream_header
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 from qcc.passes.llvm.codelets.stream_place import Place
-from qcc.passes.llvm.codelets.stream_prefetch import prefetch
+from qcc.passes.llvm.codelets.stream_prefetch import LINE_BYTES, SLOW_STREAM, prefetch
 
 UPPER = -0x0F0F0F10  # mask of the upper halves of four bytes
 
@@ -37,8 +37,8 @@ class Reduction:
 
         def pair(s: Index, at: Value, *sums: Value) -> list[Value]:
             here = b.at(records, b.mul(s, 2 * INDEXED_RECORD_BYTES))
-            prefetch(b, here, 1)
-            prefetch(b, b.at(self.buffers[self.codelet.values], at), self.codelet.fill)
+            prefetch(b, here, 1, SLOW_STREAM)
+            prefetch(b, b.at(self.buffers[self.codelet.values], at), self.codelet.fill + LINE_BYTES)
             masks = [b.load("i64", here + i * INDEXED_RECORD_BYTES) for i in range(2)]
             bases = [b.cast("zext", b.load("i16", here + i * INDEXED_RECORD_BYTES + 8), "i64") for i in range(2)]
             at, values, columns = self._pair(at, masks)

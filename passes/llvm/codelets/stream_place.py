@@ -31,9 +31,10 @@ class Place:
     def prefetch_steps(self, b: Builder, first: Index, count: int, part: tuple[int, int]) -> None:
         """Ask for part (i, n) of what lies as far ahead of `count` steps from `first` on as is best.
 
-        Where the processor reads ahead well by itself, asking is slower, but for decoder "sums", whose streams advance slowly.
+        Where the processor reads ahead well by itself, asking is slower, but for decoder "sums", whose streams advance slowly: half as far.
         """
-        if not ISAS[self.layout.codelet.isa].asks_ahead and self.layout.codelet.decoder != "sums":
+        asks = ISAS[self.layout.codelet.isa].asks_ahead
+        if not asks and self.layout.codelet.decoder != "sums":
             return
         if not self.layout.is_split:
             start = self.step(b, 0, first)
@@ -48,7 +49,7 @@ class Place:
             for start in starts
             for line in range(first, end)
         ]
-        prefetch_lines(b, lines, part, Distances.of(self.vectors))
+        prefetch_lines(b, lines, part, Distances.of(self.vectors if asks else 2 * self.vectors))
 
     def prefetch_header(self, b: Builder) -> None:
         """The same for the header, where it does not lie between codes; of the only group, the header itself, which is used last."""

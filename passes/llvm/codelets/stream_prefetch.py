@@ -33,11 +33,13 @@ class Distances:
 
 
 ONE_STREAM = Distances(NEAR_BYTES, FAR_BYTES)
+SLOW_STREAM = Distances(NEAR_BYTES // 2, FAR_BYTES // 4)
+"""Of one that few bytes are read of while many are of another."""
 
 
-def prefetch(b: Builder, address: Address, size: int) -> None:
+def prefetch(b: Builder, address: Address, size: int, distances: Distances = ONE_STREAM) -> None:
     """Ask for the `size` bytes that follow `address` at both distances; reaching over the end of a buffer does no harm."""
-    prefetch_lines(b, [address + line for line in range(0, size, LINE_BYTES)])
+    prefetch_lines(b, [address + line for line in range(0, size, LINE_BYTES)], distances=distances)
 
 
 def prefetch_lines(b: Builder, lines: Sequence[Address], part: tuple[int, int] = (0, 1), distances: Distances = ONE_STREAM) -> None:
