@@ -48,8 +48,8 @@ def reasons(row: Row) -> list[str]:
         found.append(f"{row['codec']}: {row['stored_bits']:.2f} bits per weight, {bound}")
     elif row.get("stored_bits") and row["packed_entropy_bits"] < 0.9 * row["stored_bits"]:
         held = "as codelets read them" if row["stored_bits"] > row["weight_bits"] + 0.5 else "stored"
-        bound = f"order-0 entropy {row['packed_entropy_bits']:.2f}, which --coding auto comes near"
-        found.append(f"not coded: {row['stored_bits']:.2f} bits per weight {held}, {bound}")
+        entropy = f"order-0 entropy {row['packed_entropy_bits']:.2f}"
+        found.append(f"not coded (--coding auto): {row['stored_bits']:.2f} bits per weight {held}, {entropy}")
     if "runs_on" in facts:
         found.append(f"runs on the {facts['runs_on']}")
     return found

@@ -163,11 +163,9 @@ def _without_choice(op: Any, sizes: list[tuple[Encoding, int]], has_codelets: bo
     if not has_codelets:
         return would
     if op.name == "qcc.conv2d":
-        return f"{would}, but no codelet for convolutions leaves out zeros; --coding stores them in few bits"
+        return f"{would}, but no codelet for convolutions leaves out zeros"
     rows = math.prod(shape_of(op.operands[0])[:-1])
-    return (
-        f"{would}, but no codelet for {rows} {'row' if rows == 1 else 'rows'} of such x leaves out zeros; --coding stores them in few bits"
-    )
+    return f"{would}, but no codelet for {rows} {'row' if rows == 1 else 'rows'} of such x leaves out zeros"
 
 
 def _read_only_by_linear(constant: Any) -> bool:
