@@ -13,6 +13,7 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 _BLOCKS = ((4, 4), (8, 1), (1, 8), (16, 1), (1, 16))
 _GROUPS = (2, 4, 8, 16, 32)  # neighbours of which at most half are not zero
+_SAMPLE = 16  # output channels, of which one group that is fuller tells enough
 _INDEX_BITS = 4  # relative index of EIE (Han et al., ISCA 2016) and run length of Eyeriss (Chen et al., JSSC 2017: 5 bits)
 _COLUMN_BITS = 16  # absolute index of compressed rows that a codelet reads without sums
 _STRUCTURED_DENSITY = 0.8  # above it no structured form but removed channels can save anything
@@ -35,16 +36,14 @@ def candidates(kept: Mask, count: int, bits: int) -> list[tuple[Encoding, int]]:
     if kept.ndim == 4 and 1 < kept.shape[2] * kept.shape[3] <= 64:
         found += _patterns(kept, count, bits)
     found.append(bitmap)
-    rows = kept.reshape(kept.shape[0], -1)
-    longest = (1 << _INDEX_BITS) - 1
-    stored = count + _fillers(rows, longest)
+    starts = 4 * (kept.shape[0] + 1)
+    in_rows, in_all = (count + fillers for fillers in _fillers(kept, (1 << _INDEX_BITS) - 1))
     index = {"index_bits": _INDEX_BITS, "relative": True}
-    found.append((Encoding("csr", index), 4 * (len(rows) + 1) + _bytes(stored * _INDEX_BITS) + _bytes(stored * bits)))
+    found.append((Encoding("csr", index), starts + _bytes(in_rows * _INDEX_BITS) + _bytes(in_rows * bits)))
     if kept.ndim == 2 and kept.shape[1] <= 1 << _COLUMN_BITS:
         columns = {"index_bits": _COLUMN_BITS, "relative": False}
-        found.append((Encoding("csr", columns), 4 * (len(rows) + 1) + _bytes(count * _COLUMN_BITS) + _bytes(count * bits)))
-    stored = count + _fillers(kept.reshape(1, -1), longest)
-    found.append((Encoding("run-length", {"run_bits": _INDEX_BITS}), 4 + _bytes(stored * _INDEX_BITS) + _bytes(stored * bits)))
+        found.append((Encoding("csr", columns), starts + _bytes(count * _COLUMN_BITS) + _bytes(count * bits)))
+    found.append((Encoding("run-length", {"run_bits": _INDEX_BITS}), 4 + _bytes(in_all * _INDEX_BITS) + _bytes(in_all * bits)))
     return found
 
 
@@ -67,15 +66,22 @@ def _groups(kept: Mask, bits: int) -> list[tuple[Encoding, int]]:
     for m in _GROUPS:
         if kept.shape[1] < m:
             break
-        padded = np.zeros((*last.shape[:-1], -(-last.shape[-1] // m) * m), np.bool_)
-        padded[..., : last.shape[-1]] = last
-        n = max(1, int(padded.reshape(-1, m).sum(axis=1).max(initial=0)))
+        if 2 * _fullest(last[:_SAMPLE], m) > m:
+            continue
+        n = max(1, _fullest(last, m))
         if 2 * n <= m and n / m < least:
             least = n / m
             stored = kept.size // kept.shape[1] * -(-kept.shape[1] // m) * n
             index = _bytes(stored * (m - 1).bit_length())
             found.append((Encoding("n:m", {"n": n, "m": m, "axis": 1}), index + _bytes(stored * bits)))
     return found
+
+
+def _fullest(last: Mask, m: int) -> int:
+    """Non-zeros of the fullest `m` neighbours."""
+    padded = np.zeros((*last.shape[:-1], -(-last.shape[-1] // m) * m), np.bool_)
+    padded[..., : last.shape[-1]] = last
+    return int(padded.reshape(-1, m).sum(axis=1).max(initial=0))
 
 
 def _patterns(kept: Mask, count: int, bits: int) -> list[tuple[Encoding, int]]:
@@ -88,14 +94,13 @@ def _patterns(kept: Mask, count: int, bits: int) -> list[tuple[Encoding, int]]:
     return [(Encoding("pattern"), _bytes(patterns * taps) + 2 + index + _bytes(count * bits))]
 
 
-def _fillers(rows: Mask, longest: int) -> int:
-    """Zeros stored because a gap to the previous non-zero of the row is longer than `longest`."""
-    row, column = np.nonzero(rows)
-    if not row.size:
-        return 0
-    first = np.concatenate([[True], row[1:] != row[:-1]])
-    gaps = np.where(first, column, column - np.concatenate([[0], column[:-1]]) - 1)
-    return int((gaps // (longest + 1)).sum())
+def _fillers(kept: Mask, longest: int) -> tuple[int, int]:
+    """Zeros stored because a gap to the previous non-zero is longer than `longest`: of the same row, and of all."""
+    places = np.flatnonzero(kept)
+    gaps = np.diff(places, prepend=-1) - 1
+    long = np.flatnonzero(gaps > longest)
+    gaps, columns = gaps[long], places[long] % (kept.size // kept.shape[0])
+    return int((np.minimum(gaps, columns) // (longest + 1)).sum()), int((gaps // (longest + 1)).sum())
 
 
 def _bytes(bits: int) -> int:
