@@ -16,6 +16,7 @@ from qcc.dialects.mlir import ir, op_attribute
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import SLACK_BYTES, Place
 from qcc.passes.tile.codelets.program import FUSABLE, Program, choices
+from qcc.passes.tile.codelets.tasks import even_chunk
 from qcc.passes.values import shape_of, used_once
 
 TASK_ELEMENTS = 32768
@@ -166,9 +167,8 @@ def collapse(sizes: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[li
 
 def _split(sizes: Sequence[int]) -> tuple[int, int]:
     """(dimension, indices per task)"""
-    wanted = min(MOST_TASKS, max(1, math.prod(sizes) // TASK_ELEMENTS))
+    wanted = min(MOST_TASKS, max(1, round(math.prod(sizes) / TASK_ELEMENTS)))
     split = max(range(len(sizes)), key=lambda i: (i < len(sizes) - 1 and sizes[i] >= wanted, min(sizes[i], 64), -i))
-    chunk = math.ceil(sizes[split] / wanted)
-    if split == len(sizes) - 1:
-        chunk = math.ceil(chunk / 64) * 64
-    return split, chunk
+    if split < len(sizes) - 1:
+        return split, even_chunk(sizes[split], wanted)
+    return split, even_chunk(math.ceil(sizes[split] / 64), wanted) * 64

@@ -9,6 +9,7 @@ from qcc.dialects.codelet_cost import hides_loads, parts, product_cycles, sign_c
 from qcc.dialects.instruction_sets import ISAS, weights_in_memory
 from qcc.dialects.machine import DEFAULTS, shipped
 from qcc.dialects.sign_codelet import Signs
+from qcc.passes.tile.codelets.tasks import even_chunk
 
 TASK_MACS = 2_000_000  # below this, waking another thread costs more than it brings
 MOST_TASKS = 32
@@ -86,5 +87,6 @@ def choose_chunks(tile: tuple[int, int, int], outer: int, blocks: int, height: i
         wanted = math.ceil(wanted / outer)
         row_chunks = min(rows_possible, wanted) if rows_possible >= 4 else 1
         block_chunks = min(blocks, math.ceil(wanted / row_chunks))
-    rows = math.ceil(rows_possible / row_chunks) * tile[0]
-    return math.ceil(blocks / block_chunks), min(rows, height)
+    per_task = even_chunk(blocks, block_chunks, outer)
+    rows = even_chunk(rows_possible, row_chunks, outer * math.ceil(blocks / per_task)) * tile[0]
+    return per_task, min(rows, height)

@@ -12,6 +12,7 @@ from qcc.passes.tile.codelets import elementwise, table_softmax
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place
 from qcc.passes.tile.codelets.program import Program
+from qcc.passes.tile.codelets.tasks import even_chunk
 from qcc.passes.values import shape_of
 
 TASK_ELEMENTS = 16384
@@ -107,7 +108,7 @@ def along_rows(lowering: Lowering, kind: str, x: Place, program: Program, y: Pla
         sizes=(*sizes, length),
         args=args,
         x=x.operand(0, (*strides[0], 1)),
-        chunk=math.ceil(sizes[0] / tasks),
+        chunk=even_chunk(sizes[0], tasks),
         operands=tuple(p.operand(1 + i, (*strides[1 + i], p.strides[-1])) for i, p in enumerate(program.operands)),
         steps=tuple(program.steps),
         params=1 + count if params else -1,

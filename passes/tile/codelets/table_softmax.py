@@ -14,6 +14,7 @@ from qcc.passes.tile.codelets import elementwise
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, stored_offset
 from qcc.passes.tile.codelets.program import Program
+from qcc.passes.tile.codelets.tasks import even_chunk
 from qcc.passes.values import affine_of, shape_of
 
 TASK_ELEMENTS = 16384
@@ -63,7 +64,7 @@ def _call(lowering: Lowering, op: Any, x: Place, y: Place) -> None:
         args=args,
         y=y.operand(3, (*strides[1], 1)),
         params=2,
-        chunk=math.ceil(sizes[0] / tasks),
+        chunk=even_chunk(sizes[0], tasks),
     )
     lowering.call(codelet, [x, table, lowering.params(program.words), y], scratch_bytes=4 * (length + 64))
 

@@ -27,6 +27,7 @@ from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, stored_offset
 from qcc.passes.tile.codelets.program import Program
 from qcc.passes.tile.codelets.register_tile import MOST_TASKS
+from qcc.passes.tile.codelets.tasks import even_chunk
 from qcc.passes.values import affine_of, shape_of
 
 LANES = 16  # of DepthwiseQuads
@@ -226,4 +227,4 @@ def _columns(width: int, most: int) -> int:
 
 def _chunk(rows: int, work_per_row: int) -> int:
     tasks = max(1, min(MOST_TASKS, rows * work_per_row // TASK_TAPS, rows))
-    return math.ceil(rows / tasks)
+    return even_chunk(rows, tasks)

@@ -70,7 +70,7 @@ def fastest(isa: str, compute: str, pixels: tuple[int, int, int], channels: int,
         count = n * products(height, width, narrow)
         strips = [d * image for d in _divisors(n)] if narrow else _divisors(n * image)
         plans += [_predict(isa, compute, n * image, count, channels, out, strip, narrow) for strip in strips]
-    best = min(plans, key=lambda p: p.microseconds)
+    best = min(plans, key=lambda p: p.microseconds * (math.ceil(p.strips / 2) * 2 / p.strips if p.strips > 1 else 1))
     direct = n * height * width * channels * out * 9 / winograd_rates(isa, compute)[0] * 1.1
     return best if best.microseconds < GAIN * direct / shipped(isa).ghz / 1000 else None
 
