@@ -342,7 +342,7 @@ def _stream(c: Any, machine: Machine, stored_bytes: int) -> Work:
         each = PANEL_PRODUCTS * product_cycles("lane_f32", lanes, machine) * 16 / lanes
     decoded = vectors * k
     if c.decoder == "indexed" and stored_bytes:  # what is there, each with the byte of its column
-        decoded, each, expanding = 8 * (stored_bytes - headers) / (c.bits + 8) / 16, INDEXED_CYCLES[0], INDEXED_CYCLES[1]
+        decoded, each, expanding = 8 * (stored_bytes - headers) / (c.bits + 8) / 16, INDEXED_CYCLES[0], decodings * INDEXED_CYCLES[1]
     cycles = decoded * (each * rows + expanding) + rows * (vectors * (steps_cycles(c.steps) + STORED_VECTOR_CYCLES) + tables)
     weights = vectors * 16 * k * c.bits // 8 + headers
     if c.decoder in ("bitmap", "bitmap_f32", "indexed", "quads"):

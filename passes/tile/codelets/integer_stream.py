@@ -1,9 +1,9 @@
-"""Linear layers of quantized x and few rows whose weights stay as few bits as they are, or without zeros, in the memory: a streamed codelet
-decodes them where that is predicted to pay.
+"""Linear layers of quantized x whose weights stay as few bits as they are, or without zeros, in the memory: a streamed codelet decodes them
+where that is predicted to pay.
 
-Such a layer takes the time of reading its weights, and a contraction reads bytes. The codelet of weight-only layers multiplies x as signed
-bytes and adds up in 32 bits; here x is not rounded for it but is those bytes, with a scale of 1, so that its sums are the accumulators.
-It gives them as f32, which is exact below 2^24 and what rescaling converts them to anyway.
+Such a layer of few rows takes the time of reading its weights, and a contraction reads bytes; of more rows it multiplies zeros. The codelet
+of weight-only layers multiplies x as signed bytes and adds up in 32 bits; here x is not rounded for it but is those bytes, with a scale of
+1, so that its sums are the accumulators. It gives them as f32, which is exact below 2^24 and what rescaling converts them to anyway.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from qcc.passes.values import affine_of, shape_of
 
 STEP_MICROSECONDS = 0.5  # of x becoming f32
 GAIN = 0.9  # worth it below this part of the time of reading bytes
-MOST_ROWS = 8  # of x: decoding is once for all of them, and reading is what takes the time
+MOST_ROWS = 64  # of x: beyond, weights would be real values in compressed rows, or are few
 EXACT = 1 << 24  # magnitudes below are integers in f32
 MIDDLE = 128  # of the bytes of x
 FIRST_STEPS = ("requantize", "requantize_real", "scale")  # take f32 for an accumulator
