@@ -77,8 +77,8 @@ def test_linear(
     assert all(f'decoder = "{variant.decoder}"' in text for variant in ways)
 
 
-def _layer(bits: int, density: float, bias: int = 0, rows: int = 1, zeros: str = "") -> str:
-    """Tiled form of 256 outputs of 512 inputs for AVX-512 with VBMI."""
+def _layer(bits: int, density: float, bias: int = 0, rows: int = 1, zeros: str = "", isa: str = "avx512_vbmi") -> str:
+    """Tiled form of 256 outputs of 512 inputs."""
     t, rng = Text(), np.random.default_rng(0)
     x = t.argument(_tensor([rows, 512], quantized(8, False, 0.1, 0)))
     stored = _stored(rng, (256, 512), bits, True) * (rng.random((256, 512)) < density)
@@ -86,7 +86,7 @@ def _layer(bits: int, density: float, bias: int = 0, rows: int = 1, zeros: str =
     start = t.constant(np.full(256, bias, np.int32), _tensor([256], "i32"))
     y = t.op("qcc.linear", [x, w, start], _tensor([rows, 256], "i32"), zeros)
     y = t.op("qcc.dequantize", [y], _tensor([rows, 256], "f32"), "multiplier = dense<0.01> : tensor<1xf32>")
-    return check(t.module(y), [_stored(rng, (rows, 512), 8, False)], "avx512_vbmi", byte_expand=True).text
+    return check(t.module(y), [_stored(rng, (rows, 512), 8, False)], isa, byte_expand=True).text
 
 
 def test_where_weights_are_streamed() -> None:
@@ -96,3 +96,5 @@ def test_where_weights_are_streamed() -> None:
     assert 'decoder = "indexed"' in _layer(8, 0.05)
     for text in (_layer(8, 1.0), _layer(4, 1.0, bias=1 << 24), _layer(4, 1.0, rows=9), _layer(4, 1.0, zeros="qcc.zeros = 0.95 : f64")):
         assert 'kind = "stream"' not in text
+    assert 'decoder = "indexed"' in _layer(8, 0.05, rows=16)
+    assert 'kind = "stream"' not in _layer(8, 0.05, rows=16, isa="amx"), "a matrix unit is quicker"

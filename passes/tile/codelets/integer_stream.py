@@ -32,6 +32,7 @@ from qcc.passes.values import affine_of, shape_of
 STEP_MICROSECONDS = 0.5  # of x becoming f32
 GAIN = 0.9  # worth it below this part of the time of reading bytes
 MOST_ROWS = 64  # of x: beyond, weights would be real values in compressed rows, or are few
+MOST_ROWS_BESIDE_TILES = 2  # where a matrix unit multiplies bytes for more
 EXACT = 1 << 24  # magnitudes below are integers in f32
 MIDDLE = 128  # of the bytes of x
 FIRST_STEPS = ("requantize", "requantize_real", "scale")  # take f32 for an accumulator
@@ -78,7 +79,8 @@ def _weights(lowering: Lowering, op: Any) -> tuple[Codes, np.ndarray] | None:
     stored, result = lowering.constant_or_none(w), ir.RankedTensorType(op.results[0].type).element_type
     if x is None or x.axis is not None or x.block is not None or x.bits > 8 or stored is None or not (facts.dot4 or facts.dot2):
         return None
-    if not isinstance(result, ir.IntegerType) or math.prod(shape_of(op.operands[0])[:-1]) > MOST_ROWS:
+    most = MOST_ROWS_BESIDE_TILES if facts.tiles else MOST_ROWS
+    if not isinstance(result, ir.IntegerType) or math.prod(shape_of(op.operands[0])[:-1]) > most:
         return None
     bias = lowering.constant_or_none(op.operands[2]) if len(op.operands) > 2 else np.zeros(1, np.int64)
     codes = codes_of(stored, ir.RankedTensorType(w.type))
