@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,31 @@ def test_pruned_integers_for_many_rows(rows: int, activations: str, decoder: str
             expected = layer(x).numpy()
         for each in executables if executable.runs_here else []:
             np.testing.assert_allclose(each(x.numpy()), expected, atol=2e-5 * np.abs(expected).max(), rtol=0)
+
+
+@pytest.mark.parametrize("road", slow_except(["module", "pt2", "onnx"], "onnx"))
+def test_scales_per_group_in_plain_floats(road: str, tmp_path: Path) -> None:
+    """What GPTQ, AWQ, NF4 and MX tools leave behind where a file has no type for it: the layer streams the few bits that it has."""
+    rng, k = np.random.default_rng(9), 256
+    levels = {"int4": np.arange(-8, 8), "FP4": np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -1, -6]), "ternary": np.array([-1, 0, 1])}
+    network = nn.Sequential(*[nn.Linear(k, k, bias=False) for _ in levels])
+    for layer, table in zip(network, levels.values(), strict=True):
+        groups = rng.choice(table, (k, k // 32, 32)).astype(np.float32) * rng.uniform(0.01, 0.02, (k, k // 32, 1)).astype(np.float32)
+        layer.weight.data = torch.from_numpy(groups.reshape(k, k))
+    x = torch.from_numpy(rng.normal(size=(ROWS, k)).astype(np.float32))
+    source: Any = network.eval()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        want = network(x).numpy()
+        if road != "module":
+            source = tmp_path / f"model.{road}"
+        if road == "pt2":
+            torch.export.save(torch.export.export(network, (x,)), source)
+        elif road == "onnx":
+            torch.onnx.export(network, (x,), str(source), dynamo=False)
+    exe = qcc.compile(source, example_inputs=(x,) if road == "module" else None)
+    check(exe, x.numpy(), want, tmp_path)
+    rows = linear_rows(exe)
+    assert [row["weight_format"].split(",")[0] for row in rows] == ["int4", "f4E2M1FN", "ternary"]
+    assert all(row["weight_format"].endswith("per group of 32") for row in rows)
+    assert all(row["stored_bits"] < 4 + 1.2 for row in rows)
