@@ -329,6 +329,8 @@ def _stream(c: Any, machine: Machine, stored_bytes: int) -> Work:
     vectors = -(-channels // 16)
     headers = math.ceil(k / c.group) * vectors * 64 * (2 if c.zeros == "channel" else 1)
     each = {"f32": 1.0, "int16": 0.6, "int8": 0.35}.get(c.compute, 1.0)  # decoding and multiplying one vector of one k
+    if c.compute == "int16":
+        each = LOOKED_UP_CYCLES.get((c.decoder, c.bits), each)
     if c.decoder == "bitmap_f32":
         each = EXPANDED_CYCLES
     decodings = 1 if c.has_panel else math.ceil(rows / 8)
@@ -382,6 +384,8 @@ def _row_lanes(c: RowLanes, machine: Machine) -> Work:
 
 EXPAND_CYCLES = {("bitmap_f32", 32): 3.2, ("bitmap", 8): 0.4, ("bitmap", 4): 0.3}
 """Of one vector of one k, by decoder and bits: expanding what is stored, once for up to 8 rows."""
+LOOKED_UP_CYCLES = {("sums", 1): 0.18, ("sums", 2): 0.36, ("sums", 3): 0.54, ("shuffle", 4): 0.9}
+"""Of one vector of one k, decoding and multiplying by x of 16 bits, where that is not the same for all codes."""
 INDEXED_CYCLES = (1.15, 1.5)
 """Of 16 values that have their columns: multiplying them by a row of x, and finding their places (2048 x 2048 of 10 %, Zen 4)."""
 PANEL_PRODUCTS = 1.17  # times a fused multiply-add at full rate: weights and x come from memory

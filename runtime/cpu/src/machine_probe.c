@@ -122,14 +122,14 @@ static const int64_t NEEDS[PROBE_READ + 1];
 
 typedef int64_t line __attribute__((vector_size(64)));
 
-/* Four streams, as codelets read: more misses in flight than one has. Plain vectors: the rate of memory does not depend on their width,
- * that of the first-level cache does, hence the wide clone. */
+/* Four streams, as codelets read: more misses in flight than one has, and not a power of two apart, which are the same banks of memory.
+ * Plain vectors: the rate of memory does not depend on their width, that of the first-level cache does, hence the wide clone. */
 #if defined(__x86_64__) && !defined(__clang__)
 __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), noinline))
 #endif
 static double run_read(const char *memory, int64_t bytes, int64_t count) {
     line a = {0}, b = {0}, c = {0}, d = {0};
-    int64_t quarter = bytes / 4 / 64 * 64;
+    int64_t quarter = bytes / 4 / 64 * 64 - (bytes > 1 << 20 ? 5 << 10 : 0);
     for (int64_t i = 0; i < count; i++) {
         for (int64_t at = 0; at < quarter; at += 64) {
             a += *(const line *)(memory + at), b += *(const line *)(memory + quarter + at);
@@ -172,15 +172,16 @@ double qcc_machine_probe(int probe, int threads, int64_t bytes, double ns) {
     if (probe >= PROBE_STEP) return steps_rate(probe == PROBE_STEP ? threads : 1, threads, ns);
     if (NEEDS[probe] & ~qcc_cpu_features() || !qcc_allow_amx(NEEDS[probe])) return 0;
     if (probe != PROBE_READ && !RATES[probe]) return 0;
-    char *memory = probe == PROBE_READ ? aligned_alloc(4096, (size_t)threads * (size_t)((bytes + 4095) / 4096 * 4096) + 4096) : NULL;
+    size_t each = (size_t)((bytes + 4095) / 4096 * 4096);
+    char *memory = probe == PROBE_READ ? qcc_pages((size_t)threads * each + 4096) : NULL; /* as weights have them */
     if (probe == PROBE_READ) {
         if (!memory) return -1;
-        memset(memory, 1, (size_t)threads * (size_t)((bytes + 4095) / 4096 * 4096));
+        memset(memory, 1, (size_t)threads * each);
     }
     double total = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : total)
     {
-        const char *mine = memory + (size_t)omp_get_thread_num() * (size_t)((bytes + 4095) / 4096 * 4096);
+        const char *mine = memory + (size_t)omp_get_thread_num() * each;
         int64_t count = 1;
         double spent = 0, units = 0, start = now();
         for (; spent < ns; count *= spent < ns / 8 ? 2 : 1) {
