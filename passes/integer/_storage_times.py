@@ -58,7 +58,7 @@ class Target:
 def forms(op: Any, target: Target) -> list[Form]:
     """Dense first, then the forms of product `op` without zeros that the target computes; empty where only dense has a codelet."""
     if op.name != "qcc.linear":
-        return []
+        return _pointwise(op, target) if sparse.is_pointwise(op) else []
     dequantize = producer(op.operands[1], "qcc.dequantize")
     if dequantize is not None:
         return _weight_only(op, dequantize, target)
@@ -70,6 +70,23 @@ def forms(op: Any, target: Target) -> list[Form]:
 
 def _rows(op: Any) -> int:
     return math.prod(shape_of(op.operands[0])[:-1])
+
+
+def _pointwise(op: Any, target: Target) -> list[Form]:
+    """A 1x1 convolution of f32 weights, or of the real values of quantized ones."""
+    real = producer(op.operands[1], "qcc.dequantize") is not None
+    kinds = [ir.RankedTensorType(op.operands[i].type).element_type for i in (0, 1)]
+    if not all(isinstance(kind, ir.F32Type) for kind in (*kinds, ir.RankedTensorType(op.results[0].type).element_type)):
+        return []
+    (n, _, height, width), (channels, k, *_) = shape_of(op.results[0]), shape_of(op.operands[1])
+    rows = n * height * width
+    w = None if real else constant_array(op.operands[1])
+    in_bf16 = w is not None and ISAS[target.isa].bf16_products and not (np.ascontiguousarray(w).view(np.uint32) & 0xFFFF).any()
+    if rows <= sparse.MOST_GATHERED_ROWS or in_bf16:
+        return []
+    dense = linear(target.isa, rows, channels, k)
+    found = Form(Encoding(), lambda _: 4 * channels * k, lambda _: target.time(dense, 4 * channels * k))
+    return [found, *(replace(form, real=real) for form in _real_forms(target, rows, channels, k, (CSR,)))]
 
 
 def _real(op: Any, target: Target) -> list[Form]:

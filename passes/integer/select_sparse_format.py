@@ -13,8 +13,8 @@ Recorded for every weight of a convolution or linear layer are the bytes of all 
 `runtime/reference/storage.py` stores them: removed channels, blocks, n:m along the input channels, kernel patterns, bitmap, compressed rows
 and run-length. Where the instruction set has codelets for some, the time of each is predicted (`_storage_times.py`), and the fastest is
 chosen; with `optimize=size` the one of the fewest bytes. Quantized weights that many rows of a real x multiply may become real values
-without zeros. A form that would be slower is not used, and the reason says by how much, and from
-which share of zeros on it would pay. `storage` asks for one form wherever there is a codelet for it.
+without zeros. The pixels of a 1x1 convolution are such rows. A form that would be slower is not used, and the reason says by how much, and
+from which share of zeros on it would pay. `storage` asks for one form wherever there is a codelet for it.
 
 Requires: integer form. The zero of a quantized weight is its zero point.
 Guarantees: values unchanged, the payload stays dense; an encoding that is not dense is one that `lower-to-codelets` computes with for the
@@ -90,7 +90,7 @@ class SelectSparseFormatPass(Pass):
         count = int(np.count_nonzero(kept))
         density = count / kept.size
         sizes = candidates(kept, count, element_types.bits_of(kind))
-        able = forms(op, target) if target is not None and density < MOST_DENSITY and _read_only_by_linear(constant) else []
+        able = forms(op, target) if target is not None and density < MOST_DENSITY and _read_as_weights(constant) else []
         facts: dict[str, Any] = {"density": density, "nonzeros": count, "storage_bytes": {label(e): n for e, n in sizes}}
         best, real = Encoding(), False
         if len(able) > 1:
@@ -163,18 +163,22 @@ def _without_choice(op: Any, sizes: list[tuple[Encoding, int]], has_codelets: bo
     if not has_codelets:
         return would
     if op.name == "qcc.conv2d":
-        return f"{would}, but no codelet for convolutions leaves out zeros"
+        return f"{would}, but no codelet for such a convolution leaves out zeros"
     rows = math.prod(shape_of(op.operands[0])[:-1])
     return f"{would}, but no codelet for {rows} {'row' if rows == 1 else 'rows'} of such x leaves out zeros"
 
 
-def _read_only_by_linear(constant: Any) -> bool:
-    """Whether all readers, through dequantize, are linear layers that multiply with it: the encoding is theirs to understand."""
+def _read_as_weights(constant: Any) -> bool:
+    """Whether all readers, through dequantize, are linear layers or one convolution that multiply with it: the encoding is theirs to
+    understand."""
     readers = [(user, constant.results[0]) for user in users(constant.results[0])]
     for user, _ in list(readers):
         if user.name == "qcc.dequantize":
             readers += [(reader, user.results[0]) for reader in users(user.results[0])]
-    return all(u.name == "qcc.dequantize" or (u.name == "qcc.linear" and list(u.operands).index(v) == 1) for u, v in readers)
+    products = ("qcc.linear", "qcc.conv2d")
+    if any(u.name == "qcc.conv2d" for u, _ in readers) and sum(u.name in products for u, _ in readers) > 1:
+        return False
+    return all(u.name == "qcc.dequantize" or (u.name in products and list(u.operands).index(v) == 1) for u, v in readers)
 
 
 def _bytes_of(constant: Any) -> int:

@@ -142,8 +142,13 @@ def _linear(lowering: Lowering, op: Any) -> set[Any]:
     return integer_stream.linear(lowering, op) or computed_weights.linear(lowering, op)
 
 
+def _conv2d(lowering: Lowering, op: Any) -> set[Any]:
+    """1x1 convolutions of f32 weights may be stored without zeros, as linear layers."""
+    return sparse.linear(lowering, op) if sparse.encoding(op) is not None else computed_weights.conv2d(lowering, op)
+
+
 FUSING: dict[str, Callable[[Lowering, Any], set[Any]]] = {
-    "qcc.conv2d": computed_weights.conv2d,
+    "qcc.conv2d": _conv2d,
     "qcc.linear": _linear,
     "qcc.dynamic_linear": dynamic.linear,
     "qcc.round_dynamic": dynamic.round_dynamic,

@@ -10,11 +10,12 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from qcc.dialects import element_types, encodings, weights
-from qcc.dialects.mlir import create, create_context, ir, walk
+from qcc.dialects.mlir import create, create_context, ir, parse_module, walk
 from qcc.passes.base import PassContext, make_pass
 from qcc.passes.integer._storage_bytes import candidates
 from qcc.passes.integer.select_sparse_format import _pattern, nonzero
 from qcc.runtime.reference import storage
+from test.property.tiled_executor import Text
 from test.tiers import draws
 
 CONTEXT = create_context()
@@ -135,3 +136,26 @@ def test_any_n_of_m_has_its_name(n: int, m: int) -> None:
     assert label == f"{n}:{m}", label
     shuffled = rng.permuted(kept.reshape(-1)).reshape(64, 128)
     assert _pattern(candidates(shuffled, int(kept.sum()), 8), n / m) == "unstructured"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "strides", "density", "storage"), [(1, 1, 0.1, "csr"), (1, 1, 0.9, "dense"), (1, 2, 0.1, "dense"), (3, 1, 0.1, "dense")]
+)
+def test_pixels_of_pointwise_convolutions_are_rows(kernel: int, strides: int, density: float, storage: str) -> None:
+    rng, t, edge = np.random.default_rng(1), Text(), kernel // 2
+    x = t.argument("tensor<1x128x14x14xf32>")
+    w = rng.standard_normal((128, 128, kernel, kernel)).astype(np.float32) * (rng.random((128, 128, kernel, kernel)) < density)
+    weight = t.constant(w.astype(np.float32), f"tensor<128x128x{kernel}x{kernel}xf32>")
+    given = f"strides = array<i64: {strides}, {strides}>, dilations = array<i64: 1, 1>, groups = 1 : i64"
+    result = f"tensor<1x128x{14 // strides}x{14 // strides}xf32>"
+    y = t.op("qcc.conv2d", [x, weight], result, f"{given}, padding = array<i64: {edge}, {edge}, {edge}, {edge}>")
+    text = t.module(y).replace(f"-> {result}\n  return", f'-> {result} loc("layer")\n  return')
+    with CONTEXT, ir.Location.unknown():
+        module, context = parse_module(text, CONTEXT), PassContext()
+        make_pass("select-sparse-format", "isa=avx512_vnni").run(module, context)
+    facts = context.facts["layer"]
+    assert facts["storage"] == storage
+    if kernel == strides == 1:
+        assert 0 < facts["storage_break_even"]["csr"] < 0.9 and "compressed rows" in facts["storage_reason"]
+    else:
+        assert "no codelet for such a convolution" in facts["storage_reason"]

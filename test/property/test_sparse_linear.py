@@ -17,7 +17,8 @@ from qcc.dialects.mlir import create, create_context, ir
 from qcc.passes.tile.codelets import sparse
 from qcc.passes.tile.codelets.sparse_packing import lane_rows
 from qcc.runtime.reference import interpreter
-from test.property.tiled_executor import Tiled
+from test.property.tiled_executor import Text, Tiled
+from test.property.tiled_executor import check as check_text
 from test.tiers import draws, slow_except
 
 EXAMPLES = draws(6, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -139,3 +140,43 @@ def test_groups_are_filled_up_where_weights_are_zero(isa: str, rows: int, n: int
     np.testing.assert_array_equal(found[:n], w)
     assert (met[:n] <= 1).all() and not found[n:].any()
     assert 0.7 < stream.nbytes / sparse.expected_bytes(codelet, density) < 1.2
+
+
+CONVOLUTION = "strides = array<i64: 1, 1>, dilations = array<i64: 1, 1>, groups = 1 : i64, padding = array<i64: {0}, {0}, {0}, {0}>"
+
+
+@pytest.mark.parametrize("isa", slow_except(ISAS, "avx2"))
+@settings(EXAMPLES)
+@given(
+    seed=st.integers(0, 1 << 30),
+    size=st.sampled_from([(1, 3, 1), (1, 5, 7), (2, 4, 4), (3, 1, 9)]),
+    channels=st.sampled_from([(3, 5), (16, 32), (61, 33)]),
+    density=st.sampled_from([0.0, 0.1, 1.0]),
+    bias=st.booleans(),
+    residual=st.booleans(),
+    around=st.sampled_from(["nothing", "borders", "layout"]),
+)
+def test_pointwise_convolutions(
+    isa: str, seed: int, size: tuple[int, int, int], channels: tuple[int, int], density: float, bias: bool, residual: bool, around: str
+) -> None:
+    """Pixels are rows, also between layers that read and write borders, and where x is the caller's."""
+    rng, t, (n, height, width), (k, out) = np.random.default_rng(seed), Text(), size, channels
+    image, made = f"tensor<{n}x{k}x{height}x{width}xf32>", f"tensor<{n}x{out}x{height}x{width}xf32>"
+    value = t.argument(image)
+    if around != "nothing":
+        first = t.constant(rng.normal(size=(k, k, 1, 1)).astype(np.float32), f"tensor<{k}x{k}x1x1xf32>")
+        value = t.op("qcc.conv2d", [value, first], image, CONVOLUTION.format(0))
+    w = (rng.normal(size=(out, k, 1, 1)) * (rng.random((out, k, 1, 1)) < density)).astype(np.float32)
+    operands = [value, t.constant(w, f"tensor<{out}x{k}x1x1xf32, {CSR}>")]
+    if bias:
+        operands.append(t.constant(rng.normal(size=out).astype(np.float32), f"tensor<{out}xf32>"))
+    y = t.op("qcc.conv2d", operands, made, CONVOLUTION.format(0))
+    if residual:
+        y = t.op("qcc.add", [y, t.argument(made)], made)
+    y = t.op("qcc.clamp", [y], made, "min = 0.0 : f64, max = 6.0 : f64")
+    if around == "borders":
+        last = t.constant(rng.normal(size=(4, out, 3, 3)).astype(np.float32), f"tensor<4x{out}x3x3xf32>")
+        y = t.op("qcc.conv2d", [y, last], f"tensor<{n}x4x{height}x{width}xf32>", CONVOLUTION.format(1))
+    inputs = [rng.normal(size=(n, k, height, width)), rng.normal(size=(n, out, height, width))][: 1 + residual]
+    found = check_text(t.module(y), [x.astype(np.float32) for x in inputs], isa, tolerance=2e-4)
+    assert "sparse_lanes" in found.text

@@ -1,4 +1,5 @@
-"""Linear layers of a real x whose constant f32 weights are mostly zero: which codelet runs each storage form, and its call."""
+"""Linear layers and 1x1 convolutions of a real x whose constant f32 weights are mostly zero: which codelet runs each storage form, and its
+call. The pixels of a convolution are the rows of x."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import numpy as np
 from qcc.dialects.codelet import Operand, RowLanes, SparseGather, SparseLanes, Step, Stream
 from qcc.dialects.encodings import Encoding, encoding_of
 from qcc.dialects.instruction_sets import ISAS
-from qcc.dialects.mlir import ir, layer_name
+from qcc.dialects.mlir import ir, layer_name, op_attribute
 from qcc.dialects.sparse_codelet import MOST_COLUMNS, lanes_shape
 from qcc.dialects.stream_layout import StreamLayout
 from qcc.passes.tile.codelets import elementwise
@@ -29,11 +30,20 @@ MOST_TURNED_TASKS = 8  # each of which reads all of x
 MOST_GATHERED_ROWS = 2  # of x; from three on it costs less to turn x around
 _EXPAND, _GATHER, _BROADCAST = 6, 20, 2  # time of a weight expanded, gathered for, or broadcast, in dense multiply-adds: sizes tasks only
 Codelet = SparseGather | SparseLanes | Stream
+CHANNELS_LAST, CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 _NOWHERE = Operand(0, "f32", (0, 0))
 
 
+def is_pointwise(op: Any) -> bool:
+    """Whether conv2d `op` multiplies every pixel of x with the same matrix, and starts at constants."""
+    if op.name != "qcc.conv2d" or op_attribute(op, "groups") != 1 or shape_of(op.operands[1])[2:] != [1, 1]:
+        return False
+    plain = list(op_attribute(op, "strides")) == [1, 1] and not any(op_attribute(op, "padding"))
+    return plain and (len(op.operands) < 3 or producer(op.operands[2], "qcc.constant") is not None)
+
+
 def encoding(op: Any) -> Encoding | None:
-    """How the constant f32 weights of linear layer `op` are stored, where a codelet below takes them."""
+    """How the constant f32 weights of linear layer or convolution `op` are stored, where a codelet below takes them."""
     constant = producer(op.operands[1], "qcc.constant")
     if constant is None:
         return None
@@ -108,17 +118,25 @@ def row_lanes(codelet: SparseLanes) -> RowLanes:
 
 
 def linear(lowering: Lowering, op: Any) -> set[Any]:
-    """Lower linear `op`, whose f32 weights are encoded, and the element-wise operations behind it."""
+    """Lower `op`, whose f32 weights are encoded, and the element-wise operations behind it."""
     stored, result = encoding(op), op.results[0]
     assert stored is not None
     w = np.ascontiguousarray(lowering.constant_of(op, op.operands[1], "weight"), np.float32)
-    n, k = w.shape
+    n, k = w.shape[:2]
+    w = w.reshape(n, k)
     program = Program(lowering)
     bias = lowering.constant_or_none(op.operands[2]) if len(op.operands) > 2 else None
     if len(op.operands) > 2 and bias is None:
         program.steps.append(Step("float", (program.operand(lowering.place(op.operands[2]).broadcast(shape_of(result))),), kind="add"))
     absorbed = elementwise.absorb(lowering, program, result)
-    x, y = rows_contiguous(lowering, lowering.place(op.operands[0])), lowering.result(last_of(op, absorbed))
+    x, y = lowering.place(op.operands[0]), lowering.result(last_of(op, absorbed))
+    bordered = y if any(y.halo) else None
+    if bordered is not None:  # is filled by a copy: only maps and contractions write borders
+        y = lowering.image(y.element, y.shape)
+    if op.name == "qcc.conv2d":
+        x, y = x.transposed(CHANNELS_LAST), y.transposed(CHANNELS_LAST)
+        program.operands[:] = [place.transposed(CHANNELS_LAST) for place in program.operands]
+    x = rows_contiguous(lowering, x)
     sizes, strides = row_space(lowering, [x, *program.operands, y], 1)
     if strides is None:
         x, program.operands[:] = _copied(lowering, x), [_copied(lowering, p) for p in program.operands]
@@ -155,6 +173,8 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
     extra["params"] = lowering.append_params(places, program.words)
     codelet = replace(codelet, **extra, steps=tuple(program.steps), y=y.operand(len(places), strides[-1]))
     lowering.call(codelet, [*places, y], scratch_bytes=scratch)
+    if bordered is not None:
+        elementwise.copy(lowering, y.transposed(CHANNELS_FIRST), bordered, halo_word=lowering.halo_word(last_of(op, absorbed)))
     words = {"sparse_gather": "compressed rows", "sparse_lanes": "compressed rows"}.get(codelet.kind, "bitmap")
     lowering.fact(
         layer_name(op.location),
