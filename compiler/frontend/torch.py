@@ -96,6 +96,7 @@ def _export(model: Any, example_inputs: Sequence[Any] | None, batch: int) -> Any
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch.export deprecates what it uses itself
+            warnings.filterwarnings("ignore", r"The tensor attributes? .*_flat_weights", UserWarning)  # of recurrent layers, their own
             return torch.export.export(model, inputs, strict=False)
     except Exception as error:  # tracing runs the user's own forward, which may raise anything
         raise QccError(f"torch.export cannot trace the model: {type(error).__name__}: {_first_line(error)}") from error

@@ -65,7 +65,7 @@ def _decomposed_unknown(program: Any) -> Any:
         if found <= seen:  # what a rule has seen and left is to stay
             return program
         program = _decomposed(program, table)
-        seen |= found
+        seen |= table.keys()  # those of what others are made of, too
 
 
 def _decomposed(program: Any, table: dict[Any, Callable[..., Any]]) -> Any:

@@ -87,6 +87,7 @@ class RecognizeFormatsPass(Pass):
                 continue
             found = _float_weight(constant) if source is None else _affine_weight(constant)
             if found is None:
+                seen.add(constant.results[0])
                 continue
             for name in {layer_name(user.location) for user in _layers(constant)}:
                 context.fact(name, recognized=found.words)
