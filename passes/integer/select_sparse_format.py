@@ -40,6 +40,7 @@ from qcc.dialects.real_values import decode
 from qcc.passes.base import Pass, PassContext
 from qcc.passes.integer._storage_bytes import Mask, candidates, label
 from qcc.passes.integer._storage_times import WORDS, Form, Target, break_even, forms, sentence
+from qcc.passes.tile.codelets import sparse
 from qcc.passes.values import attributes_of, constant_array, producer, shape_of, users
 
 _PRODUCTS = ("qcc.conv2d", "qcc.linear")
@@ -169,14 +170,14 @@ def _without_choice(op: Any, sizes: list[tuple[Encoding, int]], has_codelets: bo
 
 
 def _read_as_weights(constant: Any) -> bool:
-    """Whether all readers, through dequantize, are linear layers or one convolution that multiply with it: the encoding is theirs to
+    """Whether all readers, through dequantize, are linear layers or 1x1 convolutions that multiply with it: the encoding is theirs to
     understand."""
     readers = [(user, constant.results[0]) for user in users(constant.results[0])]
     for user, _ in list(readers):
         if user.name == "qcc.dequantize":
             readers += [(reader, user.results[0]) for reader in users(user.results[0])]
     products = ("qcc.linear", "qcc.conv2d")
-    if any(u.name == "qcc.conv2d" for u, _ in readers) and sum(u.name in products for u, _ in readers) > 1:
+    if any(u.name == "qcc.conv2d" and not sparse.is_pointwise(u) for u, _ in readers):
         return False
     return all(u.name == "qcc.dequantize" or (u.name in products and list(u.operands).index(v) == 1) for u, v in readers)
 

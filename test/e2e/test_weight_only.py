@@ -193,3 +193,39 @@ def test_scales_per_group_in_plain_floats(road: str, tmp_path: Path) -> None:
     assert [row["weight_format"].split(",")[0] for row in rows] == ["int4", "f4E2M1FN", "ternary"]
     assert all(row["weight_format"].endswith("per group of 32") for row in rows)
     assert all(row["stored_bits"] < 4 + 1.2 for row in rows)
+
+
+class Twice(nn.Module):
+    """A 1x1 convolution of few weights that two places share, between layers with borders; `quantized`: its weights are bytes."""
+
+    def __init__(self, *, quantized: bool) -> None:
+        super().__init__()
+        rng = np.random.default_rng(4)
+        self.first, self.shared, self.last = nn.Conv2d(3, 64, 3, padding=1), nn.Conv2d(64, 64, 1), nn.Conv2d(64, 8, 3, padding=1)
+        w = (
+            rng.integers(-127, 128, (64, 64, 1, 1)).astype(np.float32) * np.float32(0.001)
+            if quantized
+            else rng.normal(size=(64, 64, 1, 1)) / 8
+        )
+        self.shared.weight.data = torch.from_numpy((w * (rng.random(w.shape) < 0.08)).astype(np.float32))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x))
+        y = torch.relu(self.shared(x))
+        return self.last(torch.relu(self.shared(y) + x))
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("images", slow_except([1, 17], 1))
+def test_pruned_pointwise_convolutions(quantized: bool, images: int) -> None:
+    network, x = Twice(quantized=quantized).eval(), torch.randn(images, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    exe = qcc.compile(network, example_inputs=(x,), cpu="x86-64-v4")
+    shared = [row for row in exe.report["layers"] if row["name"].startswith("shared") and row["macs"]]
+    assert len(shared) == 2
+    for row in shared:
+        assert any(name.startswith("sparse_lanes") for name in row["codelets"]), row["facts"]["storage_reason"]
+        assert ("recognized" in row["facts"]) == quantized
+    if exe.runs_here:
+        with torch.no_grad():
+            want = network(x).numpy()
+        np.testing.assert_allclose(exe(x.numpy()), want, atol=2e-5 * np.abs(want).max(), rtol=0)
