@@ -15,19 +15,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from qcc.dialects import codelet as codelets
-from qcc.dialects import winograd_codelet
+from qcc.dialects import compressed_cost, winograd_codelet
 from qcc.dialects.codelet import (
     ELEMENT_BYTES,
     Contraction,
     Map,
     Operand,
-    RowLanes,
     Rows,
-    SparseGather,
-    SparseLanes,
-    Step,
 )
-from qcc.dialects.column_codelet import COLUMNS, Columns
+from qcc.dialects.codelet_work import (
+    EMULATED_CYCLES,
+    EXPOSED_WEIGHTS,
+    LOADED_VECTOR_CYCLES,
+    STORED_VECTOR_CYCLES,
+    Work,
+    product_cycles,
+    steps_cycles,
+)
 from qcc.dialects.instruction_sets import ISAS, weights_in_memory
 from qcc.dialects.machine import Machine, shipped
 from qcc.dialects.sign_codelet import PackSigns, Signs
@@ -38,9 +42,6 @@ LATENCY_CYCLES = {
     "dot2_bf16": 6.0, "lane_f32": 4.0, "lane_i32": 5.0, "lane_i64": 5.0,
 }  # fmt: skip
 """Least cycles between two multiply-adds on one accumulator."""
-EMULATED_CYCLES = {"lane_i32": 1.5, "lane_i64": 3.0, "pairs_u8s8": 1.0, "dot2_s16": 0.67, "dot2_s16_i64": 1.0}
-EMULATED_CYCLES_256 = EMULATED_CYCLES | {"pairs_u8s8": 0.65, "dot2_s16": 0.35}  # in vectors of 256 bits, which have more ports
-"""Cycles of a vector multiply-add that is no single instruction of the machine description."""
 POPCOUNT_CYCLES = {"popcount_words": {16: 1.5}, "popcount_bytes": {16: 4.0, 8: 2.7}}
 """Exclusive or, population count and addition of a vector of words, by lanes: ports of an instruction, or of two shuffles and six more."""
 PORTABLE_POPCOUNT_CYCLES = 9.0  # by shifts and masks in registers of 128 bits
@@ -60,41 +61,9 @@ SHIFT = {
 TILE_CYCLES = 5.0  # to begin and end a register tile
 REDUCTION_CYCLES = 1.0  # one step of a reduction beyond its products: the loop
 LOAD_CYCLES = 0.3  # of each load of a step, although products hide most: a tile of few vectors loads x more often
-LOADED_VECTOR_CYCLES = 1.0  # an operand of the step program, converted to 32 bits
-STORED_VECTOR_CYCLES = 2.0  # narrowed and stored
 ROW_CYCLES = 30.0  # to begin and end an innermost loop
 EXPOSED_BLOCK = 0.35  # share of reading weights from the second-level cache, tile by tile, that products do not hide
-EXPOSED_WEIGHTS = 0.9  # the same of weights that come from further away, once in a run, although the codelets prefetch them
 HIDING_CYCLES = 0.9  # of a product: from there on products hide loads, the loop and weights on their way, for other ports stand idle
-
-STEP_CYCLES = {  # of one vector of 16 lanes
-    "requantize": 3.0, "requantize_real": 3.0, "shift": 20.0, "add_quantized": 6.0, "mul_quantized": 7.0, "lut": 3.5, "dequantize": 2.0,
-    "scale": 1.5, "quantize": 6.0, "round_to": 3.0, "float": 1.0, "clamp": 2.0, "keep": 2.0, "offset": 0.5, "limit": 1.0,
-    "integer": 1.0, "compare": 1.5, "select": 1.5,
-}  # fmt: skip
-UNARY_CYCLES = {
-    "neg": 0.5,
-    "abs": 0.5,
-    "sqrt": 16.0,
-    "rsqrt": 24.0,
-    "sign": 1.0,
-    "binarize": 1.0,
-    "leaky_relu": 1.5,
-    "hardswish": 4.0,
-    "hardsigmoid": 3.0,
-}
-OTHER_UNARY_CYCLES = 30.0  # exp, erf, tanh and what is made of them: polynomials
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a codelet has to do: cycles of arithmetic, bytes of weights, bytes of activations read and written; `exposed` is the share of
-    bringing the weights nearer that arithmetic does not hide, None where it hides all that it has time for."""
-
-    cycles: float
-    weights: int
-    activations: int
-    exposed: float | None = EXPOSED_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -105,15 +74,6 @@ class Cost:
     weight_bytes: int
     activation_bytes: int
     microseconds: float
-
-
-def product_cycles(compute: str, lanes: int, machine: Machine) -> float:
-    """Cycles of one vector multiply-add of a contraction's `compute` at full rate."""
-    if compute in EMULATED_CYCLES:
-        return (EMULATED_CYCLES if lanes == 16 else EMULATED_CYCLES_256)[compute]
-    kind, elements = ("dot4", 4 * lanes) if compute == "dot4_u8s8" else ("fma", lanes)
-    rate = machine.gmacs[f"{kind}_{512 if lanes == 16 else 256}"]
-    return machine.ghz * elements / rate if rate else 2.0
 
 
 def hides_loads(compute: str, rate: float) -> bool:
@@ -144,15 +104,6 @@ def tile_cycles(compute: str, pixels: int, vectors: int, steps: int, rate: float
 def parts(size: int, tile: int) -> list[tuple[int, int]]:
     """(tile size, how many) for the whole tiles and for the rest."""
     return [(t, n) for t, n in ((tile, size // tile), (size % tile, 1)) if t and n]
-
-
-def steps_cycles(steps: Sequence[Step]) -> float:
-    """Cycles of a step program on one vector."""
-    cycles = 0.0
-    for step in steps:
-        cycles += UNARY_CYCLES.get(step.kind, OTHER_UNARY_CYCLES) if step.op == "unary" else STEP_CYCLES.get(step.op, 2.0)
-        cycles += LOADED_VECTOR_CYCLES * sum(argument < 0 for argument in step.args)
-    return cycles
 
 
 def cost(
@@ -323,102 +274,6 @@ def _tile_contraction(c: Any, machine: Machine) -> Work:
     return Work(n * g * rows * units * cycles, weights, x + elements * ELEMENT_BYTES[c.y.element] + _extra_bytes(c.operands, elements))
 
 
-def _stream(c: Any, machine: Machine, stored_bytes: int) -> Work:
-    """Weight-only products: made to read their weights as fast as memory gives them."""
-    rows, channels, k = c.sizes
-    vectors = -(-channels // 16)
-    headers = math.ceil(k / c.group) * vectors * 64 * (2 if c.zeros == "channel" else 1)
-    each = {"f32": 1.0, "int16": 0.6, "int8": 0.35}.get(c.compute, 1.0)  # decoding and multiplying one vector of one k
-    if c.compute == "int16":
-        each = LOOKED_UP_CYCLES.get((c.decoder, c.bits), each)
-    if c.decoder == "bitmap_f32":
-        each = EXPANDED_CYCLES
-    decodings = 1 if c.has_panel else math.ceil(rows / 8)
-    expanding, tables = decodings * EXPAND_CYCLES.get((c.decoder, c.bits), 0.0), 0.0
-    if ISAS[c.isa].lanes < 16:
-        decoding, each = NARROW_CYCLES["f32" if c.compute == "f32" and c.decoder != "table" else c.decoder]
-        expanding = decodings * decoding * (c.bits if c.decoder == "sums" else 1)
-        tables = TABLE_CYCLES.get(c.decoder, 0.0) * k
-    if c.has_panel:
-        lanes = ISAS[c.isa].lanes
-        each = PANEL_PRODUCTS * product_cycles("lane_f32", lanes, machine) * 16 / lanes
-    decoded = vectors * k
-    if c.decoder == "indexed" and stored_bytes:  # what is there, each with the byte of its column
-        decoded, each, expanding = 8 * (stored_bytes - headers) / (c.bits + 8) / 16, INDEXED_CYCLES[0], decodings * INDEXED_CYCLES[1]
-    cycles = decoded * (each * rows + expanding) + rows * (vectors * (steps_cycles(c.steps) + STORED_VECTOR_CYCLES) + tables)
-    weights = vectors * 16 * k * c.bits // 8 + headers
-    if c.decoder in ("bitmap", "bitmap_f32", "indexed", "quads"):
-        weights = stored_bytes or weights + vectors * 2 * k
-    if c.decoder == "bitmap_f32":
-        weights = int(EXPANDED_READ * weights)
-    return Work(cycles, weights, rows * (channels + k) * 4, exposed=None)
-
-
-def _sparse_gather(c: SparseGather, machine: Machine, stored_bytes: int) -> Work:
-    rows, channels, k = c.sizes
-    lanes = ISAS[c.isa].lanes
-    stored = stored_bytes or channels * math.ceil(k / lanes) * c.step_bytes
-    finish = math.ceil(channels / lanes) * rows * (steps_cycles(c.steps) + STORED_VECTOR_CYCLES)
-    cycles = stored / c.step_bytes * rows * GATHER_CYCLES[c.isa if c.isa == "generic" else lanes] + channels * CHANNEL_CYCLES + finish
-    return Work(cycles, stored, rows * (channels + k) * 4, exposed=None)
-
-
-def _sparse_lanes(c: SparseLanes, machine: Machine, stored_bytes: int) -> Work:
-    rows, channels, k = c.sizes
-    lanes = ISAS[c.isa].lanes
-    heads = c.heads_bytes
-    stored = stored_bytes or heads + channels * k * 6
-    vectors = math.ceil(rows / lanes)  # of rows, all blocks together
-    blocks = math.ceil(vectors / c.vectors)
-    cycles = (stored - heads) / 6 * (blocks * BROADCAST_CYCLES + vectors * BROADCAST_VECTOR_CYCLES)
-    cycles += channels * c.k_blocks * (blocks * HEAD_CYCLES + vectors * KEPT_SUM_CYCLES)
-    cycles += vectors * channels * (TURN_CYCLES + steps_cycles(c.steps) + STORED_VECTOR_CYCLES)
-    return Work(cycles, blocks * stored, rows * (channels + k) * 4, exposed=None)
-
-
-def _row_lanes(c: RowLanes, machine: Machine) -> Work:
-    lanes = ISAS[c.isa].lanes
-    vectors = math.ceil(c.sizes[0] / lanes) * c.padded_k
-    return Work(vectors * TURN_CYCLES, 0, 2 * vectors * lanes * 4)
-
-
-EXPAND_CYCLES = {("bitmap_f32", 32): 3.2, ("bitmap", 8): 0.4, ("bitmap", 4): 0.3}
-"""Of one vector of one k, by decoder and bits: expanding what is stored, once for up to 8 rows."""
-LOOKED_UP_CYCLES = {("sums", 1): 0.18, ("sums", 2): 0.36, ("sums", 3): 0.54, ("shuffle", 4): 0.9}
-"""Of one vector of one k, decoding and multiplying by x of 16 bits, where that is not the same for all codes."""
-INDEXED_CYCLES = (1.15, 1.5)
-"""Of 16 values that have their columns: multiplying them by a row of x, and finding their places (2048 x 2048 of 10 %, Zen 4)."""
-PANEL_PRODUCTS = 1.17  # times a fused multiply-add at full rate: weights and x come from memory
-EXPANDED_CYCLES = 0.65  # of multiplying it, where it is f32
-EXPANDED_READ = 1.15  # of the time of a stream, because values come in pieces of any length: 4096 x 4096 of 20 to 50 % zeros, Zen 4
-NARROW_CYCLES = {"f32": (1.8, 0.7), "table": (19.0, 0.7), "planes": (0.65, 0.6), "sums": (0.38, 0.0), "products": (0.0, 1.75)}
-"""In registers of 8 lanes: decoding 16 weights ("sums": a bit of each), then multiplying by a row of x; float tables are gathered."""
-TABLE_CYCLES = {"sums": 6.5, "products": 14.0}  # of making the tables of an x
-GATHER_CYCLES: dict[int | str, float] = {16: 13.5, 8: 16.0, "generic": 20.0}
-"""Of a vector of weights and what is gathered for it, by lanes."""
-CHANNEL_CYCLES = 6.0  # to begin and end a channel whose weights are gathered for
-BROADCAST_CYCLES, BROADCAST_VECTOR_CYCLES = 0.85, 0.87  # a weight, and each vector of rows that it meets
-HEAD_CYCLES, KEPT_SUM_CYCLES = 8.0, 2.2  # of a channel in a block of k, and each vector of its sums, which come from the second-level cache
-TURN_CYCLES = 9.0  # of a vector in a square that is turned around, with load and store
-
-
-COLUMN_CYCLES = {"dot4_u8s8": 12.0, "dot2_s16": 3.0}  # of interleaving and multiplying a unit of one group of columns
-LISTED_CYCLES = 3.0  # of looking at one element of x
-SCATTERED = 0.4  # times the square of the zeros: what reading is slower by, because prefetchers follow runs that end
-
-
-def _columns(c: Columns, machine: Machine) -> Work:
-    """Only the columns that something multiplies are read; the list of them is made by every thread."""
-    channels, k = c.sizes
-    group, lanes = COLUMNS[c.compute], ISAS[c.isa].lanes
-    units, groups = math.ceil(channels / (group * lanes)), math.ceil(k * c.density / group)
-    blocks = math.ceil(channels / c.width)
-    cycles = groups * (units * COLUMN_CYCLES[c.compute] + 10.0 * blocks) + k * LISTED_CYCLES
-    finish = units * group * (steps_cycles(c.steps) + STORED_VECTOR_CYCLES)
-    exposed = EXPOSED_WEIGHTS * (1 + SCATTERED * (1 - c.density) ** 2)
-    return Work(cycles + finish, int(blocks * c.width * k * c.density), k + channels * ELEMENT_BYTES[c.y.element], exposed)
-
-
 INPUT_CYCLES, SUM_CYCLES = 150, 130  # of transforming a tile of x per vector, and of sums per vector with what is behind them
 POINT_WEIGHT_CYCLES = 1.1  # of a vector of weights that a strip of tiles brings to the first-level cache
 
@@ -479,11 +334,11 @@ _MODELS: dict[str, Any] = {  # by kind of codelet
     "winograd": _winograd,
     "contraction": _contraction,
     "tile_contraction": _tile_contraction,
-    "stream": _stream,
-    "columns": _columns,
-    "sparse_gather": _sparse_gather,
-    "sparse_lanes": _sparse_lanes,
-    "row_lanes": _row_lanes,
+    "stream": compressed_cost.stream,
+    "columns": compressed_cost.columns,
+    "sparse_gather": compressed_cost.sparse_gather,
+    "sparse_lanes": compressed_cost.sparse_lanes,
+    "row_lanes": compressed_cost.row_lanes,
     "depthwise": _depthwise,
     "depthwise_quads": _depthwise_quads,
     "window": _window,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from qcc.dialects.codelet import WIDE
-from qcc.dialects.codelet_cost import hides_loads, parts, product_cycles, sign_cycles, tile_cycles
+from qcc.dialects.codelet_cost import hides_loads, parts, sign_cycles, tile_cycles
+from qcc.dialects.codelet_work import product_cycles
 from qcc.dialects.instruction_sets import ISAS, weights_in_memory
 from qcc.dialects.machine import DEFAULTS, shipped
 from qcc.dialects.sign_codelet import Signs
