@@ -90,8 +90,8 @@ EXPANDED_READ = 1.15  # of the time of a stream, because values come in pieces o
 NARROW_CYCLES = {"f32": (1.8, 0.7), "table": (19.0, 0.7), "planes": (0.65, 0.6), "sums": (0.38, 0.0), "products": (0.0, 1.75)}
 """In registers of 8 lanes: decoding 16 weights ("sums": a bit of each), then multiplying by a row of x; float tables are gathered."""
 TABLE_CYCLES = {"sums": 6.5, "products": 14.0}  # of making the tables of an x
-GATHER_CYCLES: dict[int | str, float] = {16: 13.5, "avx512_bf16": 20.5, 8: 16.0, "generic": 20.0}
-"""Of a vector of weights and what is gathered for it, by lanes; Zen 4 gathers slowly."""
+GATHER_CYCLES: dict[int | str, float] = {16: 13.5, "avx512_bf16": 16.5, 8: 16.0, "generic": 20.0}
+"""Of a vector of weights and what is gathered for it, by lanes; Zen 4 loads lane by lane."""
 CHANNEL_CYCLES = 6.0  # to begin and end a channel whose weights are gathered for
 BROADCAST_CYCLES, BROADCAST_VECTOR_CYCLES = 0.85, 0.87  # a weight, and each vector of rows that it meets
 HEAD_CYCLES, KEPT_SUM_CYCLES = 8.0, 2.2  # of a channel in a block of k, and each vector of its sums, which come from the second-level cache

@@ -19,6 +19,7 @@ class IsaFacts:
     byte_tables: bool = False  # looks up 256 bytes in registers
     byte_lanes: bool = False  # looks up 256 bytes for 64 bytes at once
     asks_ahead: bool = True  # streams are read faster with software prefetch
+    gathers: bool = True  # a gather is quicker than a load for every lane
     dot2_bf16: bool = False  # has bf16 x bf16 products of depth 2, summed in f32
     tiles: bool = False  # has a matrix unit
     from_memory: frozenset[tuple[str, str]] = frozenset()  # products that can take weights where they lie: (`compute`, element of w)
@@ -40,7 +41,9 @@ _VBMI = IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True, byte_lanes=True
 
 ISAS: dict[str, IsaFacts] = {
     "amx": replace(_VBMI, tiles=True),
-    "avx512_bf16": replace(_VBMI, asks_ahead=False, dot2_bf16=True, from_memory=_WEIGHTS_IN_MEMORY | {("dot2_bf16", "bf16")}),
+    "avx512_bf16": replace(
+        _VBMI, asks_ahead=False, gathers=False, dot2_bf16=True, from_memory=_WEIGHTS_IN_MEMORY | {("dot2_bf16", "bf16")}
+    ),
     "avx512_vbmi": _VBMI,
     "avx512_vnni": IsaFacts(16, 32, dot4=True, dot2=True, byte_tables=True, from_memory=_WEIGHTS_IN_MEMORY),
     "avx512": IsaFacts(16, 32, dot2=True, pairs=True),

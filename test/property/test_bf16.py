@@ -37,7 +37,7 @@ def test_everything_else_is_as_without_bf16() -> None:
     assert set(ours.__all__) == {*others.__all__, "dot2_bf16", "dot2_bf16_at"}
     assert all(getattr(ours, name) is getattr(others, name) for name in others.__all__)
     facts = instruction_sets.ISAS["avx512_bf16"]
-    same = replace(facts, dot2_bf16=False, asks_ahead=True, from_memory=facts.from_memory - {("dot2_bf16", "bf16")})
+    same = replace(facts, dot2_bf16=False, asks_ahead=True, gathers=True, from_memory=facts.from_memory - {("dot2_bf16", "bf16")})
     assert same == instruction_sets.ISAS["avx512_vbmi"]
 
 

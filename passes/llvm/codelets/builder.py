@@ -226,9 +226,10 @@ class Builder:
     def pointer(self, address: Address) -> Value:
         return self._gep(address.base, self.index(address.bytes)) if address.bytes else address.base
 
-    def load(self, kind: str, address: Address, *, invariant: bool = False) -> Value:
-        """A load of any alignment; `invariant`: no store of this function touches the place."""
-        extra = {"invariant": ir.UnitAttr.get()} if invariant else {}
+    def load(self, kind: str, address: Address, *, invariant: bool = False, single: bool = False) -> Value:
+        """A load of any alignment; `invariant`: no store of this function touches the place; `single`: LLVM does not make a part of a
+        gather of it."""
+        extra = {name: ir.UnitAttr.get() for name, given in (("invariant", invariant), ("volatile_", single)) if given}
         return self.op("llvm.load", [self.pointer(address)], kind, alignment=ir.IntegerAttr.get(self.type("i64"), 1), **extra)
 
     def store(self, value: Value, address: Address) -> None:
