@@ -12,7 +12,8 @@ from qcc.dialects.machine import DEFAULTS, shipped
 from qcc.dialects.sign_codelet import Signs
 from qcc.passes.tile.codelets.tasks import even_chunk
 
-TASK_MACS = 2_000_000  # below this, waking another thread costs more than it brings
+TASK_MACS = 1_000_000  # below this, waking another thread costs more than it brings
+TASK_BYTES = 256 * 1024  # of weights, the same where reading them is what takes time
 MOST_TASKS = 32
 RESIDENT_BYTES = 256 * 1024  # of weights that stay in the second-level cache beside the activations
 TYPICAL = DEFAULTS["emerald-rapids-vnni"]  # not the machine measured: the same model gives the same code wherever it is compiled
@@ -78,7 +79,8 @@ def choose_chunks(tile: tuple[int, int, int], outer: int, blocks: int, height: i
     Tasks share out rows where all weights stay in the second-level cache, so that few read the same rows of x, and blocks where they do
     not, so that each weight comes from memory once and is then used for the whole image.
     """
-    wanted, rows_possible = max(1, min(MOST_TASKS, macs // TASK_MACS)), math.ceil(height / tile[0])
+    wanted = max(1, min(MOST_TASKS, max(macs // TASK_MACS, weight_bytes // TASK_BYTES)))
+    rows_possible = math.ceil(height / tile[0])
     if weight_bytes > RESIDENT_BYTES:
         block_chunks = min(blocks, wanted)
         row_chunks = min(rows_possible, max(1, wanted // (block_chunks * outer))) if rows_possible >= 4 else 1

@@ -31,7 +31,7 @@ from qcc.passes.tile.codelets.tasks import even_chunk
 from qcc.passes.values import affine_of, shape_of
 
 LANES = 16  # of DepthwiseQuads
-TASK_TAPS = 500_000
+TASK_TAPS = 250_000
 
 
 def pool(lowering: Lowering, op: Any) -> set[Any]:
