@@ -47,6 +47,7 @@ F32 = np.float32
 _PRODUCTS = ("qcc.conv2d", "qcc.linear")
 _USES_OF_A_LEVEL = 4  # on average, of one that is worth a table entry of 32 bits
 _FEWEST_ELEMENTS = 32  # below, types cost more than they save
+_SHORTEST_SUM = 8  # of a linear layer: shorter ones, such as coordinates times a matrix, save nothing and would round x
 _GROUPS = (256, 128, 64, 32, 16)  # neighbours along the input that may share a scale
 _SCALE_BITS = 16  # of the scale of a group, as streams store it
 _SMALL_FLOAT_BITS = 4  # of the narrowest small float: its values are integers of 5 bits
@@ -126,7 +127,7 @@ def _float_weight(constant: Any) -> Found | None:
     array = constant_array(constant.results[0])
     if array is None or array.dtype != F32 or array.ndim < 2 or array.size < _FEWEST_ELEMENTS or kind.encoding is not None:
         return None
-    if not np.isfinite(array).all() or not array.any():
+    if (array.ndim == 2 and array.shape[1] < _SHORTEST_SUM) or not np.isfinite(array).all() or not array.any():
         return None
     rows = array.reshape(array.shape[0], -1)
     levels = _levels.distinct(rows)
