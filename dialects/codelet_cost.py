@@ -16,13 +16,7 @@ from typing import Any
 
 from qcc.dialects import codelet as codelets
 from qcc.dialects import compressed_cost, winograd_codelet
-from qcc.dialects.codelet import (
-    ELEMENT_BYTES,
-    Contraction,
-    Map,
-    Operand,
-    Rows,
-)
+from qcc.dialects.codelet import ELEMENT_BYTES, Contraction, Map, Operand, Rows
 from qcc.dialects.codelet_work import (
     EMULATED_CYCLES,
     EXPOSED_WEIGHTS,

@@ -16,9 +16,7 @@ EMULATED_CYCLES_256 = EMULATED_CYCLES | {"pairs_u8s8": 0.65, "dot2_s16": 0.35}  
 
 LOADED_VECTOR_CYCLES = 1.0  # an operand of the step program, converted to 32 bits
 STORED_VECTOR_CYCLES = 2.0  # narrowed and stored
-EXPOSED_WEIGHTS = (
-    0.9  # share of reading weights from memory, once in a run, that arithmetic does not hide, although the codelets prefetch them
-)
+EXPOSED_WEIGHTS = 0.9  # share of reading weights from memory, once in a run, that arithmetic does not hide, although they are prefetched
 
 STEP_CYCLES = {  # of one vector of 16 lanes
     "requantize": 3.0, "requantize_real": 3.0, "shift": 20.0, "add_quantized": 6.0, "mul_quantized": 7.0, "lut": 3.5, "dequantize": 2.0,

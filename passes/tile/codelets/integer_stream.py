@@ -24,7 +24,7 @@ from qcc.dialects.stream_layout import QUAD, bytes_codes
 from qcc.passes.tile.codelets import columns, elementwise, sign_products, stream
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, stored_offset
-from qcc.passes.tile.codelets.products import integers, last_of, row_space, rows_contiguous
+from qcc.passes.tile.codelets.products import integers, last_of, row_space, rows_of
 from qcc.passes.tile.codelets.program import Program
 from qcc.passes.tile.codelets.weight_codes import Codes, codes_of
 from qcc.passes.values import affine_of, shape_of
@@ -52,13 +52,12 @@ def linear(lowering: Lowering, op: Any) -> set[Any] | None:
         return None
     program = Program(lowering)
     absorbed = elementwise.absorb(lowering, program, op.results[0])
-    x = lowering.place(op.operands[0], narrow=True)
+    x, y = lowering.place(op.operands[0], narrow=True), lowering.result(last_of(op, absorbed))
     if not program.steps or program.steps[0].op not in FIRST_STEPS or x.element != "u8":
         return None
-    x, y = _middled(lowering, x), lowering.result(last_of(op, absorbed))
-    sizes, strides = row_space(lowering, [x, *program.operands, y], 1)
-    if strides is None:
+    if row_space(lowering, [y, *program.operands], 1)[1] is None:
         return None
+    x, sizes, strides = rows_of(lowering, _middled(lowering, x), program.operands, y)
     stored_bytes = stream.call(lowering, codes, variant, x, program, y, start, sizes[0], strides, unit=True)
     facts: dict[str, Any] = {"stored_format": stream.words(codes, variant), "stored_bytes": stored_bytes}
     if variant.decoder in FORMS:
@@ -142,4 +141,4 @@ def _middled(lowering: Lowering, x: Place) -> Place:
     y, program = lowering.temporary("f32", x.shape), Program(lowering)
     program.steps.append(Step("dequantize", (program.integer(MIDDLE), program.real(1.0))))
     elementwise.run(lowering, program, x, y)
-    return rows_contiguous(lowering, y)
+    return y

@@ -129,12 +129,8 @@ def contract_rows(lowering: Lowering, op: Any, place: Place, bias: np.ndarray | 
     """The linear layer `op` with x at `place` and constant weights, its sums starting at `bias` [1, out]."""
     w = op.operands[1]
     out, inside = shape_of(w)
-    place, y = rows_contiguous(lowering, place), lowering.result(last_of(op, absorbed))
-    sizes, strides = row_space(lowering, [place, *program.operands, y], 3)
-    if strides is None:  # too many dimensions: give every operand the same plain order
-        place, program.operands[:] = _copied(lowering, place), [_copied(lowering, p) for p in program.operands]
-        sizes, strides = row_space(lowering, [place, *program.operands, y], 3)
-        assert strides is not None, "row-major copies collapse"
+    y = lowering.result(last_of(op, absorbed))
+    place, sizes, strides = rows_of(lowering, place, program.operands, y, 3)
     n, h, rows = sizes
     (sn, sh, sr, _), *others = strides
     reading = Reading(place, (sn, 0, sh, sr, 0), (1, 1), (0, 0), inside)
@@ -221,6 +217,18 @@ def row_space(lowering: Lowering, places: Sequence[Place], count: int) -> tuple[
     if extra < 0:
         return sizes, None
     return [1] * extra + sizes, [[0] * extra + list(s) + [p.strides[-1]] for s, p in zip(strides, places, strict=True)]
+
+
+def rows_of(lowering: Lowering, x: Place, operands: list[Place], y: Place, count: int = 1) -> tuple[Place, list[int], list[list[int]]]:
+    """x with contiguous rows, and the `row_space` of it, of `operands` and of y; where that has too many dimensions, x and the operands are
+    copied, so that all are in the same plain order."""
+    x = rows_contiguous(lowering, x)
+    sizes, strides = row_space(lowering, [x, *operands, y], count)
+    if strides is None:
+        x, operands[:] = _copied(lowering, x), [_copied(lowering, p) for p in operands]
+        sizes, strides = row_space(lowering, [x, *operands, y], count)
+        assert strides is not None, "row-major copies collapse"
+    return x, sizes, strides
 
 
 def _bias(lowering: Lowering, op: Any, groups: int) -> np.ndarray | None:

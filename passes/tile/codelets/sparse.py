@@ -18,7 +18,7 @@ from qcc.dialects.stream_layout import StreamLayout
 from qcc.passes.tile.codelets import elementwise
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place
-from qcc.passes.tile.codelets.products import last_of, row_space, rows_contiguous
+from qcc.passes.tile.codelets.products import last_of, rows_of
 from qcc.passes.tile.codelets.program import Program
 from qcc.passes.tile.codelets.register_tile import TASK_MACS
 from qcc.passes.tile.codelets.sparse_packing import bitmap_values, gather_rows, lane_rows
@@ -136,12 +136,7 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
     if op.name == "qcc.conv2d":
         x, y = x.transposed(CHANNELS_LAST), y.transposed(CHANNELS_LAST)
         program.operands[:] = [place.transposed(CHANNELS_LAST) for place in program.operands]
-    x = rows_contiguous(lowering, x)
-    sizes, strides = row_space(lowering, [x, *program.operands, y], 1)
-    if strides is None:
-        x, program.operands[:] = _copied(lowering, x), [_copied(lowering, p) for p in program.operands]
-        sizes, strides = row_space(lowering, [x, *program.operands, y], 1)
-        assert strides is not None, "row-major copies collapse"
+    x, sizes, strides = rows_of(lowering, x, program.operands, y)
     count = int(np.count_nonzero(w))
     codelet = configuration(stored.kind, lowering.isa, sizes[0], n, k, count / w.size)
     assert codelet is not None, f"select-sparse-format chose {stored.kind} for {lowering.isa}"
@@ -191,9 +186,3 @@ def _rows_innermost(lowering: Lowering, codelet: RowLanes, x: Place, x_operand: 
     y = lowering.temporary("f32", [blocks, codelet.padded_k, codelet.width])
     lowering.call(replace(codelet, x=x_operand, y=y.operand(1, y.strides)), [x, y])
     return y, Operand(0, "f32", y.strides, y.offset)
-
-
-def _copied(lowering: Lowering, place: Place) -> Place:
-    y = lowering.temporary(place.element, place.shape)
-    elementwise.copy(lowering, place, y)
-    return y

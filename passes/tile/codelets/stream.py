@@ -32,7 +32,7 @@ from qcc.passes.tile.codelets import elementwise
 from qcc.passes.tile.codelets.level_bytes import level_bytes
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place
-from qcc.passes.tile.codelets.products import last_of, row_space, rows_contiguous
+from qcc.passes.tile.codelets.products import last_of, rows_of
 from qcc.passes.tile.codelets.program import Program
 from qcc.passes.tile.codelets.register_tile import TASK_MACS
 from qcc.passes.tile.codelets.stream_columns import pack_columns
@@ -83,12 +83,7 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
         program.steps.append(Step("float", (program.operand(lowering.place(op.operands[2]).broadcast(shape)),), kind="add"))
     absorbed = elementwise.absorb(lowering, program, result)
     x, y = _repeated(lowering, lowering.place(op.operands[0]), codes.repeats), lowering.result(last_of(op, absorbed))
-    x = rows_contiguous(lowering, x)
-    sizes, strides = row_space(lowering, [x, *program.operands, y], 1)
-    if strides is None:
-        x, program.operands[:] = _copied(lowering, x), [_copied(lowering, p) for p in program.operands]
-        sizes, strides = row_space(lowering, [x, *program.operands, y], 1)
-        assert strides is not None, "row-major copies collapse"
+    x, sizes, strides = rows_of(lowering, x, program.operands, y)
     compressed = _is_encoded(op.operands[1])
     variant = choose(lowering.isa, lowering.activations, codes, sizes[0], byte_expand=lowering.byte_expand, zeros=not compressed)
     stored_bytes = call(lowering, codes, variant, x, program, y, bias, sizes[0], strides)
@@ -213,12 +208,6 @@ def _is_encoded(value: Any) -> bool:
     """Whether select-sparse-format chose a form without zeros for the constant behind the dequantize that gives `value`."""
     stored = producer(value, "qcc.dequantize").operands[0]
     return encoding_of(ir.RankedTensorType(stored.type)).kind != "dense"
-
-
-def _copied(lowering: Lowering, place: Place) -> Place:
-    y = lowering.temporary(place.element, place.shape)
-    elementwise.copy(lowering, place, y)
-    return y
 
 
 @dataclass(frozen=True)
