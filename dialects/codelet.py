@@ -414,6 +414,28 @@ def symbol(codelet: Any) -> str:
     return f"{codelet.kind}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
+def without_offsets(codelet: Any) -> tuple[Any, dict[int, int]]:
+    """`codelet` with operands that begin where their buffers do, and for every other one the bytes by which a call moves its buffer.
+
+    So calls that differ only in where operands lie, such as the steps of a recurrent layer, share a function. What would lie before the
+    buffer stays in the configuration, and so does the place of a y inside the border that the codelet fills.
+    """
+    bytes_of: dict[int, int] = {}
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(moved(v) for v in value)
+        if not isinstance(value, Operand) or value.offset <= 0:
+            return value
+        assert value.buffer not in bytes_of, codelet
+        bytes_of[value.buffer] = value.offset * ELEMENT_BYTES[value.element]
+        return dataclasses.replace(value, offset=0)
+
+    kept = ("y",) if getattr(codelet, "halo", None) is not None else ()
+    changed = {f.name: moved(getattr(codelet, f.name)) for f in dataclasses.fields(codelet) if f.name not in kept}
+    return dataclasses.replace(codelet, **changed), bytes_of
+
+
 def tasks(codelet: Any) -> int:
     """How many independent tasks a call of the codelet has."""
     if isinstance(codelet, Map):

@@ -1,7 +1,7 @@
 """The qtile dialect: buffers and moves of the tiled form.
 
 A codelet is a private `func.func` whose `qtile.codelet` attribute states what to generate; running it is a `func.call` on buffers with the
-number of independent tasks in `qtile.tasks`.
+number of independent tasks in `qtile.tasks` and, where operands begin behind the starts of their buffers, `qtile.offset_bytes`.
 """
 
 from collections.abc import Iterator, Sequence

@@ -149,12 +149,14 @@ def _stored(call: Any, function: Any) -> dict[str, list[int]]:
 def _add_step(tables: _Tables, call: Any, i: int) -> None:
     """The step of `call` for slice `i`."""
     begin = len(tables.operands)
-    for operand, stride in zip(call.operands, _strides(call), strict=True):
+    offsets = op_attribute(call, "qtile.offset_bytes") or [0] * len(call.operands)
+    for operand, offset, stride in zip(call.operands, offsets, _strides(call), strict=True):
         buffer = operand.owner
         if not isinstance(buffer, ir.Operation | ir.OpView) or buffer.name != "qtile.buffer":
             raise error_at(call, f"call of '{op_attribute(call, 'callee')}' has an operand that is not a qtile.buffer")
         space = op_attribute(buffer, "space")
-        tables.operands.append([SPACES[space], op_attribute(buffer, "index", 0), op_attribute(buffer, "offset_bytes") + i * stride])
+        begins = op_attribute(buffer, "offset_bytes") + offset + i * stride
+        tables.operands.append([SPACES[space], op_attribute(buffer, "index", 0), begins])
     tables.codelets.append(op_attribute(call, "callee"))
     tables.steps.append([begin, len(call.operands), op_attribute(call, "qtile.tasks", 1), tables.string(_layer(call))])
 

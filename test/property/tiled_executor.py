@@ -71,7 +71,8 @@ class Tiled:
                     self.behind.append(behind)
                 places[op.results[0]] = memory
             elif op.name == "func.call":
-                operands = [places[v] for v in op.operands]
+                offsets = op_attribute(op, "qtile.offset_bytes") or [0] * len(op.operands)
+                operands = [places[v][offset:] for v, offset in zip(op.operands, offsets, strict=True)]
                 self.calls.append((op_attribute(op, "callee"), operands, op_attribute(op, "qtile.tasks")))
 
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:

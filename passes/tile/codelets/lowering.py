@@ -199,6 +199,7 @@ class Lowering:
     def call(self, codelet: Any, places: Sequence[Place], *, scratch_bytes: int = 0, writes: int = 1) -> None:
         """Call a codelet on the buffers of `places`, declaring it at its first use."""
         operands = [p.buffer for p in places]
+        codelet, moved = configuration.without_offsets(codelet)
         name = configuration.symbol(codelet)
         key = (name, tuple(str(v.type) for v in operands))  # a call must have its declaration's types, which views do not determine
         if key not in self._declared:
@@ -214,12 +215,14 @@ class Lowering:
             }
             _function(attributes, ir.Location.unknown(), ir.InsertionPoint(self.module.body))
         name = self._declared[key]
-        self.call_function(name, operands, configuration.tasks(codelet))
+        offsets = [moved.get(i, 0) for i in range(len(operands))] if moved else None
+        self.call_function(name, operands, configuration.tasks(codelet), offsets)
 
-    def call_function(self, name: str, operands: Sequence[Any], tasks: int = 1) -> None:
-        """`func.call @name(operands)` behind everything called so far."""
+    def call_function(self, name: str, operands: Sequence[Any], tasks: int = 1, offset_bytes: Sequence[int] | None = None) -> None:
+        """`func.call @name(operands)` behind everything called so far; `offset_bytes`: where in the buffers the operands begin."""
         layer = layer_name(self.current.location)
         attributes = {"callee": ir.FlatSymbolRefAttr.get(name), "qtile.tasks": tasks, "qtile.layer": layer}
+        attributes |= {} if offset_bytes is None else {"qtile.offset_bytes": list(offset_bytes)}
         attributes |= self.slices.attributes(operands)
         create("func.call", list(operands), [], attributes, loc=self.current.location, ip=ir.InsertionPoint(self._return))
 

@@ -56,3 +56,17 @@ func.func @main() attributes {qcc.inputs = [], qcc.outputs = [{name = "y", type 
   return
 }
 func.func private @f(memref<2xi8>, memref<2xi8>) attributes {qtile.codelet = {kind = "linear"}}
+
+// -----
+
+// An operand may begin behind the start of its buffer.
+// CHECK: weights = array<i64: 64>
+// CHECK: @qcc_operands(dense<{{\[\[}}0, 0, 4], [3, 0, 66], [1, 0, 0]]> : tensor<3x3xi64>)
+func.func @main() attributes {qcc.inputs = [{name = "x", type = tensor<8xi8>}], qcc.outputs = [{name = "y", type = tensor<2xi8>}], qtile.arena_bytes = 0, qtile.weights_bytes = 128} {
+  %x = "qtile.buffer"() {space = "input", index = 0, offset_bytes = 0, size_bytes = 8} : () -> memref<8xi8>
+  %w = "qtile.buffer"() {space = "weights", offset_bytes = 64, size_bytes = 4, value = dense<3> : tensor<4xi8>} : () -> memref<4xi8>
+  %y = "qtile.buffer"() {space = "output", index = 0, offset_bytes = 0, size_bytes = 2} : () -> memref<2xi8>
+  func.call @f(%x, %w, %y) {qtile.offset_bytes = array<i64: 4, 2, 0>} : (memref<8xi8>, memref<4xi8>, memref<2xi8>) -> ()
+  return
+}
+func.func private @f(memref<8xi8>, memref<4xi8>, memref<2xi8>) attributes {qtile.codelet = {kind = "linear"}}

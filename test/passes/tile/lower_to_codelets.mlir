@@ -56,3 +56,18 @@ func.func @main(%r: tensor<2x1x16xf32>, %p: tensor<1xi64>, %x: tensor<4xf32>) ->
   "qcc.write_state"(%x) {state = "n"} : (tensor<4xf32>) -> ()
   return %s, %n : tensor<2x16xf32>, tensor<4xf32>
 }
+
+// -----
+
+// Equal operations on parts of buffers share one function: calls say how far from the start of a buffer an operand begins.
+// CHECK: call @map_[[F:[0-9a-f]+]](%[[X:.*]], %[[Y:.*]]) {qtile.layer = "", qtile.offset_bytes = array<i64: 16, 0>
+// CHECK: call @map_[[F]](%[[X]], %{{.*}}) {qtile.layer = "", qtile.offset_bytes = array<i64: 32, 0>
+// CHECK: func.func private @map_{{.*}}operands = [{buffer = 0 : i64, element = "f32", offset = 0 : i64
+// CHECK-NOT: func.func private @map_
+func.func @main(%x: tensor<3x4xf32>) -> (tensor<1x4xf32>, tensor<1x4xf32>) {
+  %a = "qcc.slice"(%x) {offsets = array<i64: 1, 0>, strides = array<i64: 1, 1>} : (tensor<3x4xf32>) -> tensor<1x4xf32>
+  %b = "qcc.slice"(%x) {offsets = array<i64: 2, 0>, strides = array<i64: 1, 1>} : (tensor<3x4xf32>) -> tensor<1x4xf32>
+  %s = "qcc.unary"(%a) {kind = "tanh"} : (tensor<1x4xf32>) -> tensor<1x4xf32>
+  %t = "qcc.unary"(%b) {kind = "tanh"} : (tensor<1x4xf32>) -> tensor<1x4xf32>
+  return %s, %t : tensor<1x4xf32>, tensor<1x4xf32>
+}
