@@ -18,7 +18,7 @@ _IN_WORDS = {  # facts that are sentences, and how they begin; in the order in w
     "stored_format": "stored as {}",
     "streaming": "{}",
     "images_at_once": "{} images at once",
-    "zero_flags": "zero flags: {}",
+    "activation_coding": "its output in DRAM: {}",
 }
 
 

@@ -35,7 +35,7 @@ class Configuration:
     queue_instructions: int = 32  # depth of each unit's instruction queue
     token_limit: int = 255  # tokens a queue holds
     accumulator_tiles: int = 2  # finished tiles that may wait for the post unit
-    activation_codings: int = 1  # that load and store know: raw; 2 with zero flags
+    activation_codings: int = 1  # that load and store know: raw; 2 with zero flags; 3 with run lengths too
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -49,9 +49,10 @@ class Configuration:
                 f"accelerator parameter 'rows' is {self.rows}, expected a divisor of word_bits "
                 f"({self.word_bits}): a channel tile must not straddle two words"
             )
-        if self.activation_codings > 2:
+        if self.activation_codings > 3:
             raise QccError(
-                f"accelerator parameter 'activation_codings' is {self.activation_codings}, expected 1 (raw) or 2 (and zero flags)"
+                f"accelerator parameter 'activation_codings' is {self.activation_codings}, "
+                "expected 1 (raw), 2 (and zero flags) or 3 (and run lengths)"
             )
         for name in ("weight_lines", "activation_words", "residual_words", "output_words", "parameter_entries"):
             if getattr(self, name) >= 1 << 16:

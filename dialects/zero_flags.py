@@ -15,36 +15,33 @@ def flag_words(run_words: int) -> int:
     return -(-run_words // 8)
 
 
+def slot_words(run_words: int) -> int:
+    """Words of the slot of a run: room for one without zeros."""
+    return flag_words(run_words) + run_words
+
+
 def code(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Runs [n, words, K/8] u8 as slots [n, flag_words + words, K/8], 0 behind their end, and the words of each that are in use [n]."""
+    """Runs [n, words, K/8] u8 as slots [n, slot_words, K/8], 0 behind their end, and the words of each that are in use [n]."""
     count, words, word_bytes = runs.shape
     flat = runs.reshape(count, words * word_bytes)
     some = flat != 0
     front = flag_words(words) * word_bytes
-    slots = np.zeros((count, front + flat.shape[1]), np.uint8)
+    slots = np.zeros((count, slot_words(words) * word_bytes), np.uint8)
     flags = np.packbits(some, axis=1, bitorder="little")
     slots[:, : flags.shape[1]] = flags
     row, column = np.nonzero(some)
     slots[row, front + (np.cumsum(some, axis=1) - 1)[row, column]] = flat[row, column]
     used = flag_words(words) - (-some.sum(axis=1) // word_bytes)
-    return slots.reshape(count, flag_words(words) + words, word_bytes), used
+    return slots.reshape(count, slot_words(words), word_bytes), used
 
 
 def decode(slots: np.ndarray, run_words: int) -> tuple[np.ndarray, np.ndarray]:
     """What `code` made of runs of `run_words` words, of any slots: the runs, and the words of each slot in use."""
-    count, slot_words, word_bytes = slots.shape
-    flat, front, size = slots.reshape(count, slot_words * word_bytes), flag_words(run_words) * word_bytes, run_words * word_bytes
+    count, _, word_bytes = slots.shape
+    flat = slots.reshape(count, slot_words(run_words) * word_bytes)
+    front, size = flag_words(run_words) * word_bytes, run_words * word_bytes
     some = np.unpackbits(flat[:, :front], axis=1, bitorder="little")[:, :size].astype(bool)
     runs = np.zeros((count, size), np.uint8)
     row, column = np.nonzero(some)
     runs[row, column] = flat[row, front + (np.cumsum(some, axis=1) - 1)[row, column]]
     return runs.reshape(count, run_words, word_bytes), flag_words(run_words) - (-some.sum(axis=1) // word_bytes)
-
-
-def expected_words(run_words: int, held_bytes: int, zeros: float, word_bytes: int) -> float:
-    """Words of a slot in use where `held_bytes` of the run's bytes have channels and `zeros` of these are 0.
-
-    The bits of other channels are taken for as often 1 as 0: upper planes hold fewer, so that there will be less.
-    """
-    filled = 1 - ((1 + zeros) / 2) ** 8
-    return flag_words(run_words) + held_bytes * filled / word_bytes

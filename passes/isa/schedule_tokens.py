@@ -32,10 +32,10 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects.accelerator import Configuration
+from qcc.dialects.activation_codings import slot_words
 from qcc.dialects.mlir import error_at, ir, op_attribute, python_value, walk
-from qcc.dialects.zero_flags import flag_words
 from qcc.passes.base import Pass, PassContext
-from qcc.runtime.fpga.isa import BY_NAME, UNITS
+from qcc.runtime.fpga.isa import ACTIVATION_CODINGS, BY_NAME, UNITS
 
 _DRAM_PAGE = 16  # words that are tracked together
 Span = tuple[str, int, int]  # space, first, behind the last
@@ -191,7 +191,7 @@ class _Accesses:
 
 def _slot_words(run_words: int, coding: Any) -> int:
     """Words from the beginning of a pixel that an instruction may touch."""
-    return run_words + (flag_words(run_words) if coding in (1, "flags") else 0)
+    return slot_words(coding if isinstance(coding, str) else ACTIVATION_CODINGS[coding], run_words)
 
 
 def _dram(first: int, end: int) -> Span:

@@ -33,12 +33,13 @@ import numpy as np
 
 from qcc.dialects import bitplanes
 from qcc.dialects.accelerator import Configuration
+from qcc.dialects.activation_codings import code
 from qcc.dialects.mlir import create, ir, walk
-from qcc.dialects.zero_flags import code
 from qcc.passes.base import Pass, PassContext
-from qcc.passes.tile._accelerator import tiling, zero_flags
+from qcc.passes.tile._accelerator import activation_coding, tiling
 from qcc.passes.tile._accelerator.layer import Buffer, Layer, Placement
 from qcc.passes.tile._accelerator.lowering import Lowering
+from qcc.runtime.fpga.isa import ACTIVATION_CODINGS
 
 
 class TileForAcceleratorPass(Pass):
@@ -62,7 +63,7 @@ def _tile(module: ir.Module, function: Any, c: Configuration, context: PassConte
     lowered = Lowering(function, c.word_bits).run()
     chunks = [tiling.cut(layer, c) for layer in lowered.layers]
     if c.activation_codings > 1:
-        zero_flags.choose(lowered.layers, chunks, c, context)
+        activation_coding.choose(lowered.layers, chunks, c, context)
     name = function.attributes["sym_name"].value
     tiles = ir.Operation.create(
         "func.func",
@@ -177,8 +178,8 @@ def _emit(layer: Layer, chunks: list[tiling.Chunk], c: Configuration, at: ir.Ins
         "source_pixel_words": source.buffer.pixel_words,
         "target_offset": target.offset,
         "target_pixel_words": target.buffer.pixel_words,
-        "source_coding": int(source.buffer.coded),
-        "target_coding": int(target.buffer.coded),
+        "source_coding": ACTIVATION_CODINGS.index(source.buffer.coding),
+        "target_coding": ACTIVATION_CODINGS.index(target.buffer.coding),
     }
     number_format = {
         "planes": source.planes,
@@ -201,7 +202,7 @@ def _emit(layer: Layer, chunks: list[tiling.Chunk], c: Configuration, at: ir.Ins
             "signed": int(other.signed),
             "offset": other.offset,
             "pixel_words": other.buffer.pixel_words if other.buffer is not None else 0,  # 0: one pixel for all
-            "coding": int(other.buffer is not None and other.buffer.coded),
+            "coding": 0 if other.buffer is None else ACTIVATION_CODINGS.index(other.buffer.coding),
         }
         if other.constant is not None:
             total["constant_word"] = constant_word
@@ -254,6 +255,5 @@ def _padding(layer: Layer, c: Configuration) -> bytes:
     values = np.zeros(layer.source.words * c.word_bits, np.int64)
     values[layer.source.positions] = layer.pad_value
     packed = bitplanes.pack(values, layer.source.planes, c.word_bits)
-    if layer.source.buffer is not None and layer.source.buffer.coded:
-        return code(packed.reshape(1, -1, c.word_bytes))[0].tobytes()
-    return packed.tobytes()
+    assert layer.source.buffer is not None
+    return code(layer.source.buffer.coding, packed.reshape(1, -1, c.word_bytes))[0].tobytes()

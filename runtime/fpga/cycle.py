@@ -28,6 +28,7 @@ from qcc.dialects.errors import QccError
 from qcc.runtime.fpga.encoder import Word
 from qcc.runtime.fpga.isa import INSTRUCTION_BYTES, UNITS
 from qcc.runtime.fpga.machine import Lines, Machine
+from qcc.runtime.fpga.trace import add_activations
 
 
 @dataclass
@@ -38,13 +39,13 @@ class Timing:
     read_bytes: int = 0
     write_bytes: int = 0
     instruction_bytes: int = 0
-    saved_bytes: int = 0  # that zero flags kept from moving
     bus_cycles: int = 0
     busy: dict[str, int] = field(default_factory=lambda: dict.fromkeys(UNITS, 0))
     start: list[int] = field(default_factory=list)
     end: list[int] = field(default_factory=list)
     unit_cycles: list[int] = field(default_factory=list)  # of each instruction
     traffic: list[int] = field(default_factory=list)  # bytes of each instruction
+    activations: list[dict[str, tuple[int, int]]] = field(default_factory=list)  # of each instruction, as in Trace
 
 
 def run(machine: Machine, words: Sequence[Word]) -> Timing:
@@ -65,7 +66,8 @@ class _Simulation:
         self.fetch_time = 0
         self.started: list[list[int]] = [[] for _ in units]
         zeros = [0] * len(words)
-        self.timing = Timing(start=list(zeros), end=list(zeros), unit_cycles=list(zeros), traffic=list(zeros))
+        pixels: list[dict[str, tuple[int, int]]] = [{} for _ in words]
+        self.timing = Timing(start=list(zeros), end=list(zeros), unit_cycles=list(zeros), traffic=list(zeros), activations=pixels)
 
     def run(self) -> Timing:
         while any(self.queues):
@@ -180,7 +182,7 @@ class _Simulation:
         cycles = max(-(-size // self.c.bus_bytes_per_cycle), 1)
         begin = self._reserve(start, cycles)
         self.timing.traffic[index] = size
-        self.timing.saved_bytes += (self.machine.raw_words(word) or 0) * self.c.word_bytes - size
+        self.timing.activations[index] = self.machine.pixel_bytes(word)
         if unit == UNITS.index("store"):
             self.timing.write_bytes += size
         else:
@@ -265,7 +267,7 @@ class TimingMachine(Machine):
 def predict(configuration: Configuration, dram: np.ndarray, words: Sequence[Word]) -> Timing:
     """The timing of a program without computing anything: cycles depend on weights only, never on inputs.
 
-    Pixels with zero flags are the exception: they count as if all bytes were not 0, the most that they can take.
+    Coded pixels are the exception: they count as if all bytes were not 0, the most that they can take.
     """
     return run(TimingMachine(configuration, dram), words)
 
@@ -275,10 +277,20 @@ def layer_rows(timing: Timing, layers: Sequence[str], words: Sequence[Word]) -> 
     rows: dict[str, dict[str, Any]] = {}
     for i, (name, word) in enumerate(zip(layers, words, strict=True)):
         row = rows.setdefault(
-            name, {"name": name, "start": timing.start[i], "end": 0, "busy": dict.fromkeys(UNITS, 0), "dram_bytes": 0, "instructions": 0}
+            name,
+            {
+                "name": name,
+                "start": timing.start[i],
+                "end": 0,
+                "busy": dict.fromkeys(UNITS, 0),
+                "dram_bytes": 0,
+                "activations": {},
+                "instructions": 0,
+            },
         )
         row["start"], row["end"] = min(row["start"], timing.start[i]), max(row["end"], timing.end[i])
         row["busy"][word.row.unit] += timing.unit_cycles[i]
         row["dram_bytes"] += timing.traffic[i] + INSTRUCTION_BYTES
+        add_activations(row["activations"], timing.activations[i])
         row["instructions"] += 1
     return list(rows.values())

@@ -21,7 +21,7 @@ from qcc.runtime.cpu.executable import TensorSpec
 from qcc.runtime.fpga import artifact, cycle, functional
 from qcc.runtime.fpga.machine import Machine
 from qcc.runtime.fpga.package import Host, Package, Segment
-from qcc.runtime.fpga.trace import Trace
+from qcc.runtime.fpga.trace import Trace, add_activations
 
 Array = np.ndarray[Any, Any]
 LEVELS = ("functional", "cycle", "rtl")
@@ -72,8 +72,8 @@ class FpgaExecutable:
         return Simulation(tuple(outputs if torch is None else [torch.from_numpy(np.ascontiguousarray(y)) for y in outputs]), trace)
 
     def predict(self) -> Trace:
-        """The cycle-level trace without outputs. Cycles do not depend on the inputs, so nothing is computed; activations with zero flags
-        count as if nothing in them were 0."""
+        """The cycle-level trace without outputs. Cycles do not depend on the inputs, so nothing is computed; coded activations count
+        as if nothing in them were 0."""
         trace = Trace("cycle", float(self.info.get("clock_mhz", 100.0)))
         for step in self.package.steps:
             if (segment := self.package.segments.get(step.name)) is not None:
@@ -98,7 +98,7 @@ class FpgaExecutable:
             trace.read_bytes += moved.read_bytes
             trace.write_bytes += moved.write_bytes
             trace.instruction_bytes += moved.instruction_bytes
-            trace.saved_bytes += moved.saved_bytes
+            add_activations(trace.activations, moved.activations)
         return [port.read(dram) for port in segment.outputs]
 
     def _host(self, name: str) -> Callable[[list[Array]], list[Array]]:
@@ -158,7 +158,8 @@ def _add_timing(trace: Trace, segment: Segment, timing: cycle.Timing) -> None:
     trace.read_bytes += timing.read_bytes
     trace.write_bytes += timing.write_bytes
     trace.instruction_bytes += timing.instruction_bytes
-    trace.saved_bytes += timing.saved_bytes
+    for row in rows:
+        add_activations(trace.activations, row["activations"])
     for unit, cycles in timing.busy.items():
         trace.busy[unit] += cycles
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from qcc.dialects.errors import QccError
 from qcc.runtime.fpga.encoder import Word
 from qcc.runtime.fpga.isa import INSTRUCTION_BYTES, UNITS
 from qcc.runtime.fpga.machine import Machine
+from qcc.runtime.fpga.trace import add_activations
 
 
 class Chooser(Protocol):
@@ -29,7 +30,7 @@ class Moved:
     read_bytes: int = 0
     write_bytes: int = 0
     instruction_bytes: int = 0
-    saved_bytes: int = 0  # that zero flags kept from moving
+    activations: dict[str, tuple[int, int]] = field(default_factory=lambda: {})  # as in Trace
 
 
 def run(machine: Machine, words: Sequence[Word]) -> Moved:
@@ -38,7 +39,7 @@ def run(machine: Machine, words: Sequence[Word]) -> Moved:
     for word in words:
         machine.run(word)
         size = (machine.moved_words(word) or 0) * machine.configuration.word_bytes
-        moved.saved_bytes += (machine.raw_words(word) or 0) * machine.configuration.word_bytes - size
+        add_activations(moved.activations, machine.pixel_bytes(word))
         if word.name == "store":
             moved.write_bytes += size
         else:

@@ -29,7 +29,7 @@ MAX_WEIGHT_PLANES = 17  # 16-bit weights minus a zero point
 MAX_SHIFT = 62
 
 CODINGS = ("raw", "runs")
-ACTIVATION_CODINGS = ("raw", "flags")  # flags: bits for the bytes that are not 0 in front of each pixel's (dialects/zero_flags.py)
+ACTIVATION_CODINGS = ("raw", "flags", "run_lengths")  # of the bytes of each pixel: dialects/zero_flags.py, dialects/run_lengths.py
 ROUNDINGS = ("half_even", "half_away")
 
 
@@ -100,7 +100,7 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
             Field("pixel_words", 16, "words from one pixel to the next"),
             Field("row_words", 24, "words from one row to the next"),
             Field("vector_words", 16, "words from one group's vectors to the next in the activation buffer"),
-            Field("coding", 1, "of the pixels and of the padding", words=ACTIVATION_CODINGS),
+            Field("coding", 2, "of the pixels and of the padding", words=ACTIVATION_CODINGS),
         ),
     ),
     Instruction(
@@ -153,7 +153,7 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
             Field("count", 12, "pixels"),
             Field("run_words", 16, "words per pixel, and from one group to the next in the buffer"),
             Field("pixel_words", 16, "words from one pixel to the next in DRAM; 0 reads one pixel for all"),
-            Field("coding", 1, "of the pixels", words=ACTIVATION_CODINGS),
+            Field("coding", 2, "of the pixels", words=ACTIVATION_CODINGS),
         ),
     ),
     Instruction(
@@ -256,7 +256,7 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
             Field("run_words", 16, "words per pixel"),
             Field("pixel_words", 16, "words from one pixel to the next in DRAM"),
             Field("output_words", 16, "words from one group to the next in the output buffer"),
-            Field("coding", 1, "of the pixels", words=ACTIVATION_CODINGS),
+            Field("coding", 2, "of the pixels", words=ACTIVATION_CODINGS),
         ),
     ),
     Instruction("finish", 14, "store", "the program has ended when everything before it is stored"),

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects import bitplanes, zero_flags
+from qcc.dialects import activation_codings, bitplanes
 from qcc.dialects.accelerator import Configuration
 from qcc.dialects.errors import QccError
 from qcc.runtime.fpga.encoder import Word
@@ -43,6 +43,7 @@ def shift_right(values: np.ndarray, shift: Any, rounding: str) -> np.ndarray:
     return floor + (up & (shift > 0))
 
 
+_PIXELS = ("load_activations", "load_residual", "store")  # instructions that move activations
 KEPT_MATRICES = 64  # decoded weight blocks that machines of one program share
 
 
@@ -83,7 +84,7 @@ class Machine:
         self.pending_tiles = 0
         self.modes: dict[str, Word] = {}
         self._matrices: dict[Any, Matrix] = {} if matrices is None else matrices
-        self.coded_words: int | None = None  # that the last instruction moved, where its pixels had zero flags
+        self.coded_words: int | None = None  # that the last instruction moved, where its pixels were coded
 
     def run(self, word: Word) -> None:
         """Execute `word`. Raises QccError where it addresses what does not exist."""
@@ -97,23 +98,40 @@ class Machine:
     def moved_words(self, word: Word) -> int | None:
         """Words that a load or store moves from or to DRAM; None for the other instructions.
 
-        Of pixels with zero flags what the last `run` moved, or the most where it moved nothing.
+        Of coded pixels what the last `run` moved, or the most where it moved nothing.
         """
-        raw = self.raw_words(word)
-        if raw is None or not self.coded(word):
+        raw, coding = self._raw_words(word), self.coding(word)
+        if raw is None or coding == "raw":
             return raw
         if self.coded_words is not None:
             return self.coded_words
         run = self._mode("load_geometry")["run_words"] if word.name == "load_activations" else word["run_words"]
-        return raw // run * (run + zero_flags.flag_words(run)) if run else 0
+        return raw // run * activation_codings.slot_words(coding, run) if run else 0
 
-    def coded(self, word: Word) -> bool:
-        """Whether the pixels that `word` moves have zero flags."""
-        at = self._mode("load_layout") if word.name == "load_activations" else word
-        return word.name in ("load_activations", "load_residual", "store") and ACTIVATION_CODINGS[at["coding"]] == "flags"
+    def coding(self, word: Word) -> str:
+        """How the pixels that `word` moves are coded (isa.ACTIVATION_CODINGS), if it moves any.
 
-    def raw_words(self, word: Word) -> int | None:
-        """As `moved_words`, without zero flags."""
+        Raises QccError for a coding that load and store were built without.
+        """
+        if word.name not in _PIXELS:
+            return "raw"
+        coding = (self._mode("load_layout") if word.name == "load_activations" else word)["coding"]
+        if coding >= self.configuration.activation_codings:
+            raise QccError(
+                f"{word.name} moves pixels coded as {ACTIVATION_CODINGS[coding]}, expected one of the accelerator's "
+                f"{self.configuration.activation_codings}: {', '.join(ACTIVATION_CODINGS[: self.configuration.activation_codings])}"
+            )
+        return ACTIVATION_CODINGS[coding]
+
+    def pixel_bytes(self, word: Word) -> dict[str, tuple[int, int]]:
+        """Bytes of the pixels that `word` moves, by their coding: moved, and as raw ones would be. Empty for other instructions."""
+        if word.name not in _PIXELS:
+            return {}
+        size = self.configuration.word_bytes
+        return {self.coding(word): ((self.moved_words(word) or 0) * size, (self._raw_words(word) or 0) * size)}
+
+    def _raw_words(self, word: Word) -> int | None:
+        """As `moved_words`, if nothing were coded."""
         if word.name == "load_activations":
             g = self._mode("load_geometry")
             return word["count"] * g["kernel_y"] * g["kernel_x"] * g["run_words"]
@@ -152,16 +170,15 @@ class Machine:
         inside = ((y >= 0) & (y < geometry["height"]))[None, :, None] & ((x >= 0) & (x < geometry["width"]))[:, None, :]
         source = word["address"] + y[None, :, None] * layout["row_words"] + x[:, None, :] * layout["pixel_words"]
         source = np.where(inside, source, layout["padding"])  # [count, ky, kx]
-        found = self._read_runs(source.reshape(-1), run, self.coded(word)).reshape(len(pixel), size, c.word_bytes)
+        found = self._read_runs(source.reshape(-1), run, word).reshape(len(pixel), size, c.word_bytes)
         self.activations[(pixel % c.columns)[:, None], base[:, None] + np.arange(size)] = found
 
-    def _read_runs(self, addresses: np.ndarray, run: int, coded: bool) -> np.ndarray:
-        """The words [n, run, K/8] of pixels at `addresses` [n]."""
-        places = addresses[:, None] + np.arange(run + (zero_flags.flag_words(run) if coded else 0))
+    def _read_runs(self, addresses: np.ndarray, run: int, word: Word) -> np.ndarray:
+        """The words [n, run, K/8] of the pixels at `addresses` [n] that `word` loads."""
+        coding = self.coding(word)
+        places = addresses[:, None] + np.arange(activation_codings.slot_words(coding, run))
         self._check_dram(places)
-        if not coded:
-            return self.dram[places]
-        found, used = zero_flags.decode(self.dram[places], run)
+        found, used = activation_codings.decode(coding, self.dram[places], run)
         self.coded_words = int(used.sum())
         return found
 
@@ -170,7 +187,7 @@ class Machine:
         pixel = word["first"] + np.arange(word["count"])
         base = word["residual"] + (pixel // c.columns) * run
         self._check_buffer("residual", base, run, c.residual_words)
-        found = self._read_runs(word["address"] + np.arange(word["count"]) * word["pixel_words"], run, self.coded(word))
+        found = self._read_runs(word["address"] + np.arange(word["count"]) * word["pixel_words"], run, word)
         self.residuals[(pixel % c.columns)[:, None], base[:, None] + np.arange(run)] = found
 
     def _load_parameters(self, word: Word) -> None:
@@ -351,9 +368,9 @@ class Machine:
         base = word["output"] + (pixel // c.columns) * word["output_words"]
         self._check_buffer("output", base, run, c.output_words)
         found = self.outputs[(pixel % c.columns)[:, None], base[:, None] + np.arange(run)]
-        if self.coded(word):
-            found, used = zero_flags.code(found)
-            self.coded_words = int(used.sum())
+        coding = self.coding(word)
+        found, used = activation_codings.code(coding, found)
+        self.coded_words = int(used.sum())
         target = word["address"] + pixel[:, None] * word["pixel_words"] + np.arange(found.shape[1])
         self._check_dram(target)
         self.dram[target] = found

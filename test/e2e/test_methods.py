@@ -351,6 +351,31 @@ def test_coding(row: str, bits: int) -> None:
         assert storage.size_bytes(streams) < stored.size * bits / 8 * (1.1 if wide_index else 0.75)
 
 
+# row -> (its name in an accelerator's trace, a device that has it and whose words suit it)
+ACTIVATION_CODINGS = {
+    "run-length coding of activations (Eyeriss)": ("run_lengths", "ecp5-85k,word_bits=128,activation_codings=3"),
+    "zero-flag coding of activations (Moons 2016)": ("flags", "ecp5-85k,activation_codings=2"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ACTIVATION_CODINGS)
+def test_coding_of_activations_between_layers(row: str) -> None:
+    """The same outputs from less than half of the bytes, of the tensors for which the coding was chosen."""
+    coding, device = ACTIVATION_CODINGS[row]
+    file = Path(__file__).parents[2] / "examples" / "digits_cnn.mlir"
+    images = np.load(file.with_name("digits.npz"))["images"]
+    devices = (device, f"{device},activation_codings=1")
+    executable, raw = (qcc.compile(file, target=qcc.FpgaTarget(d), calibration=[images[1:9]]) for d in devices)
+    image = images[:1]
+    found, wanted = executable.simulate(image), raw.simulate(image)
+    np.testing.assert_array_equal(found.outputs[0], wanted.outputs[0])
+    moved, as_raw = found.trace.activations[coding]
+    assert moved < as_raw / 2 and found.trace.dram_bytes == wanted.trace.dram_bytes - found.trace.saved_bytes
+    reasons = [reason for layer in executable.report["layers"] for reason in report_advice.reasons(layer)]
+    assert any(f"its output in DRAM: {coding}; words a pixel expected" in reason for reason in reasons)
+
+
 class Factorised(nn.Module):
     """An SVD pair of linear layers, a Tucker-2 and a CP chain of convolutions."""
 

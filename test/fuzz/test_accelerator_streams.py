@@ -15,7 +15,15 @@ from qcc.runtime.fpga.machine import Machine
 from test.tiers import draws
 
 C = Configuration(
-    rows=2, columns=2, word_bits=32, weight_lines=16, activation_words=32, residual_words=16, output_words=16, parameter_entries=16
+    rows=2,
+    columns=2,
+    word_bits=32,
+    weight_lines=16,
+    activation_words=32,
+    residual_words=16,
+    output_words=16,
+    parameter_entries=16,
+    activation_codings=3,
 )
 
 

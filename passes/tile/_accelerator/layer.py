@@ -19,7 +19,7 @@ from qcc.dialects import bitplanes
 
 @dataclass
 class Buffer:
-    """A tensor's place in DRAM: `pixels` records of `pixel_words` words, flags included.
+    """A tensor's place in DRAM: `pixels` records of `pixel_words` words, with the room that their coding needs.
 
     `use` is input, output or arena; `index` numbers the first two.
     """
@@ -31,7 +31,8 @@ class Buffer:
     index: int = 0
     value: Any = None  # the qtile.buffer that stands for it
     zeros: float = 0.0  # share of its elements that is 0, as measured
-    coded: bool = False  # pixels have zero flags
+    zero: int = 0  # the integer that stands for 0
+    coding: str = "raw"  # of its pixels, one of isa.ACTIVATION_CODINGS
 
 
 @dataclass

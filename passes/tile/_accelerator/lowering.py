@@ -226,6 +226,7 @@ class Lowering:
         source = self._placed(x, axis)
         if source.buffer is not None:
             source.buffer.zeros = max(source.buffer.zeros, op_attribute(op, "qcc.zeros", 0.0))
+            source.buffer.zero = _zero_point(x)
         if op.name == "qcc.conv2d":
             window = _window(source, op, w.shape[2:], shape_of(op.results[0]), op_attribute(op, "dilations"))
             matrix = Matrix(w.reshape(*w.shape[:2], -1), op_attribute(op, "groups"), source.positions, self.word_bits)

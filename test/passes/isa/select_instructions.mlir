@@ -1,5 +1,6 @@
 // RUN: qcc-opt %s --pass-pipeline='builtin.module(tile-for-accelerator{rows=2 columns=2 word-bits=32 activation-words=16},plan-accelerator-memory,select-instructions)' | filecheck %s
 // RUN: qcc-opt %s --pass-pipeline='builtin.module(tile-for-accelerator{rows=2 columns=2 word-bits=32 activation-words=16 activation-codings=2},plan-accelerator-memory,select-instructions)' | filecheck %s --check-prefix=FLAGS
+// RUN: qcc-opt %s --pass-pipeline='builtin.module(tile-for-accelerator{rows=2 columns=2 word-bits=128 activation-words=16 activation-codings=3},plan-accelerator-memory,select-instructions)' | filecheck %s --check-prefix=RUNS
 
 !x = !quant.uniform<u4:f32, 0.5:3>
 !w = !quant.uniform<i8:f32, 0.5>
@@ -30,11 +31,16 @@ func.func private @accelerator_1(%q: tensor<6x3x!x>) -> tensor<6x2x!x> attribute
 }
 
 // Where load and store know zero flags, a tensor between two layers has them if that is expected to move fewer words; the ends have not.
+// Four planes of three channels in words of 128 bits are a byte of 16 each: run lengths move fewer still, in slots of 6 words.
 // FLAGS-LABEL: @accelerator_2_program
 // FLAGS: qisa.load_layout"() {coding = "raw"
 // FLAGS: qisa.store"() {{.*}}coding = "flags"
 // FLAGS: qisa.load_layout"() {coding = "flags"
 // FLAGS: qisa.store"() {{.*}}coding = "raw"
+// RUNS-LABEL: @accelerator_2_program
+// RUNS: qisa.store"() {{.*}}coding = "run_lengths"{{.*}}pixel_words = 6 : i64
+// RUNS: qisa.load_layout"() {coding = "run_lengths"
+// RUNS: qisa.store"() {{.*}}coding = "raw"
 func.func private @accelerator_2(%q: tensor<6x3x!x>) -> tensor<6x3x!x> attributes {qcc.segment = "accelerator"} {
   %w = "qcc.constant"() {value = dense<[[1, -2, 3], [1, 2, -2], [3, 1, 1]]> : tensor<3x3xi8>} : () -> tensor<3x3x!w>
   %a = "qcc.linear"(%q, %w) : (tensor<6x3x!x>, tensor<3x3x!w>) -> tensor<6x3xi32>

@@ -1,4 +1,4 @@
-"""Which tensors between layers lie in DRAM with zero flags, where the accelerator's load and store units know them."""
+"""How tensors between layers are coded in DRAM, where the accelerator's load and store units know more than raw pixels."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from qcc.dialects import bitplanes
 from qcc.dialects.accelerator import Configuration
-from qcc.dialects.zero_flags import expected_words, flag_words
+from qcc.dialects.activation_codings import code, slot_words
 from qcc.passes.tile._accelerator.layer import Buffer, Layer, Placement
 from qcc.passes.tile._accelerator.tiling import Chunk
+from qcc.runtime.fpga.isa import ACTIVATION_CODINGS
+
+_SAMPLE = 64  # pixels
 
 
 def choose(layers: list[Layer], chunks: list[list[Chunk]], c: Configuration, context: Any) -> None:
-    """Mark the buffers that are expected to move fewer words with flags, and give their pixels room for these.
+    """Choose each buffer's coding, the one that is expected to move the fewest words, and give its pixels room for it.
 
     A pixel is coded as a whole, so every layer must write and read whole pixels: no parts of concatenations, no channels in several
-    chunks. What the host reads or writes has no flags. Facts per layer that writes such a tensor: zero_flags.
+    chunks. What the host reads or writes is raw. Facts per layer that writes such a tensor: activation_coding.
     """
     buffers: dict[int, Buffer] = {}
     whole: dict[int, bool] = {}
@@ -44,11 +48,22 @@ def _reads_all(part: Any, source: Placement) -> bool:
 
 
 def _code(buffer: Buffer, writer: Layer, c: Configuration, context: Any) -> None:
-    held = len(np.unique(writer.destination.positions // 8)) * writer.destination.planes
-    raw = buffer.pixel_words
-    expected = expected_words(raw, held, buffer.zeros, c.word_bytes)
-    text = f"{expected:.1f} instead of {raw} words a pixel expected at {buffer.zeros:.0%} zeros"
-    buffer.coded = expected < raw
-    context.fact(writer.name, zero_flags=text if buffer.coded else f"{text}, not used")
-    if buffer.coded:
-        buffer.pixel_words += flag_words(raw)
+    placed, raw = writer.destination, buffer.pixel_words
+    sample = _pixels(placed, buffer, np.random.default_rng(0))
+    expected = {name: float(code(name, sample)[1].mean()) for name in ACTIVATION_CODINGS[: c.activation_codings]}
+    buffer.coding = min(expected, key=expected.__getitem__)  # the earlier and simpler one of equals
+    buffer.pixel_words = slot_words(buffer.coding, raw)
+    words = ", ".join(f"{name} {count:.1f}" for name, count in expected.items())
+    context.fact(writer.name, activation_coding=f"{buffer.coding}; words a pixel expected at {buffer.zeros:.0%} zeros: {words}")
+
+
+def _pixels(placed: Placement, buffer: Buffer, rng: np.random.Generator) -> np.ndarray:
+    """Random pixels [n, words, K/8] with the measured share of zeros, the others even over the tensor's range.
+
+    Values are seldom that large, upper planes hold fewer bits: there will be less.
+    """
+    values = rng.integers(placed.low, placed.high + 1, (_SAMPLE, len(placed.positions)))
+    values[rng.random(values.shape) < buffer.zeros] = buffer.zero
+    spread = np.zeros((_SAMPLE, placed.words * placed.word_bits), np.int64)
+    spread[:, placed.positions] = values
+    return bitplanes.pack(spread, placed.planes, placed.word_bits).reshape(_SAMPLE, -1, placed.word_bits // 8)
