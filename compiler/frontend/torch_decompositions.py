@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch._decomp import decomposition_table, get_decompositions
 
-from qcc.compiler.frontend import torch_functions, torch_matrices, torch_resampling
+from qcc.compiler.frontend import torch_functions, torch_matrices, torch_recurrent, torch_resampling
 from qcc.dialects.mlir import create_context
 
 Rule = Callable[..., Any]
@@ -55,6 +55,8 @@ def _is_composite(node: Any) -> bool:
     target = node.target
     if not isinstance(target, torch._ops.OpOverload) or not target.has_kernel_for_dispatch_key(_COMPOSITE):
         return False
+    if target in torch_recurrent.CELLS:
+        return False
     if target is aten.pad.default:
         return "circular" in node.args[2:3] or min(node.args[1]) < 0
     return target in _NOT_LOWERED or not _is_known(target)
@@ -75,7 +77,6 @@ _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 _RESTORED = (aten._native_batch_norm_legit_no_training.default,)  # `torch_program` turns it into one the dialect has
 
 _LEFT_TO_TORCH = [
-    aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input,  # the steps they take
     aten.im2col.default,
     aten.grid_sampler_2d.default,  # torch-mlir samples wrong places
     aten.softshrink.default,  # torch-mlir subtracts lambda from negative values too

@@ -15,7 +15,7 @@ import torch
 from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 from torch.fx.node import map_arg
 
-from qcc.compiler.frontend import torch_dynamic
+from qcc.compiler.frontend import torch_dynamic, torch_recurrent
 from qcc.compiler.frontend.torch_decompositions import decompositions
 from qcc.compiler.frontend.torch_nodes import arguments, block_sizes, is_in_place, is_open, meta_like
 from qcc.compiler.frontend.torch_state import State, name_state, take_state
@@ -34,6 +34,7 @@ def prepare(program: Any) -> tuple[Any, list[State]]:
     _group_affine(program)
     torch_dynamic.recognise(program)
     program = _decomposed_unknown(program)
+    torch_recurrent.unroll(program)
     _restore_batch_norm(program.graph)
     _round_bounds(program.graph)
     states = take_state(program)

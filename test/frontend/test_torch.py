@@ -132,6 +132,14 @@ class First(nn.Module):
         return self.layer(x)[0]
 
 
+class WithStates(First):
+    """All results of a recurrent layer, one after the other."""
+
+    def forward(self, x: Any) -> Any:
+        y, states = self.layer(x)
+        return torch.cat([part.flatten() for part in (y, *states)])
+
+
 IMAGE = (2, 4, 8, 6)
 CASES: dict[str, tuple[Any, tuple[int, ...]]] = {
     "sub_alpha": (lambda x: torch.sub(x, x * 2, alpha=3), IMAGE),
@@ -204,12 +212,18 @@ LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "rms_norm": (lambda: nn.Sequential(nn.RMSNorm([8, 6]), nn.RMSNorm(6, eps=1e-3, elementwise_affine=False)), IMAGE),
     "lstm": (lambda: First(nn.LSTM(4, 5, batch_first=True)), (2, 3, 4)),
     "gru": (lambda: First(nn.GRU(4, 5, num_layers=2)), (2, 3, 4)),
+    "lstm_both_ways": (lambda: WithStates(nn.LSTM(4, 5, num_layers=2, bidirectional=True, proj_size=3)), (3, 2, 4)),
+    "gru_without_bias": (lambda: WithStates(nn.GRU(4, 5, bias=False, bidirectional=True)), (3, 2, 4)),
+    "rnn_and_another_rule": (lambda: nn.Sequential(First(nn.RNN(4, 5, nonlinearity="relu", batch_first=True)), nn.LogSigmoid()), (2, 3, 4)),
     "multihead": (lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0), (2, 3, 8)),
 }
 
 
 @pytest.mark.parametrize(
-    "name", slow_except(LAYERS, "conv2d_asymmetric", "pool1d", "batch_norm1d", "in_place_on_the_input", "group_norm", "multihead")
+    "name",
+    slow_except(
+        LAYERS, "conv2d_asymmetric", "pool1d", "batch_norm1d", "in_place_on_the_input", "group_norm", "lstm_both_ways", "multihead"
+    ),
 )
 def test_layer_agrees_without_the_generic_path(name: str) -> None:
     make, shape = LAYERS[name]
