@@ -89,6 +89,7 @@ class EmitStepTablePass(Pass):
         in_order = [(call.operation, i) for call, i in qtile.runs(calls)]
         for call, i in in_order:
             _add_step(tables, call, i)
+        operands_of = {name: weight_operands(op_attribute(f, "qtile.codelet", {})) for name, f in functions.items()}
         states, initial = _states(main)
         if states:
             attributes["qcc.states"] = to_attribute(states)
@@ -101,7 +102,7 @@ class EmitStepTablePass(Pass):
                     "tasks": op_attribute(call, "qtile.tasks", 1),
                     "bytes": _bytes(call),
                     "weights": _weight_offsets(call),
-                    **_stored(call, functions.get(op_attribute(call, "callee"))),
+                    **_stored(call, operands_of[op_attribute(call, "callee")]),
                 }
                 for call, _ in in_order
             ]
@@ -139,10 +140,8 @@ def _weight_offsets(call: Any) -> list[int]:
     return [op_attribute(b, "offset_bytes") for b in buffers if op_attribute(b, "space") == "weights"]
 
 
-def _stored(call: Any, function: Any) -> dict[str, list[int]]:
-    """Offsets of all that a codelet keeps its weights in, where that is more than one buffer."""
-    held = None if function is None else op_attribute(function, "qtile.codelet")
-    numbers = [] if held is None else weight_operands(held)
+def _stored(call: Any, numbers: Sequence[int]) -> dict[str, list[int]]:
+    """Offsets of all that a codelet keeps its weights in, where that is more than one buffer: operands `numbers`."""
     return {"stored": [op_attribute(call.operands[n].owner, "offset_bytes") for n in numbers]} if numbers else {}
 
 

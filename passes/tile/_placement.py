@@ -5,6 +5,7 @@ Source: Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Infe
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,6 +79,5 @@ def _place_in_order(lives: Sequence[Life]) -> int:
             end = max(end, other.offset_bytes + other.size_bytes)
         life.offset_bytes = best_offset if best_gap >= 0 else end
         total = max(total, life.offset_bytes + life.size_bytes)
-        placed.append(life)
-        placed.sort(key=lambda entry: entry.offset_bytes)
+        bisect.insort(placed, life, key=lambda entry: entry.offset_bytes)
     return total
