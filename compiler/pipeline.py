@@ -85,7 +85,7 @@ TILE: tuple[Stage, ...] = (
     Stage("slice-batch", reason="a few images at a time stay in the cache from layer to layer; behind layouts, which borders depend on"),
     Stage(
         "lower-to-codelets",
-        "isa={isa} activations={activations} byte-expand={byte_expand} popcount={popcount} coded={coded}",
+        "isa={isa} activations={activations} byte-expand={byte_expand} popcount={popcount} coded={coded} storage={storage}",
         "one call per product and what is fused behind it",
     ),
     Stage("bufferize-generic-functions", reason="temporaries of the generic path become scratch buffers that are planned with the others"),

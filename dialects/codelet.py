@@ -20,7 +20,7 @@ from qcc.dialects.chosen_codelet import Embedding, Insert
 from qcc.dialects.column_codelet import Columns
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.sign_codelet import PackSigns, Signs
-from qcc.dialects.sparse_codelet import RowLanes, SparseGather, SparseLanes
+from qcc.dialects.sparse_codelet import RowLanes, SparseGather, SparseLanes, SparsePixels
 from qcc.dialects.stream_codelet import Stream
 from qcc.dialects.window_codelet import Depthwise, DepthwiseQuads, Window
 from qcc.dialects.winograd_codelet import Winograd
@@ -354,6 +354,7 @@ _KINDS = (
     SparseGather,
     RowLanes,
     SparseLanes,
+    SparsePixels,
 )
 KINDS: dict[str, Any] = {cls.kind: cls for cls in _KINDS}
 
@@ -461,6 +462,8 @@ def tasks(codelet: Any) -> int:
         return -(-codelet.sizes[1] // (ISAS[codelet.isa].lanes * codelet.chunk))
     if isinstance(codelet, SparseLanes):
         return -(-codelet.sizes[1] // codelet.chunk)
+    if isinstance(codelet, SparsePixels):
+        return -(-codelet.tiles // codelet.strip) * -(-codelet.sizes[3] // codelet.chunk)
     if isinstance(codelet, Depthwise | Window | Pack | PackSigns | Attend):
         return -(-codelet.sizes[0] * codelet.sizes[1] // codelet.chunk)
     return -(-codelet.sizes[0] // codelet.chunk)

@@ -332,6 +332,7 @@ _MODELS: dict[str, Any] = {  # by kind of codelet
     "columns": compressed_cost.columns,
     "sparse_gather": compressed_cost.sparse_gather,
     "sparse_lanes": compressed_cost.sparse_lanes,
+    "sparse_pixels": compressed_cost.sparse_pixels,
     "row_lanes": compressed_cost.row_lanes,
     "depthwise": _depthwise,
     "depthwise_quads": _depthwise_quads,
@@ -345,4 +346,4 @@ _MODELS: dict[str, Any] = {  # by kind of codelet
     "insert": _insert,
     "attend": _attend,
 }
-_DATA_DEPENDENT = ("stream", "sparse_gather", "sparse_lanes")  # kinds whose bytes depend on how many weights are zero
+_DATA_DEPENDENT = ("stream", "sparse_gather", "sparse_lanes", "sparse_pixels")  # kinds whose bytes depend on how many weights are zero

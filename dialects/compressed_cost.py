@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from qcc.dialects.codelet import ELEMENT_BYTES, RowLanes, SparseGather, SparseLanes
+from qcc.dialects.codelet import ELEMENT_BYTES, RowLanes, SparseGather, SparseLanes, SparsePixels
 from qcc.dialects.codelet_work import EXPOSED_WEIGHTS, STORED_VECTOR_CYCLES, Work, product_cycles, steps_cycles
 from qcc.dialects.column_codelet import COLUMNS, Columns
 from qcc.dialects.instruction_sets import ISAS
@@ -71,6 +71,21 @@ def row_lanes(c: RowLanes, machine: Machine) -> Work:
     return Work(vectors * TURN_CYCLES, 0, 2 * vectors * lanes * 4)
 
 
+def sparse_pixels(c: SparsePixels, machine: Machine, stored_bytes: int) -> Work:
+    lanes = ISAS[c.isa].lanes
+    n, height, width, channels = c.sizes
+    pixels, total, blocks = n * height * width, c.blocks[-1][1], len(c.blocks)
+    stored = (stored_bytes or c.heads_bytes + 6 * channels * total) - c.heads_bytes
+    vectors, chunks = math.ceil(pixels / lanes), math.ceil(channels / c.chunk)
+    squares = c.taps[0] * c.taps[1] * c.run_squares
+    cycles = chunks * (vectors * squares * lanes * TURN_WORD_CYCLES + pixels * PLACE_CYCLES)
+    cycles += stored / 6 * (vectors * product_cycles("dot4_u8s8", lanes, machine) + c.tiles * QUADRUPLE_CYCLES)
+    cycles += channels * blocks * (c.tiles / c.group * GROUP_CYCLES + vectors * KEPT_SUM_CYCLES)
+    cycles += vectors * channels * (TURN_RESULT_CYCLES + steps_cycles(c.steps))
+    x = pixels * c.run * c.taps[0] * c.taps[1] // max(1, c.taps[0])
+    return Work(cycles, stored_bytes or stored, x + pixels * channels, exposed=None)
+
+
 def _expand_cycles(c: Any) -> float:
     """Of one vector of one k: expanding what is stored, once for up to 8 rows."""
     key = c.decoder, c.bits
@@ -95,6 +110,9 @@ GATHER_CYCLES: dict[int | str, float] = {16: 13.5, "avx512_bf16": 16.5, 8: 16.0,
 CHANNEL_CYCLES = 6.0  # to begin and end a channel whose weights are gathered for
 BROADCAST_CYCLES, BROADCAST_VECTOR_CYCLES = 0.85, 0.87  # a weight, and each vector of rows that it meets
 HEAD_CYCLES, KEPT_SUM_CYCLES = 8.0, 2.2  # of a channel in a block of k, and each vector of its sums, which come from the second-level cache
+TURN_WORD_CYCLES, TURN_RESULT_CYCLES = 5.5, 3.0  # of a vector of x, and of a vector of sums that becomes bytes
+QUADRUPLE_CYCLES, GROUP_CYCLES = 1.2, 25.0  # of a block of four channels beside its products, and of a group of channels in a block of x
+PLACE_CYCLES = 4.0  # of listing where a pixel is
 TURN_CYCLES = 9.0  # of a vector in a square that is turned around, with load and store
 
 

@@ -1,7 +1,7 @@
-"""Configurations of the codelets for linear layers that keep only the weights that are not zero; `dialects/codelet.py` has the others.
+"""Configurations of the codelets for products that keep only the weights that are not zero; `dialects/codelet.py` has the others.
 
-Weights are compressed rows: per output channel, column numbers of 16 bits beside f32 values. `passes/tile/codelets/sparse_packing.py` packs
-them.
+Weights are compressed rows: per output channel, where they are in 16 bits beside f32 values, or beside quadruples of bytes.
+`passes/tile/codelets/sparse_packing.py` packs them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from qcc.dialects.instruction_sets import ISAS
 
 if TYPE_CHECKING:
-    from qcc.dialects.codelet import Operand, Step
+    from qcc.dialects.codelet import Halo, Operand, Step
 
 MOST_VECTORS = 4  # of rows of x that share a weight
 BLOCK_BYTES = 32 * 1024  # of x that stay in the first-level cache while weights pass by
@@ -101,10 +101,7 @@ class SparseLanes:
 
     @property
     def group(self) -> int:
-        """Channels taken at once, so many that no sum waits for the multiply-add before, and that half of the registers hold the sums."""
-        facts = ISAS[self.isa]
-        most = facts.registers // 2 // self.vectors
-        return min(facts.lanes, 1 << (most.bit_length() - 1))
+        return _group(self.isa, self.vectors)
 
     @property
     def head_bytes(self) -> int:
@@ -134,6 +131,117 @@ class SparseLanes:
         """Sums of a task's channels, padded to whole vectors."""
         lanes = ISAS[self.isa].lanes
         return -(-self.chunk // lanes) * lanes * self.row_bytes
+
+
+@dataclass(frozen=True)
+class SparsePixels:
+    """A convolution of bytes: acc[n, h, w, c] = bias[c] + sum over the stored quadruples of x * w, then the steps; the lanes are pixels.
+
+    The iteration space of every operand is (n, h, w, c); y and the operands that vary over pixels have as many channels as 4 divides. The
+    reduction is that of `Contraction`, each run cut into quadruples. A task is `strip` tiles of `vectors` vectors of pixels (in the order
+    n, h, w) and `chunk` channels. Into scratch, x of a tile is turned around, so that each quadruple is a row of words [pixel]: square by
+    square of as many quadruples as a vector has lanes (the last of a run reaches into the next, which overwrites what it left), `squares`
+    of them a block, which stays in the first-level cache while the weights of the channels pass by.
+    Weights are those of `SparseLanes`, a word of four signed bytes where it has a float: per chunk of channels and block, groups of
+    channels in the order of their number of quadruples; offsets are bytes from the first quadruple of the block. Sums wait in scratch
+    [channel of the task][pixel], then the places of pixels in x, in y and in the operands, in bytes.
+    """
+
+    isa: str
+    sizes: tuple[int, int, int, int]
+    x: Operand
+    w: Operand
+    starts: int
+    taps: tuple[int, int]
+    tap_strides: tuple[int, int]
+    run: int
+    vectors: int
+    squares: int
+    chunk: int
+    strip: int
+    operands: tuple[Operand, ...]
+    steps: tuple[Step, ...]
+    y: Operand
+    bias: Operand
+    params: int = -1
+    halo: Halo | None = None
+    kind: str = "sparse_pixels"
+
+    @property
+    def group(self) -> int:
+        return _group(self.isa, self.vectors)
+
+    @property
+    def head_bytes(self) -> int:
+        return 2 * (self.group + 1)
+
+    @property
+    def unit_bytes(self) -> int:
+        return 6 * self.group
+
+    @property
+    def row_bytes(self) -> int:
+        """A quadruple of all pixels of a tile, and the sums of one channel."""
+        return 4 * self.pixels
+
+    @property
+    def pixels(self) -> int:
+        """Of a tile."""
+        return self.vectors * ISAS[self.isa].lanes
+
+    @property
+    def tiles(self) -> int:
+        """A last one of fewer pixels included."""
+        return -(-self.sizes[0] * self.sizes[1] * self.sizes[2] // self.pixels)
+
+    @property
+    def run_squares(self) -> int:
+        return -(-self.run // (4 * ISAS[self.isa].lanes))
+
+    def first(self, square: int) -> int:
+        """Number of the first quadruple of a square in the reduction."""
+        tap, place = divmod(square, self.run_squares)
+        return tap * -(-self.run // 4) + place * ISAS[self.isa].lanes
+
+    @property
+    def blocks(self) -> list[tuple[int, int]]:
+        """First quadruple, and the one behind the last, of every block of the reduction."""
+        total = self.taps[0] * self.taps[1] * self.run_squares
+        begins = [self.first(square) for square in range(0, total, self.squares)]
+        return list(zip(begins, [*begins[1:], self.first(total)], strict=True))
+
+    @property
+    def heads_bytes(self) -> int:
+        """Of all groups, chunks and blocks together."""
+        chunks, left = divmod(self.sizes[3], self.chunk)
+        return len(self.blocks) * self.head_bytes * (chunks * -(-self.chunk // self.group) + -(-left // self.group))
+
+    @property
+    def varying(self) -> list[int]:
+        """Numbers of the operands that differ between pixels."""
+        return [i for i, operand in enumerate(self.operands) if any(operand.strides[:3])]
+
+    @property
+    def x_bytes(self) -> int:
+        """Scratch for a block of x."""
+        return self.squares * ISAS[self.isa].lanes * self.row_bytes
+
+    @property
+    def sums_bytes(self) -> int:
+        """Scratch for the sums of a task's channels, padded to whole vectors."""
+        lanes = ISAS[self.isa].lanes
+        return -(-self.chunk // lanes) * lanes * self.row_bytes
+
+    @property
+    def scratch_bytes(self) -> int:
+        return self.x_bytes + self.sums_bytes + (2 + len(self.varying)) * 8 * self.pixels
+
+
+def _group(isa: str, vectors: int) -> int:
+    """Channels taken at once, so many that no sum waits for the multiply-add before, and that half of the registers hold the sums."""
+    facts = ISAS[isa]
+    most = max(1, facts.registers // 2 // vectors)
+    return min(facts.lanes, 1 << (most.bit_length() - 1))
 
 
 def lanes_shape(isa: str, rows: int) -> tuple[int, int]:

@@ -48,7 +48,7 @@ _REGULAR = ("channel", "block", "n:m", "pattern")
 LEAST_GAIN = 1.05  # of a form over dense: less is within the error of the prediction
 MOST_DENSITY = 0.95  # above it no form is worth predicting
 _FULL_GROUPS = 1.1  # n / m over what is kept: zeros in no order leave many groups with fewer than n
-STORAGE = ("auto", "dense", "bitmap", "csr")
+STORAGE = ("auto", "dense", "bitmap", "csr", "block")
 
 
 @dataclass(frozen=True)

@@ -60,13 +60,15 @@ from qcc.passes.values import shape_of, used_once
 @dataclass(frozen=True)
 class IsaOptions:
     """`isa`: instruction set that codelets are made for; `activations`: of `stream.ACTIVATIONS`; `byte_expand`: has vpexpandb;
-    `popcount`: has vpopcntd; `coded`: weights are stored once each, as wide as their values, which is what they are coded from."""
+    `popcount`: has vpopcntd; `coded`: weights are stored once each, as wide as their values, which is what they are coded from; `storage`:
+    of integer weights with zeros, auto, block wherever there is a codelet, or any other form, which is dense."""
 
     isa: str = "avx512_vnni"
     activations: str = "auto"
     byte_expand: bool = False
     popcount: bool = False
     coded: bool = False
+    storage: str = "auto"
 
 
 class LowerToCodeletsPass(Pass):

@@ -2,7 +2,6 @@
 
 Per weight as many multiply-adds as there are vectors of rows, each with its own load: what is stored, and nothing else, is computed. A
 block of x stays in the first-level cache while the weights of a task's channels pass by, and sums are added to in scratch once per block.
-Loads are the bound, so that a group of channels shares those of offsets and weights.
 """
 
 from __future__ import annotations
@@ -15,10 +14,9 @@ from qcc.dialects.instruction_sets import ISAS
 from qcc.passes.llvm.codelets.access import bytes_of, pieces
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 from qcc.passes.llvm.codelets.results import Results
+from qcc.passes.llvm.codelets.sparse_units import Units
 from qcc.passes.llvm.codelets.transposition import transposed
 
-AHEAD_BYTES = 2048
-"""Weights are asked for this far ahead, a little at a time: several lines at once would take the buffers that sums come through."""
 LINE_BYTES = 64
 MOST_LINES = 8  # of the next block of x that are asked for with each group of channels
 
@@ -62,62 +60,17 @@ class _Nest:
         return self.b.at(self.scratch, self.b.mul(channel, self.codelet.row_bytes))
 
     def _columns(self, x: Address, start: Address, vectors: int) -> None:
-        """The weights of all channels for one block of k, whose x begins at `x`, a group of channels after the other."""
+        """The weights of all channels for one block of k, whose x begins at `x`."""
         b, c = self.b, self.codelet
-        base, stream, following = b.pointer(x), self.buffers[c.w.buffer], x + c.depth * c.row_bytes
-        heads = b.at(stream, b.load("i64", start))
+        following = x + c.depth * c.row_bytes
         lines = min(MOST_LINES, -(-c.depth * c.row_bytes // LINE_BYTES // -(-c.chunk // c.group)))
-        groups = b.divmod(b.add(self.channels, c.group - 1), c.group)[0]
 
-        def group(i: Index, place: Value) -> list[Value]:
-            head = b.at(heads, b.mul(i, c.head_bytes))
-            *numbers, units = (b.cast("zext", b.load("i16", head + 2 * at), "i64") for at in range(c.group + 1))
+        def ask(group: Index) -> None:
             for line in range(lines):
-                b.prefetch(b.at(following, b.mul(i, lines * LINE_BYTES)) + line * LINE_BYTES)
-            places = [self._sums(number) + 4 * v * self.lanes for number in numbers for v in range(vectors)]
-            sums = [b.load(f"{self.lanes}xf32", at) for at in places]
-            pairs, rest = b.divmod(units, 2)
-            place, *sums = b.loop(0, pairs, 1, lambda _, *carried: self._units(base, 2, *carried), [place, *sums])
-            place, *sums = b.loop(0, rest, 1, lambda _, *carried: self._units(base, 1, *carried), [place, *sums])
-            for at, total in zip(places, sums, strict=True):
-                b.store(total, at)
-            return [place]
+                b.prefetch(b.at(following, b.mul(group, lines * LINE_BYTES)) + line * LINE_BYTES)
 
-        b.loop(0, groups, 1, group, [b.pointer(b.at(heads, b.mul(groups, c.head_bytes)))])
-
-    def _units(self, base: Value, count: int, place: Value, *sums: Value) -> list[Value]:
-        """`count` weights of each channel of a group, which lie at `place`, times x."""
-        b, c, kind = self.b, self.codelet, f"{self.lanes}xf32"
-        made, vectors = list(sums), len(sums) // c.group
-        b.prefetch(Address(place, AHEAD_BYTES), level=1)
-        for unit in range(count):
-            at = Address(place, unit * c.unit_bytes)
-            weights = self._weights(at + 2 * c.group)
-            for i, offset in enumerate(self._offsets(at)):
-                row = b.at(base, offset)
-                for v in range(vectors):
-                    x = b.load(kind, row + 4 * v * self.lanes)
-                    made[i * vectors + v] = b.op("llvm.intr.fma", [weights[i], x, made[i * vectors + v]], kind)
-        return [b.pointer(Address(place, count * c.unit_bytes)), *made]
-
-    def _offsets(self, at: Address) -> list[Value]:
-        """Of the group's weights in x: four by one load, where there are as many."""
-        b, group = self.b, self.codelet.group
-        if group % 4:
-            return [b.cast("zext", b.load("i16", at + 2 * i), "i64") for i in range(group)]
-        found: list[Value] = []
-        for i in range(0, group, 4):
-            word = b.load("i64", at + 2 * i)
-            parts = [word, *(b.binary("lshr", word, b.constant(16 * j, "i64")) for j in (1, 2, 3))]
-            found += [b.binary("and", part, b.constant(0xFFFF, "i64")) for part in parts]
-        return found
-
-    def _weights(self, at: Address) -> list[Value]:
-        """The group's weights, each in all lanes."""
-        b, group = self.b, self.codelet.group
-        if group % 4 or not hasattr(self.instructions, "splat_four"):
-            return [b.splat(b.load("f32", at + 4 * i), self.lanes) for i in range(group)]
-        return [weight for i in range(0, group, 4) for weight in self.instructions.splat_four(b, at + 4 * i)]
+        heads = b.at(self.buffers[c.w.buffer], b.load("i64", start))
+        Units(b, c, self.instructions, vectors, self._sums).block(heads, x, self.channels, None, ask)
 
     def _end(self, row: Index, count: int) -> None:
         """Sums become rows of results: square by square turned around, through the steps, stored."""

@@ -18,6 +18,7 @@ from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.matmul import accumulation, multiplicand, multiply
 from qcc.passes.tile.codelets.place import Place, stored_offset
 from qcc.passes.tile.codelets.program import Program
+from qcc.passes.tile.codelets.reading import over_groups, reading_of
 from qcc.passes.tile.codelets.register_tile import choose_tile
 from qcc.passes.values import affine_of, shape_of
 
@@ -33,7 +34,7 @@ def conv2d(lowering: Lowering, op: Any) -> set[Any]:
     element = "f32" if compute == "lane_f32" else "s16" if kind is None or kind.bits <= 8 else "i32"
     image = lowering.image(element, shape_of(x), read_border(op))
     elementwise.copy(lowering, lowering.place(x), image, 0 if kind is None else -int(kind.zero_points[0]) - stored_offset(x.type))
-    reading = products.reading_of(op, image)
+    reading = reading_of(op, image)
     (n, _, height, width), per = shape_of(result), out // groups
     taps = math.prod(reading.taps) * reading.run
     tile = choose_tile(lowering.isa, compute, element, height, width, per, taps, one_row=False, summed=False)
@@ -41,7 +42,7 @@ def conv2d(lowering: Lowering, op: Any) -> set[Any]:
     block = taps * tile[2] * ISAS[lowering.isa].lanes
     contracting = products.Contracting(compute, (n, groups, height, width, per), reading, packed, (0, group, 0, 0, block), None, None, tile)
     word = lowering.halo_word(products.last_of(op, absorbed))
-    products.emit(lowering, contracting, program, y, word, products.over_groups([*program.operands, y], per))
+    products.emit(lowering, contracting, program, y, word, over_groups([*program.operands, y], per))
     return {op, *absorbed}
 
 

@@ -51,7 +51,7 @@ class Lowering:
     def __init__(self, module: Any, source: Any, options: Any) -> None:
         """`options`: `lower_to_codelets.IsaOptions`."""
         self.module, self.isa, self.activations, self.coded = module, options.isa, options.activations, options.coded
-        self.byte_expand, self.popcount = options.byte_expand, options.popcount
+        self.byte_expand, self.popcount, self.storage = options.byte_expand, options.popcount, options.storage
         self.places: dict[Any, Place] = {}
         self.folded: dict[Any, np.ndarray] = {}  # results computed here: the real values of constants
         self.stored: dict[Any, tuple[np.ndarray, Any]] = {}  # the stored elements of those, and their type

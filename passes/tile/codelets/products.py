@@ -16,12 +16,24 @@ from qcc.dialects.errors import QccError
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import error_at, ir, layer_name, op_attribute
 from qcc.dialects.sign_codelet import Signs
-from qcc.passes.tile.codelets import byte_pairs, columns, elementwise, packing, sign_products, tile_products, wide_sums, windows, winograd
+from qcc.passes.tile.codelets import (
+    byte_pairs,
+    columns,
+    elementwise,
+    packing,
+    sign_products,
+    sparse_pixels,
+    tile_products,
+    wide_sums,
+    windows,
+    winograd,
+)
 from qcc.passes.tile.codelets.border import read_border
 from qcc.passes.tile.codelets.level_codes import LevelCodes, level_codes
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, stored_offset
 from qcc.passes.tile.codelets.program import Program
+from qcc.passes.tile.codelets.reading import Reading, over_groups, reading_of
 from qcc.passes.tile.codelets.register_tile import choose_chunks, choose_tile
 from qcc.passes.values import affine_of, shape_of
 
@@ -33,18 +45,6 @@ class Weights:
     values: np.ndarray
     bias: np.ndarray | None
     codes: LevelCodes | None = None  # where the values are real, and few levels
-
-
-@dataclass
-class Reading:
-    """How x is read: its place, strides over (n, g, h, w, c), taps and the length of a run."""
-
-    place: Place
-    strides: tuple[int, int, int, int, int]
-    taps: tuple[int, int]
-    tap_strides: tuple[int, int]
-    run: int
-    offset: int = 0  # added to the place's own
 
 
 def conv2d(lowering: Lowering, op: Any) -> set[Any]:
@@ -66,38 +66,19 @@ def conv2d(lowering: Lowering, op: Any) -> set[Any]:
     sizes = (n, groups, height, width, out // groups)
     if _by_signs(lowering, op, place, read_border(op), values, sizes, program, y, over_groups([*program.operands, y], out), word, other):
         return {op, *absorbed}
+    reading, spread = reading_of(op, place), over_groups([*program.operands, y], out // groups)
+    flat = values.reshape(groups, out // groups, per_group, kh, kw).transpose(0, 1, 3, 4, 2)
+    flat = flat.reshape(groups, out // groups, math.prod(reading.taps), reading.run)
+    narrow = _accumulator_bits(op) <= 32
+    if narrow and sparse_pixels.lower(lowering, op, reading, flat, bias, sizes, program, y, spread, word, chosen):
+        return {op, *absorbed}
     if chosen is not None:
         codes = _level_codes(lowering, op)
         winograd.lower(lowering, chosen, place, op_attribute(op, "padding")[:2], values, bias, program, y, word, codes)
         return {op, *absorbed}
-    reading = reading_of(op, place)
-    values = values.reshape(groups, out // groups, per_group, kh, kw).transpose(0, 1, 3, 4, 2)
-    flat = values.reshape(groups, out // groups, math.prod(reading.taps), reading.run)
     weights = Weights(flat, _bias(lowering, op, groups), _level_codes(lowering, op))
-    spread = over_groups([*program.operands, y], out // groups)
     _constant_weights(lowering, op, reading, weights, sizes, program, y, spread, word)
     return {op, *absorbed}
-
-
-def reading_of(op: Any, place: Place) -> Reading:
-    """How conv2d `op` reads x, channels-last with its border at `place`: kernel columns and channels are one run where they touch."""
-    strides, padding, dilations = (op_attribute(op, name) for name in ("strides", "padding", "dilations"))
-    _, per_group, kh, kw = shape_of(op.operands[1])
-    sn, sc, sh, sw = place.strides
-    merged = op_attribute(op, "groups") == 1 and dilations[1] == 1 and sw == per_group and sc == 1
-    return Reading(
-        place,
-        (sn, per_group * sc, sh * strides[0], sw * strides[1], 0),
-        (kh, 1) if merged else (kh, kw),
-        (sh * dilations[0], 0 if merged else sw * dilations[1]),
-        kw * per_group if merged else per_group,
-        -padding[0] * sh - padding[1] * sw,
-    )
-
-
-def over_groups(places: Sequence[Place], per: int) -> list[tuple[int, ...]]:
-    """Strides of [n, c, h, w] places over (n, g, h, w, c) with `per` channels in a group."""
-    return [(p.strides[0], p.strides[1] * per, p.strides[2], p.strides[3], p.strides[1]) for p in places]
 
 
 def _depthwise(lowering: Lowering, op: Any, place: Place) -> set[Any]:
@@ -139,14 +120,14 @@ def contract_rows(lowering: Lowering, op: Any, place: Place, bias: np.ndarray | 
     image, values = sign_products.of_rows(place, sizes, strides[0]), weights.values.reshape(out, inside, 1, 1)
     if _by_signs(lowering, op, image, [0] * 4, values, (n, 1, h, rows, out), program, y, spread):
         return
-    if (
-        n * h * rows == 1
-        and _accumulator_bits(op) <= 32
-        and (chosen := columns.plan(lowering, op, place, weights.values[0, :, 0])) is not None
-    ):
+    narrow = _accumulator_bits(op) <= 32
+    if n * h * rows == 1 and narrow and (chosen := columns.plan(lowering, op, place, weights.values[0, :, 0])) is not None:
         start = _folded_bias(op, weights.values, bias)
         flat = None if start is None else _bias_container(start.reshape(-1), "lane_i32")
         columns.lower(lowering, chosen, place, weights.values[0, :, 0], flat, program, y, [s[4] for s in spread])
+        return
+    start = _folded_bias(op, weights.values, bias)
+    if narrow and sparse_pixels.lower(lowering, op, reading, weights.values, start, (n, 1, h, rows, out), program, y, spread):
         return
     _constant_weights(lowering, op, reading, weights, (n, 1, h, rows, out), program, y, spread)
 

@@ -3,7 +3,6 @@ call. The pixels of a convolution are the rows of x."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +20,7 @@ from qcc.passes.tile.codelets.place import Place
 from qcc.passes.tile.codelets.products import last_of, rows_of
 from qcc.passes.tile.codelets.program import Program
 from qcc.passes.tile.codelets.register_tile import TASK_MACS
-from qcc.passes.tile.codelets.sparse_packing import bitmap_values, gather_rows, lane_rows
+from qcc.passes.tile.codelets.sparse_packing import bitmap_values, filled_up_bytes, gather_rows, lane_rows
 from qcc.passes.tile.codelets.stream_packing import pack
 from qcc.passes.values import producer, shape_of
 
@@ -92,16 +91,10 @@ def expected_bytes(codelet: Codelet, density: float) -> int:
         return int(6 * (stored + channels * min(1.0, stored) * (lanes - 1) / 2) + channels * (4 + 8 / lanes))
     if isinstance(codelet, SparseLanes):
         whole = -(-channels // codelet.group) * codelet.group  # every task but the last has whole groups
-        return int(6 * stored * whole / channels) + codelet.heads_bytes + int(_filled_up(codelet, density))
+        cells = codelet.k_blocks * -(-channels // codelet.chunk)
+        filled = filled_up_bytes(codelet.group, codelet.depth, density, cells)
+        return int(6 * stored * whole / channels) + codelet.heads_bytes + int(filled)
     return int(4 * stored) + channels * k // 8 + 4 * channels
-
-
-def _filled_up(codelet: SparseLanes, density: float) -> float:
-    """Bytes of zeros that make channels of a group equally long: in order of length, half of a group times what lies between the extremes,
-    about six standard deviations."""
-    most = 6 * math.sqrt(codelet.depth * density * (1 - density))
-    cells = codelet.k_blocks * -(-codelet.sizes[1] // codelet.chunk)
-    return 6 * cells * (codelet.group - 1) / 2 * min(most, codelet.depth)
 
 
 def _chunk(blocks: int, macs: int, most: int = MOST_TASKS) -> int:

@@ -1,12 +1,13 @@
-"""Packing f32 weights [n, k] whose zeros are not stored, in the order in which the sparse codelets read them."""
+"""Packing weights [n, k] whose zeros are not stored, f32 or quadruples of bytes, in the order in which the sparse codelets read them."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from qcc.dialects.codelet import SparseGather, SparseLanes, Stream
+from qcc.dialects.codelet import SparseGather, SparseLanes, SparsePixels, Stream
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.stream_layout import StreamLayout
 
@@ -31,16 +32,45 @@ def gather_rows(codelet: SparseGather, w: Array) -> tuple[Array, Array, Array]:
 
 def lane_rows(codelet: SparseLanes, w: Array) -> tuple[Array, Array]:
     """(stream u8, starts i64 [tasks, blocks of k]) of `SparseLanes`."""
-    n, k = w.shape
+    k = w.shape[1]
+    return _cells(codelet, w, [(begin, min(begin + codelet.depth, k)) for begin in range(0, k, codelet.depth)])
+
+
+def pixel_rows(codelet: SparsePixels, w: Array) -> tuple[Array, Array]:
+    """(stream u8, starts i64 [chunks of channels, blocks]) of `SparsePixels`; w [channels, quadruples] i32, each of four s8."""
+    return _cells(codelet, w, codelet.blocks)
+
+
+def expected_pixel_bytes(codelet: SparsePixels, density: float) -> int:
+    """What `SparsePixels` stores of weights of which `density` of the quadruples are not zero, in no order."""
+    total = codelet.blocks[-1][1]
+    depth, cells = total / len(codelet.blocks), len(codelet.blocks) * -(-codelet.sizes[3] // codelet.chunk)
+    return int(6 * density * codelet.sizes[3] * total + codelet.heads_bytes + filled_up_bytes(codelet.group, depth, density, cells))
+
+
+def filled_up_bytes(group: int, depth: float, density: float, cells: int) -> float:
+    """Bytes of zeros that make channels of a group equally long: in order of length, half of a group times what lies between the extremes
+    of `depth` places of that `density`, about six standard deviations; in every one of `cells`."""
+    most = 6 * math.sqrt(depth * density * (1 - density))
+    return 6 * cells * (group - 1) / 2 * min(most, depth)
+
+
+def quadruples(w: Array) -> Array:
+    """Weights s8 [channels, taps, run] as i32 [channels, taps * quadruples of a run], zeros behind a run that 4 does not divide."""
+    padded = np.pad(w, ((0, 0), (0, 0), (0, -w.shape[2] % 4)))
+    return np.ascontiguousarray(padded, np.int8).reshape(len(w), -1).view(np.int32)
+
+
+def _cells(codelet: SparseLanes | SparsePixels, w: Array, blocks: list[tuple[int, int]]) -> tuple[Array, Array]:
     cells: list[Array] = []
-    for first in range(0, n, codelet.chunk):
+    for first in range(0, len(w), codelet.chunk):
         task = w[first : first + codelet.chunk]
-        cells += [_cell(codelet, task[:, begin : begin + codelet.depth]) for begin in range(0, k, codelet.depth)]
+        cells += [_cell(codelet, task[:, begin:end]) for begin, end in blocks]
     sizes = np.array([cell.nbytes for cell in cells], np.int64)
-    return np.concatenate([*cells, np.zeros(SLACK_BYTES, np.uint8)]), (np.cumsum(sizes) - sizes).reshape(-1, codelet.k_blocks)
+    return np.concatenate([*cells, np.zeros(SLACK_BYTES, np.uint8)]), (np.cumsum(sizes) - sizes).reshape(-1, len(blocks))
 
 
-def _cell(codelet: SparseLanes, w: Array) -> Array:
+def _cell(codelet: SparseLanes | SparsePixels, w: Array) -> Array:
     """Heads and units of the channels of one task and block of k; w [channels, columns]."""
     channels, group, size = w.shape[0], codelet.group, codelet.unit_bytes
     counts = np.count_nonzero(w, axis=1)
@@ -79,8 +109,8 @@ def bitmap_values(codelet: Stream, w: Array) -> tuple[Array, Array]:
 
 
 def _fill(made: Array, index_at: Array, indices: Array, value_at: Array, values: Array) -> None:
-    """Write u16 `indices` and f32 `values` at the byte places given, which are even."""
+    """Write u16 `indices` and `values` of 4 bytes at the byte places given, which are even."""
     halves = made.view(np.uint16)
     halves[index_at // 2] = indices
-    words = np.ascontiguousarray(values, np.float32).view(np.uint16).reshape(-1, 2)
+    words = np.ascontiguousarray(values).view(np.uint16).reshape(-1, 2)
     halves[value_at // 2], halves[value_at // 2 + 1] = words[:, 0], words[:, 1]

@@ -22,7 +22,7 @@ from qcc.passes.llvm.codelets.isa.avx512_vbmi import (
     permute_bytes,
     scale_by_power,
     shuffle_bytes,
-    splat_four,
+    splat_words,
     to_integer,
 )
 
@@ -40,7 +40,7 @@ __all__ = [
     "permute_bytes",
     "scale_by_power",
     "shuffle_bytes",
-    "splat_four",
+    "splat_words",
     "to_integer",
 ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qcc.passes.llvm.codelets.builder import Address, Builder, Value, lanes_of
 from qcc.passes.llvm.codelets.isa.generic import to_integer
 
-__all__ = ["FLOAT_TABLE_BITS", "dot2_s16", "look_up_floats", "multiply_add_u8", "pack_bytes", "pair_u8s8", "splat_four", "to_integer"]
+__all__ = ["FLOAT_TABLE_BITS", "dot2_s16", "look_up_floats", "multiply_add_u8", "pack_bytes", "pair_u8s8", "splat_words", "to_integer"]
 
 
 def dot2_s16(b: Builder, acc: Value, x: Value, w: Value) -> Value:
@@ -39,11 +39,12 @@ def pack_bytes(b: Builder, values: list[Value], zero: Value, bounds: tuple[Value
     return b.binary("intr.umin", b.binary("intr.umax", packed, least), most)
 
 
-def splat_four(b: Builder, source: Address) -> list[Value]:
-    """Each of four f32 in all lanes: one load and four shuffles, where loads are scarce. The load is written out, because LLVM would make
-    a load of each."""
-    fours = b.assembly(f"vbroadcastf32x4 {source.bytes}($1), $0", "=v,r", [source.base], "16xf32")
-    return [b.shuffle(fours, fours, [lane // 4 * 4 + i for lane in range(16)]) for i in range(4)]
+def splat_words(b: Builder, source: Address, count: int) -> list[Value]:
+    """Each of two or four words, as f32, in all lanes: one load and as many shuffles, where loads are scarce. The load is written out,
+    because LLVM would make a load of each."""
+    load = {2: "vbroadcastsd", 4: "vbroadcastf32x4"}[count]
+    words = b.assembly(f"{load} {source.bytes}($1), $0", "=v,r", [source.base], "16xf32")
+    return [b.shuffle(words, words, [lane // count * count + i for lane in range(16)]) for i in range(count)]
 
 
 FLOAT_TABLE_BITS = 6

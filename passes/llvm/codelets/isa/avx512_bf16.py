@@ -17,7 +17,7 @@ from qcc.passes.llvm.codelets.isa.avx512_vbmi import (
     permute_bytes,
     scale_by_power,
     shuffle_bytes,
-    splat_four,
+    splat_words,
     to_integer,
 )
 
@@ -37,7 +37,7 @@ __all__ = [
     "permute_bytes",
     "scale_by_power",
     "shuffle_bytes",
-    "splat_four",
+    "splat_words",
     "to_integer",
 ]
 

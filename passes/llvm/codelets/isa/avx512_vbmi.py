@@ -17,7 +17,7 @@ from qcc.passes.llvm.codelets.isa.avx512_vnni import (
     pack_bytes,
     scale_by_power,
     shuffle_bytes,
-    splat_four,
+    splat_words,
     to_integer,
 )
 
@@ -35,7 +35,7 @@ __all__ = [
     "permute_bytes",
     "scale_by_power",
     "shuffle_bytes",
-    "splat_four",
+    "splat_words",
     "to_integer",
 ]
 

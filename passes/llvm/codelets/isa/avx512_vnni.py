@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qcc.passes.llvm.codelets.builder import Address, Builder, Value, kind_of, lanes_of
-from qcc.passes.llvm.codelets.isa.avx512 import FLOAT_TABLE_BITS, look_up_floats, pack_bytes, splat_four
+from qcc.passes.llvm.codelets.isa.avx512 import FLOAT_TABLE_BITS, look_up_floats, pack_bytes, splat_words
 from qcc.passes.llvm.codelets.isa.generic import to_integer
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "pack_bytes",
     "scale_by_power",
     "shuffle_bytes",
-    "splat_four",
+    "splat_words",
     "to_integer",
 ]
 
