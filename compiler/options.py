@@ -26,8 +26,8 @@ class CompileOptions:
     `target` cpu or fpga; `cpu` native, an x86 level or a CPU name; `device` an accelerator preset; `batch` the size of a dynamic first
     axis; `optimize` time or size; `activations` how weight-only layers see their input (decision 0009): float, int16 or int8 quantized in
     the call, or auto, which is int16 where weights are integers and else float; `keep_layers` keeps every layer's output for comparison.
-    `storage` of weights with zeros: auto (the fastest form by predicted time, or the smallest), dense, or bitmap or csr wherever there is a
-    codelet for it.
+    `storage` of weights with zeros: auto (the fastest form by predicted time, or the smallest), dense, or bitmap, csr or block wherever
+    there is a codelet for it.
     `low_rank` of float layers: auto splits those whose weights are the product of two thin matrices to the rounding of binary32, where that
     is predicted to pay; off leaves them whole.
     `coding` of stored weights: none, huffman, rans, or auto for the smallest per tensor; None is auto where `optimize` is size or

@@ -14,7 +14,8 @@ Recorded for every weight of a convolution or linear layer are the bytes of all 
 and run-length. Where the instruction set has codelets for some, the time of each is predicted (`_storage_times.py`), and the fastest is
 chosen; with `optimize=size` the one of the fewest bytes. Quantized weights that many rows of a real x multiply may become real values
 without zeros. The pixels of a 1x1 convolution are such rows. A form that would be slower is not used, and the reason says by how much, and
-from which share of zeros on it would pay. `storage` asks for one form wherever there is a codelet for it.
+from which share of zeros on it would pay. `storage` asks for one form wherever there is a codelet for it. Whether integer products leave
+zeros out is decided with their codelets (`integer_stream.py`, `sparse_pixels.py`).
 
 Requires: integer form. The zero of a quantized weight is its zero point.
 Guarantees: values unchanged, the payload stays dense; an encoding that is not dense is one that `lower-to-codelets` computes with for the

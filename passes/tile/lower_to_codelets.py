@@ -21,8 +21,9 @@ Guarantees: tiled form as decision 0002 states it; equal configurations share on
 reference, but float products, whose order of sums is free.
 Why: compiler/decisions/0002; element-wise operations that alone use a product are its epilogue, so activations are stored once.
 Options: `isa`, one of `dialects.instruction_sets.ISAS`; `activations`, how weight-only layers see their input (decision 0009): float,
-int16 or int8 (quantized in the call), or auto; `coded`, whether weights are entropy-coded afterwards. Facts per weight-only layer:
-stored_format, stored_bytes, activations.
+int16 or int8 (quantized in the call), or auto; `coded`, whether weights are entropy-coded afterwards; `storage`, of integer weights with
+zeros, as for select-sparse-format. Facts per weight-only layer: stored_format, stored_bytes, activations; per layer of bytes with zeros
+those of select-sparse-format that its codelet changes.
 """
 
 from __future__ import annotations
