@@ -276,12 +276,12 @@ WINOGRAD_MEASURED = {"lane_f32": 1.5, "dot2_s16": 1.5}
 WINOGRAD_MEASURED_256 = WINOGRAD_MEASURED | {"dot2_s16": 0.75}  # of 8 lanes, which have more ports than the rates below say
 
 
-def winograd_rates(isa: str, compute: str) -> tuple[float, float]:
-    """Multiply-accumulates per cycle of the direct 3x3 loop and of Winograd's products."""
+def winograd_rates(isa: str, compute: str, x: str = "") -> tuple[float, float]:
+    """Multiply-accumulates per cycle of the direct 3x3 loop over elements `x` and of Winograd's products."""
     facts, machine = ISAS[isa], shipped(isa)
     if compute == "lane_f32":
         rate = facts.lanes / product_cycles("lane_f32", facts.lanes, machine)
-        return rate, rate
+        return DEPTHS["dot2_bf16"] * rate if x == "bf16" else rate, rate
     if facts.dot4:
         rate = 4 * facts.lanes / product_cycles("dot4_u8s8", facts.lanes, machine)
         return rate, rate / 2

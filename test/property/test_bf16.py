@@ -90,6 +90,24 @@ def test_linear(isa: str) -> None:
     assert _computes(tiled.text) == {COMPUTES.get(isa, "lane_f32")}
 
 
+@pytest.mark.parametrize("kind", ["max", "avg"])
+@pytest.mark.parametrize("isa", COMPUTES)
+def test_pooling_reads_what_products_read(isa: str, kind: str) -> None:
+    """Both readers of one rounded value take the two bytes of it."""
+    rng = np.random.default_rng(6)
+    t = Text()
+    x = _rounded(t, t.argument(_tensor([1, 83, 7, 8], "f32")))
+    w = t.constant(_numbers(rng, (32, 83, 1, 1)), _tensor([32, 83, 1, 1], "f32"))
+    window = "strides = array<i64: 1, 1>, padding = array<i64: 1, 1, 1, 1>"
+    one = "strides = array<i64: 1, 1>, padding = array<i64: 0, 0, 0, 0>, dilations = array<i64: 1, 1>, groups = 1 : i64"
+    z = t.op("qcc.conv2d", [x, w], _tensor([1, 32, 7, 8], "f32"), one)
+    more = "dilations = array<i64: 1, 1>" if kind == "max" else "count_include_pad = true"
+    y = t.op(f"qcc.{kind}_pool2d", [x], t.types[x], f"kernel = array<i64: 3, 3>, {window}, {more}")
+    tiled = check(t.module(y, z), [rng.standard_normal((1, 83, 7, 8)).astype(np.float32)], isa, tolerance=1e-5)
+    (pool,) = re.findall(r"qtile.codelet = \{[^\n]*kind = \"window\"[^\n]*", tiled.text)
+    assert 'element = "bf16"' in pool
+
+
 @pytest.mark.parametrize("channels", [40, 37])
 @pytest.mark.parametrize("isa", COMPUTES)
 def test_nothing_behind_a_run_is_read(isa: str, channels: int) -> None:

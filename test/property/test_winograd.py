@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qcc.dialects.unary_functions import unary
 from qcc.passes.tile.codelets import winograd
 from test.property.test_codelets import EXAMPLES, _convolution, _tensor
 from test.property.tiled_executor import Text, Tiled, check, quantized
@@ -107,3 +108,14 @@ def test_floats(isa: str, channels: int, width: int) -> None:
     ]
     y = t.op("qcc.conv2d", operands, _tensor([2, 64, 12, width], "f32"), ATTRIBUTES)
     _always(t.module(y), [rng.standard_normal((2, channels, 12, width)).astype(np.float32)], isa, tolerance=5e-5)
+
+
+def test_bfloat16() -> None:
+    """x that is stored in two bytes, where products of pairs would take longer."""
+    t, rng = Text(), np.random.default_rng(8)
+    x = t.argument(_tensor([1, 32, 8, 10], "f32"))
+    rounded = t.op("qcc.unary", [x], t.types[x], 'kind = "round_bf16"')
+    values = unary("round_bf16", (rng.standard_normal((64, 32, 3, 3)) / 17).astype(np.float32))
+    y = t.op("qcc.conv2d", [rounded, t.constant(values, _tensor(values.shape, "f32"))], _tensor([1, 64, 8, 10], "f32"), ATTRIBUTES)
+    found = _always(t.module(y), [rng.standard_normal((1, 32, 8, 10)).astype(np.float32)], "avx512_bf16", tolerance=5e-5)
+    assert 'element = "bf16"' in found.text

@@ -14,8 +14,8 @@ from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
 from qcc.passes.llvm.codelets.fetch import Fetch
 from qcc.passes.llvm.codelets.steps import Steps
 
-LANES = 16
-_LEAST = {"u8": 0, "s16": -32768, "f32": -math.inf}
+LANES = 64  # vectors that do not wait for each other
+_LEAST = {"u8": 0, "s16": -32768, "f32": -math.inf, "bf16": -math.inf}
 
 
 def emit(b: Builder, codelet: Window, buffers: Sequence[Value], task: Value, instructions: Any, scratch: Value) -> None:
@@ -73,7 +73,7 @@ def emit(b: Builder, codelet: Window, buffers: Sequence[Value], task: Value, ins
 
 def _reduce(b: Builder, c: Window, image: Address, channel: Index, rows: Any, columns: Any, size: int, lanes: int) -> Value:
     """Maximum or sum over the taps inside the image, in row-major order."""
-    kind = "f32" if c.x.element == "f32" else "i32"
+    kind = "f32" if c.x.element in ("f32", "bf16") else "i32"
     start = b.constant(_LEAST[c.x.element] if c.op == "max" else 0, f"{lanes}x{kind}")
 
     def tap(i: Index, j: Index, acc: Value) -> list[Value]:

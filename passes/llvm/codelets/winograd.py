@@ -126,7 +126,7 @@ class _Nest:
 
             def pixel(r: int, q: int) -> Value:
                 value = b.load(f"{lanes}x{STORAGE[c.x.element]}", x + (r * c.x.strides[1] + q * c.x.strides[2]) * size)
-                return b.cast("zext", value, "i16") if self.whole else value
+                return value if c.x.element == self.element else b.cast("zext" if self.whole else "fpext", value, STORAGE[self.element])
 
             rows, width = POINTS[kind.high], kind.wide + 2
             columns = [self._of_x([pixel(r, q) for r in range(len(rows))]) for q in range(width)]

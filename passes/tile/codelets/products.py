@@ -58,7 +58,7 @@ def conv2d(lowering: Lowering, op: Any) -> set[Any]:
     absorbed = elementwise.absorb(lowering, program, result)
     y, word = lowering.result(last_of(op, absorbed)), lowering.halo_word(last_of(op, absorbed))
     facts = ISAS[lowering.isa]
-    faster = (facts.tiles and place.element == "u8") or (facts.bf16_products and place.element == "bf16")
+    faster = facts.tiles and place.element in ("u8", "bf16")
     bias = _folded_bias(op, values.reshape(1, out, 1, -1), _bias(lowering, op, 1)) if groups == 1 else None
     chosen = None if faster else winograd.plan(lowering, op, place, values, bias)
     other = math.inf if chosen is None else chosen.microseconds

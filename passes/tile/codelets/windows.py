@@ -37,7 +37,7 @@ TASK_TAPS = 250_000
 def pool(lowering: Lowering, op: Any) -> set[Any]:
     """max_pool2d and avg_pool2d."""
     x, result = op.operands[0], op.results[0]
-    place = lowering.place(x)
+    place = lowering.place(x, narrow=True)
     program = Program(lowering)
     args: tuple[int, ...] = ()
     if op.name == "qcc.max_pool2d":

@@ -56,12 +56,12 @@ def plan(lowering: Lowering, op: Any, place: Place, values: np.ndarray, bias: np
     compute = "lane_f32" if values.dtype.kind == "f" else "dot2_s16"
     if compute == "dot2_s16" and (place.element != "u8" or not _exact(values, 0 if bias is None else bias.reshape(-1))):
         return None
-    return fastest(lowering.isa, compute, (n, height, width), channels, out)
+    return fastest(lowering.isa, compute, (n, height, width), channels, out, place.element)
 
 
-def fastest(isa: str, compute: str, pixels: tuple[int, int, int], channels: int, out: int) -> Plan | None:
-    """The plan for results [n, h, w, out] of 3x3 kernels over `channels`; None where there is none, or it is predicted slower than the
-    direct loop."""
+def fastest(isa: str, compute: str, pixels: tuple[int, int, int], channels: int, out: int, x: str = "") -> Plan | None:
+    """The plan for results [n, h, w, out] of 3x3 kernels over `channels` of elements `x`; None where there is none, or it is predicted
+    slower than the direct loop."""
     n, height, width = pixels
     if not _divisible(height, width, channels, out):
         return None
@@ -71,7 +71,7 @@ def fastest(isa: str, compute: str, pixels: tuple[int, int, int], channels: int,
         strips = [d * image for d in _divisors(n)] if narrow else _divisors(n * image)
         plans += [_predict(isa, compute, n * image, count, channels, out, strip, narrow) for strip in strips]
     best = min(plans, key=lambda p: p.microseconds * (math.ceil(p.strips / 2) * 2 / p.strips if p.strips > 1 else 1))
-    direct = n * height * width * channels * out * 9 / winograd_rates(isa, compute)[0] * 1.1
+    direct = n * height * width * channels * out * 9 / winograd_rates(isa, compute, x)[0] * 1.1
     return best if best.microseconds < GAIN * direct / shipped(isa).ghz / 1000 else None
 
 
