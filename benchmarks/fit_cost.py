@@ -21,7 +21,7 @@ from . import files
 from .run import Exclusive
 
 ROUNDS, RUNS = 5, 10
-TERMS = ("products", "REDUCTION_CYCLES", "epilogue (STEP_CYCLES, STORED_VECTOR_CYCLES)", "TILE_CYCLES", "EXPOSED_BLOCK", "EXPOSED_WEIGHTS")
+TERMS = ("products", "REDUCTION_CYCLES", "epilogue (finish_cycles)", "TILE_CYCLES", "EXPOSED_BLOCK", "EXPOSED_WEIGHTS")
 
 
 def compiled(name: str) -> tuple[Any, dict[str, Any], int]:
@@ -63,7 +63,8 @@ def contraction_terms(c: Any, machine: Any, weights_bytes: int) -> list[float]:
         cycles()
     _, _, height, width, channels = c.sizes
     vectors = c.sizes[0] * c.sizes[1] * height * width * -(-channels // 16)
-    epilogue = vectors * (model.steps_cycles(c.steps) + model.STORED_VECTOR_CYCLES)
+    overlapped = model.takes_whole_cycle(machine) and np.prod(c.tile) <= model.MOST_OVERLAPPED
+    epilogue = vectors * model.finish_cycles(c.steps, overlapped=bool(overlapped))
     products = max(none - epilogue, 0.0)
     return [products, parts["REDUCTION_CYCLES"], epilogue, parts["TILE_CYCLES"], parts["EXPOSED_BLOCK"], parts["EXPOSED_WEIGHTS"]]
 

@@ -16,13 +16,15 @@ from typing import Any
 
 from qcc.dialects import codelet as codelets
 from qcc.dialects import compressed_cost, winograd_codelet
-from qcc.dialects.codelet import ELEMENT_BYTES, Contraction, Map, Operand, Rows
+from qcc.dialects.codelet import ELEMENT_BYTES, Contraction, Map, Operand, Rows, Step
 from qcc.dialects.codelet_work import (
     EMULATED_CYCLES,
     EXPOSED_WEIGHTS,
     LOADED_VECTOR_CYCLES,
+    PACKED_VECTOR_CYCLES,
     STORED_VECTOR_CYCLES,
     Work,
+    multiplier_cycles,
     product_cycles,
     steps_cycles,
 )
@@ -56,7 +58,10 @@ TILE_CYCLES = 5.0  # to begin and end a register tile
 REDUCTION_CYCLES = 1.0  # one step of a reduction beyond its products: the loop
 LOAD_CYCLES = 0.3  # of each load of a step, although products hide most: a tile of few vectors loads x more often
 ROW_CYCLES = 30.0  # to begin and end an innermost loop
+LOOKED_UP_CYCLES = 6.0  # of 64 bytes in a table of 256
+INTERLEAVE_CYCLES = (9.0, 14.0)  # of four pixels of 64 bytes to quadruples: 8 shuffles; where products take a whole cycle, beside them
 EXPOSED_BLOCK = 0.35  # share of reading weights from the second-level cache, tile by tile, that products do not hide
+MOST_OVERLAPPED = 16  # accumulators of a tile whose epilogue runs beside the products of the next, where a product takes a whole cycle
 HIDING_CYCLES = 0.9  # of a product: from there on products hide loads, the loop and weights on their way, for other ports stand idle
 
 
@@ -73,6 +78,11 @@ class Cost:
 def hides_loads(compute: str, rate: float) -> bool:
     """Whether products of `compute` that take `rate` cycles hide everything beside them: those of one instruction that is slow."""
     return compute not in EMULATED_CYCLES and compute not in POPCOUNT_CYCLES and rate > HIDING_CYCLES
+
+
+def takes_whole_cycle(machine: Machine) -> bool:
+    """Whether a product of bytes of 512 bits does: the core has two pipes of 256 bits for them and two more for what is no product."""
+    return machine.gmacs["dot4_512"] > 0 and hides_loads("dot4_u8s8", product_cycles("dot4_u8s8", 16, machine))
 
 
 def sign_cycles(isa: str, compute: str, signs: Signs) -> float:
@@ -93,6 +103,11 @@ def tile_cycles(compute: str, pixels: int, vectors: int, steps: int, rate: float
     beside = 0.0 if hides_loads(compute, rate) else LOAD_CYCLES * loads + REDUCTION_CYCLES
     reduction = steps * (products + beside)
     return reduction + finish * pixels * vectors + TILE_CYCLES
+
+
+def finish_cycles(steps: Sequence[Step], *, overlapped: bool) -> float:
+    """Cycles of a result vector behind its products: its steps, and storing it as bytes. `overlapped`: what products leave of them."""
+    return multiplier_cycles(steps) + PACKED_VECTOR_CYCLES if overlapped else steps_cycles(steps) + STORED_VECTOR_CYCLES
 
 
 def parts(size: int, tile: int) -> list[tuple[int, int]]:
@@ -140,8 +155,8 @@ def _contraction(c: Contraction, machine: Machine) -> Work:
     steps = c.taps[0] * c.taps[1] * -(-c.run // depth)
     vectors = -(-channels // lanes)
     rate = sign_cycles(c.isa, c.compute, c.signs) if c.signs else product_cycles(c.compute, lanes, machine)
-    finish = steps_cycles(c.steps) + STORED_VECTOR_CYCLES
     hidden = hides_loads(c.compute, rate)
+    finish = finish_cycles(c.steps, overlapped=hidden and math.prod(c.tile) <= MOST_OVERLAPPED)
     cycles = 0.0
     for rows, down in parts(height, c.tile[0]):
         for columns, across in parts(width, c.tile[1]):
@@ -176,17 +191,19 @@ def _depthwise(c: Depthwise, machine: Machine) -> Work:
 
 def _depthwise_quads(c: DepthwiseQuads, machine: Machine) -> Work:
     n, height, width, channels = c.sizes
-    quads, groups = c.taps[0] * len(c.quads()), math.ceil(width / c.pixels)
-    finish = steps_cycles(c.steps) + STORED_VECTOR_CYCLES
-    interleave = 6.0  # of one quadruple of 64 bytes each: bytes, then words
-    cycles, blocks = 0.0, channel_blocks(channels)
+    product, shares = product_cycles("dot4_u8s8", 16, machine), takes_whole_cycle(machine)
+    interleave, finish = INTERLEAVE_CYCLES[shares], finish_cycles(c.steps, overlapped=shares)
+    quads, cycles, blocks = len(c.quads()), 0.0, channel_blocks(channels)
     for _, vectors in blocks:
-        whole = math.ceil(groups * vectors / 4)
-        cycles += whole * (quads * (interleave + 4 * c.pixels * product_cycles("dot4_u8s8", 16, machine)) + 4 * c.pixels * finish)
+        kernels = math.ceil(width / (c.pixels * 4 // vectors))
+        for rows, down in parts(height, c.rows):
+            reached = (rows - 1) * (c.x.strides[1] // c.tap_strides[0]) + c.taps[0]  # rows of x
+            multiplied = rows * c.pixels * 4 * (c.taps[0] * quads * product + finish)
+            cycles += kernels * down * (reached * quads * interleave + multiplied)
     elements = n * height * width * channels
     x = elements * max(1, round(c.x.strides[2] / max(channels, 1))) ** 2
-    weights = len(blocks) * quads * c.pixels * 256
-    return Work(n * height * cycles, weights, x + elements * ELEMENT_BYTES[c.y.element] + _extra_bytes(c.operands, elements))
+    weights = len(blocks) * c.taps[0] * quads * c.pixels * 256
+    return Work(n * cycles, weights, x + elements * ELEMENT_BYTES[c.y.element] + _extra_bytes(c.operands, elements))
 
 
 def _window(c: Window, machine: Machine) -> Work:
@@ -211,14 +228,25 @@ def _rows(c: Rows, machine: Machine) -> Work:
 
 def _map(c: Map, machine: Machine) -> Work:
     elements, length = math.prod(c.sizes), c.sizes[-1]
-    loaded = c.operands[0].strides[-1]
-    scattered = 16.0 * sum(stride not in (0, 1) for stride in (loaded, c.y.strides[-1]))  # element by element
+    loads, stores = (16.0 * (o.strides[-1] not in (0, 1)) for o in (c.operands[0], c.y))  # element by element
     copies = not c.steps and c.operands[0].element == c.y.element
-    lanes = 64 // ELEMENT_BYTES[c.y.element] if copies else 16
-    one = (1.0 if copies else LOADED_VECTOR_CYCLES + STORED_VECTOR_CYCLES) + steps_cycles(c.steps) + scattered * lanes / 16
+    looks_up = ISAS[c.isa].byte_lanes and [step.op for step in c.steps] == ["lut"] and all(o.element == "u8" for o in (*c.operands, c.y))
+    lanes = 64 // ELEMENT_BYTES[c.y.element] if copies else 64 if looks_up else 16
+    one = 1.0 if copies else LOOKED_UP_CYCLES if looks_up else LOADED_VECTOR_CYCLES + STORED_VECTOR_CYCLES + steps_cycles(c.steps)
+    one += loads * lanes / 16
+    if takes_whole_cycle(machine):  # two stores a cycle, beside the arithmetic
+        one = max(one, stores / 2 * lanes / 16)
+    else:
+        one += stores * lanes / 16
     cycles = elements / length * (math.ceil(length / lanes) * one + (ROW_CYCLES / 8 if length < 256 else ROW_CYCLES))
     moved = elements * (ELEMENT_BYTES[c.operands[0].element] + ELEMENT_BYTES[c.y.element]) + _extra_bytes(c.operands[1:], elements)
     return Work(cycles, 0, moved)
+
+
+def _table_softmax(c: codelets.TableSoftmax, machine: Machine) -> Work:
+    """A maximum, a look-up, a sum and a multiplication."""
+    rows, length = c.sizes
+    return Work(rows * (7.5 * math.ceil(length / 16) + ROW_CYCLES), 0, 2 * rows * length)
 
 
 def _pack(c: codelets.Pack, machine: Machine) -> Work:
@@ -339,6 +367,7 @@ _MODELS: dict[str, Any] = {  # by kind of codelet
     "window": _window,
     "rows": _rows,
     "map": _map,
+    "table_softmax": _table_softmax,
     "pack": _pack,
     "pack_pairs": _pack,
     "pack_signs": _pack_signs,

@@ -34,6 +34,14 @@ UNARY_CYCLES = {
     "hardswish": 4.0,
     "hardsigmoid": 3.0,
 }
+MULTIPLIER_CYCLES = {
+    "requantize": 1.0, "requantize_real": 3.0, "add_quantized": 2.0, "dequantize": 1.0, "scale": 1.0, "clamp": 2.0, "round_to": 0.0,
+    "float": 1.0, "offset": 0.0,
+}  # fmt: skip
+"""Of a step the multiplications, minimum and maximum: what remains where products take a whole cycle of their pipes, because conversions,
+additions and packing use others beside the products of the next tile. Steps that are not here remain whole."""
+CLAMPED = ("requantize", "add_quantized", "round_to")  # steps that have a minimum and a maximum more where `bounds` does not save them
+PACKED_VECTOR_CYCLES = 0.4  # of STORED_VECTOR_CYCLES what remains there: packing shares one pipe
 OTHER_UNARY_CYCLES = 30.0  # exp, erf, tanh and what is made of them: polynomials
 
 
@@ -64,3 +72,13 @@ def steps_cycles(steps: Sequence[Step]) -> float:
         cycles += UNARY_CYCLES.get(step.kind, OTHER_UNARY_CYCLES) if step.op == "unary" else STEP_CYCLES.get(step.op, 2.0)
         cycles += LOADED_VECTOR_CYCLES * sum(argument < 0 for argument in step.args)
     return cycles
+
+
+def multiplier_cycles(steps: Sequence[Step]) -> float:
+    """What remains of `steps_cycles` behind products that take a whole cycle."""
+    return sum(
+        MULTIPLIER_CYCLES[step.op] + 2.0 * (step.op in CLAMPED and not step.bounds)
+        if step.op in MULTIPLIER_CYCLES
+        else steps_cycles([step])
+        for step in steps
+    )

@@ -132,6 +132,18 @@ def test_a_longer_step_program_costs_more() -> None:
     assert cost(copy, VNNI).microseconds < cost(table, VNNI).microseconds
 
 
+@pytest.mark.parametrize(("run", "channels", "size", "residual", "measured_us"), [(16, 96, 112, False, 113), (64, 256, 56, True, 297)])
+def test_an_epilogue_beside_products_takes_as_long_as_was_measured(
+    run: int, channels: int, size: int, residual: bool, measured_us: float
+) -> None:
+    """1x1 layers of few channels on Zen 4, whose epilogue is as long as their products."""
+    steps = (Step("requantize_real", (0, 1, 2)), Step("add_quantized", (-1, 3, 4, 5, 6, 7, 8, 9), bounds="byte"))
+    layer = replace(contraction(channels, size, run, (1, 1)), isa="avx512_bf16", tile=(1, 2, 4))
+    layer = replace(layer, steps=steps if residual else (Step("requantize", (0, 1, 2, 3), bounds="byte"),))
+    found = cost(layer, machine.DEFAULTS["zen4"])
+    assert found and 0.8 < measured_us / found.microseconds < 1.25
+
+
 def test_every_layer_of_a_model_has_a_prediction() -> None:
     executable = qcc.compile(ROOT / "examples" / "digits_cnn.onnx", machine="emerald-rapids-vnni", threads=1)
     assert executable.report["machine"]["name"] == "emerald-rapids-vnni"
