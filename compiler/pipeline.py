@@ -52,6 +52,7 @@ INTEGER: tuple[Stage, ...] = (
     Stage("fold-dynamic-qdq", reason="products of activations that are quantized while running; before fold-qdq looks at dequantize"),
     Stage("fold-qdq", reason="products between dequantized operands become exact integer products; the rest of quantize is rescaling"),
     Stage("cse", reason="integer biases and weights that layers share"),
+    Stage("fold-padding", reason="zeros around images are read where they are, not copied; once quantize stands behind what pads"),
     Stage(
         "drop-zero-taps", "shift={codelets}", "shift layers and kernels pruned in rows multiply less; the accelerator skips zeros anyway"
     ),

@@ -150,9 +150,12 @@ def test_conv2d(data: st.DataObject) -> None:
 
     def build(g: Graph) -> None:
         attributes = {"strides": strides, "padding": padding, "dilations": dilations, "groups": groups}
-        w, b = g.weight(w_shape), g.bias(w_shape[0])
-        shape = shapes.conv2d(x_shape, w_shape, strides, padding, dilations)
-        g.finish(g.relu(g.op("qcc.conv2d", [g.real(g.block.arguments[0]), w, b], shape, **attributes)))
+        x, w, b = g.real(g.block.arguments[0]), g.weight(w_shape), g.bias(w_shape[0])
+        around = [data.draw(st.integers(0, 2)) for _ in range(4)]  # zeros by an operation of its own
+        padded = [*x_shape[:2], x_shape[2] + around[0] + around[2], x_shape[3] + around[1] + around[3]]
+        x = g.op("qcc.pad", [x], padded, low=[0, 0, *around[:2]], high=[0, 0, *around[2:]], value=0.0) if any(around) else x
+        shape = shapes.conv2d(padded, w_shape, strides, padding, dilations)
+        g.finish(g.relu(g.op("qcc.conv2d", [x, w, b], shape, **attributes)))
 
     check(data, [x_shape], build, integer=("qcc.conv2d",))
 
