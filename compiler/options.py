@@ -32,7 +32,7 @@ class CompileOptions:
     is predicted to pay; off leaves them whole.
     `coding` of stored weights: none, huffman, rans, or auto for the smallest per tensor; None is auto where `optimize` is size or
     `decode` is stream, else none.
-    `decode` of coded weights: load (when the model is created) or stream (those of every step before it runs: less memory, more time).
+    `decode` of coded weights: load (when the model is created) or stream (in every run, a few MB at a time: less memory, more time).
     `energy_table` is a JSON file of picojoules that the report's energy is counted with (`compiler/cost/energy.py`).
     `float_precision` f32 or bf16: what the products of float layers multiply (sums are f32).
     `machine` is a file of qcc-bench or the name of a shipped description, which times are predicted with ("": this machine's own where it

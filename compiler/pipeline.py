@@ -86,7 +86,8 @@ TILE: tuple[Stage, ...] = (
     Stage("slice-batch", reason="a few images at a time stay in the cache from layer to layer; behind layouts, which borders depend on"),
     Stage(
         "lower-to-codelets",
-        "isa={isa} activations={activations} byte-expand={byte_expand} popcount={popcount} coded={coded} storage={storage}",
+        "isa={isa} activations={activations} byte-expand={byte_expand} popcount={popcount} coded={coded} streamed={streamed}"
+        " storage={storage}",
         "one call per product and what is fused behind it",
     ),
     Stage("bufferize-generic-functions", reason="temporaries of the generic path become scratch buffers that are planned with the others"),
@@ -128,6 +129,7 @@ def forms(options: CompileOptions) -> list[tuple[str, list[Stage]]]:
     values["low_rank_layers"] = str(options.low_rank == "auto").lower()
     values["fixed_point"] = str(options.target == "fpga").lower()
     values["coded"] = str(options.weight_coding != "none").lower()
+    values["streamed"] = str(options.weight_coding != "none" and options.decode == "stream").lower()
     values["codelets"] = str(options.target == "cpu").lower()
     if options.target == "cpu":
         values |= CpuTarget(options.cpu).stage_options()

@@ -105,7 +105,7 @@ def summary(report: dict[str, Any], model: Path, output: Path) -> str:
         over = coding["stored_bytes"] / max(coding["entropy_bytes"], 1)
         lines.append(
             f"{coding['codec']} coding: {bytes_text(coding['decoded_bytes'])} of packed weights in {bytes_text(coding['stored_bytes'])}, "
-            f"{over:.3f} of their order-0 entropy; decode: {coding['decode']}"
+            f"{over:.3f} of their order-0 entropy; decode: {coding['decode']}, {bytes_text(coding['at_once_bytes'])} at a time"
         )
     generic = [row for row in report["layers"] if row["generic"]]
     if generic:

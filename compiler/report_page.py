@@ -52,6 +52,7 @@ def cards(report: dict[str, Any]) -> list[tuple[str, str, str]]:
         bound = coding["entropy_bytes"]
         over = f"{size / bound:.3f} of the order-0 entropy, {bytes_text(bound)}" if bound else ""
         how = "not coded" if coding["codec"] == "none" else f"{coding['codec']}, decoded {_WHEN[coding['decode']]}"
+        how += f", {bytes_text(coding['at_once_bytes'])} at a time" if coding["codec"] != "none" else ""
         found.append(("coding", how, over))
     found.append(("energy", f"{totals['energy_nj'] / 1000:.1f} uJ", report.get("energy_table", {}).get("name", "")))
     macs = f"{totals['nonzero_macs'] / 1e6:.1f} M with non-zero weights"
@@ -63,7 +64,7 @@ def cards(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     return found
 
 
-_WHEN = {"load": "when loading", "stream": "step by step in every run"}
+_WHEN = {"load": "when loading", "stream": "in every run, right before it is read"}
 
 
 def number(value: float | None, digits: int = 1) -> str:

@@ -54,7 +54,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--storage", choices=STORAGE, default="auto", help="of weights with zeros, wherever there is a codelet (default: auto)")
     p.add_argument("--coding", choices=CODINGS, help="entropy coding of stored weights (default: none, or auto under --optimize size)")
     p.add_argument(
-        "--decode", choices=DECODES, default="load", help="coded weights are decoded when loading, or step by step in every run (stream)"
+        "--decode",
+        choices=DECODES,
+        default="load",
+        help="coded weights are decoded when loading, or in every run, a few MB at a time (stream)",
     )
     p.add_argument(
         "--activations",

@@ -69,12 +69,14 @@ def _entropy_bytes(data: Array) -> float:
     return float(-(p[p > 0] * np.log2(p[p > 0])).sum()) * data.size / 8
 
 
-def summary(stored: StoredWeights) -> dict[str, Any]:
-    """Sizes of everything, with tables, directories and padding: what the report says about the coding of the model."""
+def summary(module: ir.Module, stored: StoredWeights) -> dict[str, Any]:
+    """Sizes of everything, with tables, directories and padding: what the report says about the coding of the model. `at_once_bytes` are
+    the most that are decoded at a time."""
     modes = [_MODE_NAMES[e.mode] for e in stored.entries]
     return {
         "codec": stored.codec,
         "decode": stored.decode,
+        "at_once_bytes": _most_of_a_step(module, stored.entries) if stored.streams else stored.block.size,
         "stored_bytes": stored.data.size,
         "decoded_bytes": stored.block.size,
         "entropy_bytes": round(sum(e.entropy_bytes for e in stored.entries)),
@@ -85,14 +87,22 @@ def summary(stored: StoredWeights) -> dict[str, Any]:
     }
 
 
+def _most_of_a_step(module: ir.Module, entries: Sequence[Entry]) -> int:
+    """Bytes of the coded weights of the neediest step."""
+    coded = {e.offset_bytes: e.size_bytes for e in entries if e.mode != codecs.RAW}
+    steps = op_attribute(module.operation, "qcc.steps", [])
+    return max((sum(coded.get(offset, 0) for offset in set(step["weights"])) for step in steps), default=0)
+
+
 def per_layer(module: ir.Module, stored: StoredWeights) -> dict[str, dict[str, Any]]:
     """Per layer of the source model: its `codelets`, `stored_bytes` of all its constants, and of its weights, which are the largest of
     them and its index, `codec`, `weights_stored_bytes` and `weights_entropy_bytes` (order 0, of the packed bytes). A constant that layers
-    share counts for the first."""
+    share counts for the first. Steps of one operation each have a part of its weights."""
     at = {e.offset_bytes: e for e in stored.entries}
     seen: set[int] = set()
     found: dict[str, dict[str, Any]] = {}
-    for step in op_attribute(module.operation, "qcc.steps", []):
+    weights: dict[Any, list[Entry]] = {}  # of each operation
+    for number, step in enumerate(op_attribute(module.operation, "qcc.steps", [])):
         layer = found.setdefault(step["layer"], {"stored_bytes": 0, "weights_size_bytes": 0, "codelets": []})
         if step["codelet"] not in layer["codelets"]:
             layer["codelets"].append(step["codelet"])
@@ -101,7 +111,8 @@ def per_layer(module: ir.Module, stored: StoredWeights) -> dict[str, dict[str, A
             continue
         layer["stored_bytes"] += sum(e.stored_bytes for e in own)
         largest = max(own, key=lambda e: e.size_bytes)
-        parts = [e for e in own if e.offset_bytes in step.get("stored", [])] or [largest]
+        parts = weights.setdefault(step.get("operation", (number,)), [])
+        parts += [e for e in own if e.offset_bytes in step.get("stored", [])] or [largest]
         size_bytes = sum(e.size_bytes for e in parts)
         if size_bytes > layer["weights_size_bytes"]:
             layer |= {

@@ -31,7 +31,7 @@ def executable(
     code = MachineCode(module)
     stored = coded_weights.stored_weights(module, options.weight_coding, options.decode)
     if report is not None:
-        report = reports.with_storage(report, coded_weights.summary(stored), coded_weights.per_layer(module, stored))
+        report = reports.with_storage(report, coded_weights.summary(module, stored), coded_weights.per_layer(module, stored))
     info = metadata(module, target, stored.data, fingerprint=options.fingerprint, report=report)
 
     if stored.streams:

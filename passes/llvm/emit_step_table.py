@@ -8,7 +8,7 @@ Before:
     func.func private @linear(...) attributes {qtile.codelet = {...}}
 After:
     module attributes {qcc.inputs, qcc.outputs, qcc.weights = [{offset_bytes, value}], qcc.weights_bytes, qcc.arena_bytes,
-                       qcc.steps = [{codelet, layer, tasks, bytes, weights, stored?}]}
+                       qcc.steps = [{codelet, layer, tasks, bytes, weights, stored?, operation?}]}
     llvm.mlir.global internal constant @qcc_steps(dense<[[0, 3, 4, 0]]> : tensor<1x4xi64>) ...
     llvm.mlir.global constant @qcc_model_program ...           // struct qcc_program of runtime/cpu/include/qcc_runtime.h
     llvm.func @qcc_program_address() -> !llvm.ptr
@@ -103,6 +103,7 @@ class EmitStepTablePass(Pass):
                     "bytes": _bytes(call),
                     "weights": _weight_offsets(call),
                     **_stored(call, operands_of[op_attribute(call, "callee")]),
+                    **({"operation": op_attribute(call, "qtile.operation")} if "qtile.operation" in call.attributes else {}),
                 }
                 for call, _ in in_order
             ]

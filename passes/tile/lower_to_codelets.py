@@ -21,9 +21,10 @@ Guarantees: tiled form as decision 0002 states it; equal configurations share on
 reference, but float products, whose order of sums is free.
 Why: compiler/decisions/0002; element-wise operations that alone use a product are its epilogue, so activations are stored once.
 Options: `isa`, one of `dialects.instruction_sets.ISAS`; `activations`, how weight-only layers see their input (decision 0009): float,
-int16 or int8 (quantized in the call), or auto; `coded`, whether weights are entropy-coded afterwards; `storage`, of integer weights with
-zeros, as for select-sparse-format. Facts per weight-only layer: stored_format, stored_bytes, activations; per layer of bytes with zeros
-those of select-sparse-format that its codelet changes.
+int16 or int8 (quantized in the call), or auto; `coded`, whether weights are entropy-coded afterwards; `streamed`, whether they stay so
+until the call that reads them: then large layers are several calls; `storage`, of integer weights with zeros, as for select-sparse-format.
+Facts per weight-only layer: stored_format, stored_bytes, activations; per layer of bytes with zeros those of select-sparse-format that its
+codelet changes.
 """
 
 from __future__ import annotations
@@ -61,14 +62,16 @@ from qcc.passes.values import shape_of, used_once
 @dataclass(frozen=True)
 class IsaOptions:
     """`isa`: instruction set that codelets are made for; `activations`: of `stream.ACTIVATIONS`; `byte_expand`: has vpexpandb;
-    `popcount`: has vpopcntd; `coded`: weights are stored once each, as wide as their values, which is what they are coded from; `storage`:
-    of integer weights with zeros, auto, block wherever there is a codelet, or any other form, which is dense."""
+    `popcount`: has vpopcntd; `coded`: weights are stored once each, as wide as their values, which is what they are coded from; `streamed`:
+    they are decoded in every run, right before the call that reads them; `storage`: of integer weights with zeros, auto, block wherever
+    there is a codelet, or any other form, which is dense."""
 
     isa: str = "avx512_vnni"
     activations: str = "auto"
     byte_expand: bool = False
     popcount: bool = False
     coded: bool = False
+    streamed: bool = False
     storage: str = "auto"
 
 

@@ -22,11 +22,14 @@ AMX_FEATURES = frozenset({"amx-tile", "amx-int8", "amx-bf16"})
 class Tiled:
     """A module in integer form, compiled; call it with numpy arrays."""
 
+    streamed = False  # weights are decoded right before they are read, so that large layers are cut into parts
+
     def __init__(
         self, module: ir.Module, isa: str, activations: str = "auto", *, byte_expand: bool = False, popcount: bool = False
     ) -> None:
         wanted = ISA_FEATURES[isa] | ({"avx512vbmi2"} if byte_expand else set())
         options = f"isa={isa} activations={activations} byte-expand={str(byte_expand).lower()} popcount={str(popcount).lower()}"
+        options += f" streamed={str(self.streamed).lower()}"
         run_pipeline(module, parse_pipeline(f"assign-layout,lower-to-codelets{{{options}}}"))
         self.text = str(module)
         self.inputs: dict[int, np.ndarray] = {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from qcc.dialects.column_codelet import COLUMNS, Columns, scratch_of, unit_order
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.machine import shipped
 from qcc.dialects.mlir import layer_name, op_attribute
-from qcc.passes.tile.codelets import packing
+from qcc.passes.tile.codelets import channel_parts, packing
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, stored_offset
 from qcc.passes.tile.codelets.program import Program
@@ -84,8 +84,19 @@ def lower(
     lowering: Lowering, chosen: Plan, x: Place, values: np.ndarray, bias: np.ndarray | None, program: Program, y: Place,
     spread: Sequence[int],
 ) -> None:  # fmt: skip
-    """Call the codelet: contiguous x [k], weights [out, k], bias [out] i32; `spread` has the strides over channels of the program's
-    operands, then of y."""
+    """Call the codelet, or for a few channels at a time: contiguous x [k], weights [out, k], bias [out] i32; `spread` has the strides over
+    channels of the program's operands, then of y."""
+    for first, count in channel_parts.cut(lowering, *values.shape):
+        behind, result = channel_parts.take(program, y, (first, count), len(y.shape) - 1)
+        start = None if bias is None else bias[first : first + count]
+        narrow = replace(chosen, width=min(chosen.width, math.ceil(count / 64) * 64))
+        _call(lowering, narrow, x, values[first : first + count], start, behind, result, spread)
+
+
+def _call(
+    lowering: Lowering, chosen: Plan, x: Place, values: np.ndarray, bias: np.ndarray | None, program: Program, y: Place,
+    spread: Sequence[int],
+) -> None:  # fmt: skip
     out, lanes = len(values), ISAS[lowering.isa].lanes
     places = [x, lowering.weights(packed(values, chosen, lanes), "s8")]
     bias_operand = None

@@ -14,6 +14,7 @@ from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import op_attribute
 from qcc.passes.tile.codelets import elementwise, products
 from qcc.passes.tile.codelets.border import read_border
+from qcc.passes.tile.codelets.contracting import Contracting, emit
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.matmul import accumulation, multiplicand, multiply
 from qcc.passes.tile.codelets.place import Place, stored_offset
@@ -40,9 +41,9 @@ def conv2d(lowering: Lowering, op: Any) -> set[Any]:
     tile = choose_tile(lowering.isa, compute, element, height, width, per, taps, one_row=False, summed=False)
     packed, group = _pack(lowering, multiplicand(lowering, op, w), groups, tile[2])
     block = taps * tile[2] * ISAS[lowering.isa].lanes
-    contracting = products.Contracting(compute, (n, groups, height, width, per), reading, packed, (0, group, 0, 0, block), None, None, tile)
+    contracting = Contracting(compute, (n, groups, height, width, per), reading, packed, (0, group, 0, 0, block), None, None, tile)
     word = lowering.halo_word(products.last_of(op, absorbed))
-    products.emit(lowering, contracting, program, y, word, over_groups([*program.operands, y], per))
+    emit(lowering, contracting, program, y, word, over_groups([*program.operands, y], per))
     return {op, *absorbed}
 
 

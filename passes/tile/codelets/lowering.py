@@ -52,6 +52,7 @@ class Lowering:
         """`options`: `lower_to_codelets.IsaOptions`."""
         self.module, self.isa, self.activations, self.coded = module, options.isa, options.activations, options.coded
         self.byte_expand, self.popcount, self.storage = options.byte_expand, options.popcount, options.storage
+        self.streamed = options.streamed
         self.places: dict[Any, Place] = {}
         self.folded: dict[Any, np.ndarray] = {}  # results computed here: the real values of constants
         self.stored: dict[Any, tuple[np.ndarray, Any]] = {}  # the stored elements of those, and their type
@@ -65,6 +66,7 @@ class Lowering:
         self.outputs: dict[Any, int] = {}  # values that are returned and have no other reader: the number of the result
         self.current: Any = source
         self._declared: dict[tuple[str, tuple[str, ...]], str] = {}
+        self._numbers: dict[Any, int] = {}  # of the operations lowered so far
         self._weights: dict[tuple[str, bytes], Any] = {}
         self._buffers: list[Any] = []
         attributes = {"sym_name": op_attribute(source, "sym_name"), "function_type": ir.FunctionType.get([], [])}
@@ -223,6 +225,8 @@ class Lowering:
         layer = layer_name(self.current.location)
         attributes = {"callee": ir.FlatSymbolRefAttr.get(name), "qtile.tasks": tasks, "qtile.layer": layer}
         attributes |= {} if offset_bytes is None else {"qtile.offset_bytes": list(offset_bytes)}
+        if self.streamed:  # weights of several calls may be those of one operation
+            attributes["qtile.operation"] = self._numbers.setdefault(self.current, len(self._numbers))
         attributes |= self.slices.attributes(operands)
         create("func.call", list(operands), [], attributes, loc=self.current.location, ip=ir.InsertionPoint(self._return))
 

@@ -12,10 +12,11 @@ from qcc.dialects.codelet import Pack, PackPairs
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import error_at, ir
 from qcc.passes.tile.codelets import elementwise, tile_products
+from qcc.passes.tile.codelets.contracting import Contracting, emit
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, row_major, stored_offset
-from qcc.passes.tile.codelets.products import Contracting, Reading, emit
 from qcc.passes.tile.codelets.program import Program
+from qcc.passes.tile.codelets.reading import Reading
 from qcc.passes.tile.codelets.register_tile import MOST_TASKS, choose_tile
 from qcc.passes.values import affine_of
 

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects import integer_values
-from qcc.dialects.codelet import ELEMENT_BYTES, FLOATS, WIDE, Contraction, Listed, Operand
+from qcc.dialects.codelet import ELEMENT_BYTES, FLOATS, WIDE
 from qcc.dialects.codelet_cost import DEPTHS
 from qcc.dialects.errors import QccError
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import error_at, ir, layer_name, op_attribute
-from qcc.dialects.sign_codelet import Signs
 from qcc.passes.tile.codelets import (
     byte_pairs,
+    channel_parts,
     columns,
     elementwise,
     packing,
@@ -29,12 +29,13 @@ from qcc.passes.tile.codelets import (
     winograd,
 )
 from qcc.passes.tile.codelets.border import read_border
+from qcc.passes.tile.codelets.contracting import Contracting, emit
 from qcc.passes.tile.codelets.level_codes import LevelCodes, level_codes
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, stored_offset
 from qcc.passes.tile.codelets.program import Program
 from qcc.passes.tile.codelets.reading import Reading, over_groups, reading_of
-from qcc.passes.tile.codelets.register_tile import choose_chunks, choose_tile
+from qcc.passes.tile.codelets.register_tile import choose_tile
 from qcc.passes.values import affine_of, shape_of
 
 
@@ -60,6 +61,7 @@ def conv2d(lowering: Lowering, op: Any) -> set[Any]:
     facts = ISAS[lowering.isa]
     faster = facts.tiles and place.element in ("u8", "bf16")
     bias = _folded_bias(op, values.reshape(1, out, 1, -1), _bias(lowering, op, 1)) if groups == 1 else None
+    faster |= lowering.streamed  # several times the bytes would be decoded in every run
     chosen = None if faster else winograd.plan(lowering, op, place, values, bias)
     other = math.inf if chosen is None else chosen.microseconds
     n, _, height, width = shape_of(result)
@@ -77,7 +79,7 @@ def conv2d(lowering: Lowering, op: Any) -> set[Any]:
         winograd.lower(lowering, chosen, place, op_attribute(op, "padding")[:2], values, bias, program, y, word, codes)
         return {op, *absorbed}
     weights = Weights(flat, _bias(lowering, op, groups), _level_codes(lowering, op))
-    _constant_weights(lowering, op, reading, weights, sizes, program, y, spread, word)
+    _constant_weights(lowering, op, reading, weights, sizes, program, y, spread, 1, word)
     return {op, *absorbed}
 
 
@@ -129,7 +131,7 @@ def contract_rows(lowering: Lowering, op: Any, place: Place, bias: np.ndarray | 
     start = _folded_bias(op, weights.values, bias)
     if narrow and sparse_pixels.lower(lowering, op, reading, weights.values, start, (n, 1, h, rows, out), program, y, spread):
         return
-    _constant_weights(lowering, op, reading, weights, (n, 1, h, rows, out), program, y, spread)
+    _constant_weights(lowering, op, reading, weights, (n, 1, h, rows, out), program, y, spread, len(y.shape) - 1)
 
 
 def _by_signs(
@@ -268,9 +270,35 @@ def _constant_weights(
     program: Program,
     y: Place,
     spread: Sequence[tuple[int, ...]],
+    axis: int,
     halo_word: int = 0,
 ) -> None:
-    """Pack, choose a tile, call; `spread` are the strides of the program's operands and of y over (n, g, h, w, c)."""
+    """Call with all channels, which are dimension `axis` of y, or part by part; `spread` are the strides of the program's operands and of y
+    over (n, g, h, w, c)."""
+    n, groups, h, w, channels = sizes
+    values, bias = weights.values, weights.bias
+    element = "f32" if values.dtype.kind == "f" else packing.narrowest(values)
+    parts = channel_parts.cut(lowering, channels, values[0, 0].size * ELEMENT_BYTES[element]) if groups == 1 else [(0, channels)]
+    for first, count in parts:
+        own, behind, result = weights, program, y
+        if len(parts) > 1:
+            own = Weights(values[:, first : first + count], None if bias is None else bias[:, first : first + count])
+            behind, result = channel_parts.take(program, y, (first, count), axis)
+        _pack_and_call(lowering, op, reading, own, (n, groups, h, w, count), behind, result, spread, halo_word)
+
+
+def _pack_and_call(
+    lowering: Lowering,
+    op: Any,
+    reading: Reading,
+    weights: Weights,
+    sizes: tuple[int, int, int, int, int],
+    program: Program,
+    y: Place,
+    spread: Sequence[tuple[int, ...]],
+    halo_word: int,
+) -> None:
+    """Pack, choose a tile, call."""
     compute, element, packed, zero = _compute(lowering, op, weights.values, reading.place)
     _, channels, taps, run = packed.shape
     bias = _folded_bias(op, weights.values, weights.bias)
@@ -330,7 +358,6 @@ def _listed(lowering: Lowering, op: Any, w: np.ndarray, reading: Reading, sizes:
     return table if table.instructions * quads < DOT2_INSTRUCTIONS[lanes] * pairs / 2 else None
 
 
-SIGNS_PER_MAC = 11  # multiply-accumulates in the time of one word of signs, for the size of tasks
 MOST_LISTED = 255  # of the magnitude of weights: greater ones are cut into so many parts that 16-bit products are fewer
 LEAST_PIXELS = 4  # below, tables cost more than they save
 DOT2_INSTRUCTIONS = {8: 3.65, 16: 3.2}
@@ -390,85 +417,3 @@ def _compute(lowering: Lowering, op: Any, values: np.ndarray, x: Place) -> tuple
     if ISAS[lowering.isa].dot4 and x.element == "u8" and (split := _split_zero(values)) is not None:
         return "dot4_u8s8", "s8", *split
     return "dot2_s16" if pairs and element != "i32" else "lane_i32", element, values, None
-
-
-@dataclass
-class Contracting:
-    """What `emit` needs besides the program: weights' strides over (n, g, h, w, block), bias and zero [groups, c padded to blocks]."""
-
-    compute: str
-    sizes: tuple[int, int, int, int, int]
-    reading: Reading
-    w: Place
-    w_strides: tuple[int, int, int, int, int]
-    bias: Place | None
-    zero: Place | None
-    tile: tuple[int, int, int]
-    bias_strides: tuple[int, int, int, int, int] | None = None
-    listed: byte_pairs.Listed | None = None
-    signs: Signs | None = None
-    segment: int = 0
-
-
-def emit(lowering: Lowering, c: Contracting, program: Program, y: Place, halo_word: int, spread: Sequence[tuple[int, ...]]) -> None:
-    """Call the contraction; `spread` has the strides over (n, g, h, w, c) of the program's operands, then of y."""
-    n, groups, height, _, channels = c.sizes
-    width = c.tile[2] * ISAS[lowering.isa].lanes
-    halo = None
-    if any(y.halo):
-        halo = y.fill(len(program.words))
-        program.words.append(halo_word)
-    reading = c.reading
-    places: list[Place] = [reading.place, c.w]
-    bias = zero = None
-    sums = -1
-    per_channel = (0, -(-channels // width) * width, 0, 0, 1)
-    if c.bias is not None:
-        bias = Operand(len(places), c.bias.element, c.bias_strides or per_channel)
-        places.append(c.bias)
-    if c.zero is not None:
-        zero = Operand(len(places), "i32", per_channel)
-        places.append(c.zero)
-        sums = len(places)
-        places.append(_ones(lowering, reading.run, DEPTHS[c.compute]))
-    listed = None
-    if (table := c.listed) is not None:
-        listed = Listed(len(places), len(places) + 1, table.classes)
-        places += [lowering.weights(table.index, "i32"), lowering.weights(table.offsets, "i32")]
-    operands = [place.operand(len(places) + i, spread[i]) for i, place in enumerate(program.operands)]
-    places += program.operands
-    params = lowering.append_params(places, program.words)
-    count = -(-channels // width)
-    macs = math.prod(c.sizes) * math.prod(reading.taps) * reading.run * (SIGNS_PER_MAC if c.signs else 1)
-    codelet = Contraction(
-        isa=lowering.isa,
-        compute=c.compute,
-        sizes=c.sizes,
-        x=Operand(0, reading.place.element, reading.strides, reading.place.offset + reading.offset),
-        w=Operand(1, c.w.element, c.w_strides),
-        taps=reading.taps,
-        tap_strides=reading.tap_strides,
-        run=reading.run,
-        tile=c.tile,
-        chunks=choose_chunks(c.tile, n * groups, count, height, macs, count * c.w_strides[-1] * ELEMENT_BYTES[c.w.element]),
-        operands=tuple(operands),
-        steps=tuple(program.steps),
-        y=y.operand(len(places), spread[-1]),
-        bias=bias,
-        zero=zero,
-        ahead=c.w.buffer.owner.attributes["space"].value == "weights",
-        sums=sums,
-        params=params,
-        halo=halo,
-        listed=listed,
-        signs=c.signs,
-        segment=c.segment,
-    )
-    lowering.call(codelet, [*places, y])
-
-
-def _ones(lowering: Lowering, run: int, depth: int) -> Place:
-    """[steps, depth] in u8 quadruples or s16 pairs: 1 where a run has an element."""
-    ones = np.zeros(-(-run // depth) * depth, np.int16)
-    ones[:run] = 1
-    return lowering.weights(ones, "u8" if depth == 4 else "s16")

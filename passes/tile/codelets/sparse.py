@@ -3,6 +3,7 @@ call. The pixels of a convolution are the rows of x."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import ir, layer_name, op_attribute
 from qcc.dialects.sparse_codelet import MOST_COLUMNS, lanes_shape
 from qcc.dialects.stream_layout import StreamLayout
-from qcc.passes.tile.codelets import elementwise
+from qcc.passes.tile.codelets import channel_parts, elementwise
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place
 from qcc.passes.tile.codelets.products import last_of, rows_of
@@ -130,12 +131,45 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
         x, y = x.transposed(CHANNELS_LAST), y.transposed(CHANNELS_LAST)
         program.operands[:] = [place.transposed(CHANNELS_LAST) for place in program.operands]
     x, sizes, strides = rows_of(lowering, x, program.operands, y)
-    count = int(np.count_nonzero(w))
-    codelet = configuration(stored.kind, lowering.isa, sizes[0], n, k, count / w.size)
+    density = float(np.count_nonzero(w) / w.size)
+    codelet = configuration(stored.kind, lowering.isa, sizes[0], n, k, density)
     assert codelet is not None, f"select-sparse-format chose {stored.kind} for {lowering.isa}"
     x_operand = Operand(0, "f32", (strides[0][0], 1), x.offset)
     if isinstance(codelet, SparseLanes):
         x, x_operand = _rows_innermost(lowering, row_lanes(codelet), x, x_operand)
+    stored_bytes = 0
+    for first, count in channel_parts.cut(lowering, n, expected_bytes(codelet, density) / n):
+        own = configuration(stored.kind, lowering.isa, sizes[0], count, k, density)
+        assert own is not None
+        behind, result = channel_parts.take(program, y, (first, count), len(y.shape) - 1)
+        start = None if bias is None else bias[first : first + count]
+        stored_bytes += _call(lowering, own, x, x_operand, w[first : first + count], start, behind, result, strides)
+    if bordered is not None:
+        elementwise.copy(lowering, y.transposed(CHANNELS_FIRST), bordered, halo_word=lowering.halo_word(last_of(op, absorbed)))
+    words = {"sparse_gather": "compressed rows", "sparse_lanes": "compressed rows"}.get(codelet.kind, "bitmap")
+    lowering.fact(
+        layer_name(op.location),
+        stored_format=f"{words} and the {density:.0%} that are not 0 in f32",
+        stored_bytes=stored_bytes,
+        activations="float",
+    )
+    return {op, *absorbed}
+
+
+def _call(
+    lowering: Lowering,
+    codelet: Codelet,
+    x: Place,
+    x_operand: Operand,
+    w: np.ndarray,
+    bias: np.ndarray | None,
+    program: Program,
+    y: Place,
+    strides: Sequence[Sequence[int]],
+) -> int:
+    """Pack w [channels, k] and call `codelet`; bytes of the weights. `strides` over (rows, channels) of x, of the program's operands and
+    of y."""
+    n = len(w)
     places: list[Place] = [x]
     extra: dict[str, Any] = {"x": x_operand}
     scratch = 0
@@ -161,16 +195,7 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
     extra["params"] = lowering.append_params(places, program.words)
     codelet = replace(codelet, **extra, steps=tuple(program.steps), y=y.operand(len(places), strides[-1]))
     lowering.call(codelet, [*places, y], scratch_bytes=scratch)
-    if bordered is not None:
-        elementwise.copy(lowering, y.transposed(CHANNELS_FIRST), bordered, halo_word=lowering.halo_word(last_of(op, absorbed)))
-    words = {"sparse_gather": "compressed rows", "sparse_lanes": "compressed rows"}.get(codelet.kind, "bitmap")
-    lowering.fact(
-        layer_name(op.location),
-        stored_format=f"{words} and the {count / w.size:.0%} that are not 0 in f32",
-        stored_bytes=stored_bytes,
-        activations="float",
-    )
-    return {op, *absorbed}
+    return stored_bytes
 
 
 def _rows_innermost(lowering: Lowering, codelet: RowLanes, x: Place, x_operand: Operand) -> tuple[Place, Operand]:

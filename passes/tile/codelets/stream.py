@@ -28,7 +28,7 @@ from qcc.dialects.stream_layout import (
     plane_depth,
     planes,
 )
-from qcc.passes.tile.codelets import elementwise
+from qcc.passes.tile.codelets import channel_parts, elementwise
 from qcc.passes.tile.codelets.level_bytes import level_bytes
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place
@@ -109,8 +109,28 @@ def call(
     *,
     unit: bool = False,
 ) -> int:
-    """Pack `codes` as `variant` and call the codelet on `rows` rows of f32 x; `strides` over (rows, channels) of x, of the program's
-    operands and of y. Bytes of the weights. `unit`: x holds integers, which are multiplied as they are."""
+    """Pack `codes` as `variant` and call the codelet on `rows` rows of f32 x, or for a few channels at a time; `strides` over (rows,
+    channels) of x, of the program's operands and of y. Bytes of the weights. `unit`: x holds integers, which are multiplied as they are."""
+    n, k = codes.codes.shape
+    stored_bytes = 0
+    for first, count in channel_parts.cut(lowering, n, k * (variant.bits or codes.bits) / 8):
+        own, as_read = replace(codes, **_channels_of(codes, first, count)), replace(variant, **_channels_of(variant, first, count))
+        behind, result = channel_parts.take(program, y, (first, count), len(y.shape) - 1)
+        start = None if bias is None else bias[first : first + count]
+        stored_bytes += _call(lowering, own, as_read, x, behind, result, start, rows, strides, unit)
+    return stored_bytes
+
+
+def _channels_of(held: Codes | Variant, first: int, count: int) -> dict[str, Any]:
+    """What `held` has for every channel, of some of them; an array with one row for all stays."""
+    arrays = {"codes": held.codes, "scales": held.scales, "zeros": held.zeros}
+    return {name: array[first : first + count] if len(array) == len(held.codes) else array for name, array in arrays.items()}
+
+
+def _call(
+    lowering: Lowering, codes: Codes, variant: Variant, x: Place, program: Program, y: Place, bias: np.ndarray | None, rows: int,
+    strides: Sequence[Sequence[int]], unit: bool,
+) -> int:  # fmt: skip
     n, k = codes.codes.shape
     at_once = rows if variant.compute == "f32" else _rows_at_once(rows, k)
     places: list[Place] = [x, x]

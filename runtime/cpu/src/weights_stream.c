@@ -1,6 +1,7 @@
 /* Weights that stay coded in memory: those of a step are decoded right before it runs, into one place that all steps share.
  *
- * Raw entries are used where they lie in the image. The place is as large as the coded entries of the neediest step. */
+ * Raw entries are used where they lie in the image. The place is as large as the coded entries of the neediest step; the compiler cuts large
+ * layers into several. */
 #include "weights_stream.h"
 
 #include <stdatomic.h>

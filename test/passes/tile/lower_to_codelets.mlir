@@ -1,4 +1,5 @@
 // RUN: qcc-opt %s --pass-pipeline='builtin.module(lower-to-codelets{isa=avx512_vnni})' --split-input-file | filecheck %s
+// RUN: qcc-opt %s --pass-pipeline='builtin.module(lower-to-codelets{isa=avx512_vnni streamed=true})' --split-input-file | filecheck %s --check-prefix=STREAMED
 
 // A product and the requantize that alone uses it are one call; the interface keeps its tensor types.
 // CHECK: func.func @main() attributes {qcc.inputs = [{name = "input_0", type = tensor<2x8x!quant.uniform<u8:f32, 5.000000e-01>>}]
@@ -70,4 +71,21 @@ func.func @main(%x: tensor<3x4xf32>) -> (tensor<1x4xf32>, tensor<1x4xf32>) {
   %s = "qcc.unary"(%a) {kind = "tanh"} : (tensor<1x4xf32>) -> tensor<1x4xf32>
   %t = "qcc.unary"(%b) {kind = "tanh"} : (tensor<1x4xf32>) -> tensor<1x4xf32>
   return %s, %t : tensor<1x4xf32>, tensor<1x4xf32>
+}
+
+// -----
+
+// Where weights are decoded right before they are read, 3 MB of them are three calls of one function, each for its part of the results.
+// CHECK: call @contraction_
+// CHECK-NEXT: return
+// STREAMED: func.func @main() {{.*}}tensor<1x2048xf32>
+// STREAMED: "qtile.buffer"(){{.*}}space = "weights"{{.*}}memref<262144xf32>
+// STREAMED: call @[[PART:contraction_[0-9a-f]*]](%[[X:.*]], %{{.*}}, %[[Y:.*]]) {qtile.layer
+// STREAMED-NEXT: call @[[PART]](%[[X]], %{{.*}}, %[[Y]]) {qtile.layer = "", qtile.offset_bytes = array<i64: 0, 0, 512>, qtile.operation = 0
+// STREAMED-NEXT: call @[[PART]](%[[X]], %{{.*}}, %[[Y]]) {qtile.layer = "", qtile.offset_bytes = array<i64: 0, 0, 1024>, qtile.operation = 0
+// STREAMED-NEXT: return
+func.func @main(%x: tensor<1x2048xf32>) -> tensor<1x384xf32> {
+  %w = "qcc.constant"() {value = dense<0.1> : tensor<384x2048xf32>} : () -> tensor<384x2048xf32>
+  %a = "qcc.linear"(%x, %w) : (tensor<1x2048xf32>, tensor<384x2048xf32>) -> tensor<1x384xf32>
+  return %a : tensor<1x384xf32>
 }
