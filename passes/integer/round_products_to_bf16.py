@@ -10,7 +10,8 @@ After:
     %y = qcc.linear %r, %v                     // %v is %w rounded
 
 The operands of qcc.conv2d, qcc.linear and qcc.matmul are rounded to the nearest bfloat16, half to even, where they are made (in front of
-reshapes, transposes and slices), and every other operation that reads such a value reads the rounded one, so that only one is stored.
+reshapes, transposes, slices and concatenations), and every other operation that reads such a value reads the rounded one, so that only one
+is stored.
 What @main returns stays unrounded. Attention stays in f32, and so do weight-only linear layers, which stream their stored weights.
 
 Requires: integer form; option `enabled`, without which nothing changes.
@@ -61,13 +62,15 @@ class RoundProductsToBf16Pass(Pass):
                 _decode_weights(op)
             if op.name in PRODUCTS and not _streams(op) and all(_is_f32(v) for v in list(op.operands)[:2]):
                 for i in range(2):
-                    value = _source(op.operands[i])
+                    sources = _sources(op.operands[i])
                     if i == 1 and op.name == "qcc.conv2d" and _compressed(op) is not None:
                         continue  # of bfloat16 values already
-                    if constant_array(value) is not None:
+                    if any(constant_array(value) is not None for value in sources):
                         op.operands[i] = _rounded_constant(op, op.operands[i])
-                    elif value not in rounded and not _is_rounded(value):
-                        rounded[value] = _round(value)
+                        continue
+                    for value in sources:
+                        if value not in rounded and not _is_rounded(value):
+                            rounded[value] = _round(value)
 
 
 def _streams(op: Any) -> bool:
@@ -100,11 +103,10 @@ def _is_rounded(value: Any) -> bool:
     return op is not None and op_attribute(op, "kind") == "round_bf16"
 
 
-def _source(value: Any) -> Any:
-    """What views show."""
-    while (op := producer(value, *VIEWS)) is not None:
-        value = op.operands[0]
-    return value
+def _sources(value: Any) -> list[Any]:
+    """What views and concatenations show."""
+    op = producer(value, *VIEWS, "tensor.concat")
+    return [value] if op is None else [source for operand in op.operands for source in _sources(operand)]
 
 
 def _rounded_constant(op: Any, value: Any) -> Any:

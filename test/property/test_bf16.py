@@ -108,6 +108,22 @@ def test_pooling_reads_what_products_read(isa: str, kind: str) -> None:
     assert 'element = "bf16"' in pool
 
 
+@pytest.mark.parametrize("isa", COMPUTES)
+def test_concatenations_are_stored_in_two_bytes(isa: str) -> None:
+    """With the border that the convolution behind reads; their parts are too, also where another operation reads them."""
+    rng = np.random.default_rng(7)
+    t = Text()
+    parts = [_rounded(t, t.argument(_tensor([1, channels, 6, 7], "f32"))) for channels in (8, 17)]
+    x = t.op("tensor.concat", parts, _tensor([1, 25, 6, 7], "f32"), "dim = 1 : i64")
+    w = t.constant(_numbers(rng, (32, 25, 3, 3)), _tensor([32, 25, 3, 3], "f32"))
+    one = "strides = array<i64: 1, 1>, padding = array<i64: 1, 1, 1, 1>, dilations = array<i64: 1, 1>, groups = 1 : i64"
+    y = t.op("qcc.conv2d", [x, w], _tensor([1, 32, 6, 7], "f32"), one)
+    total = t.op("qcc.add", [parts[0], parts[0]], t.types[parts[0]])
+    inputs = [rng.standard_normal((1, channels, 6, 7)).astype(np.float32) for channels in (8, 17)]
+    tiled = check(t.module(y, total), inputs, isa, tolerance=1e-3)
+    assert "memref<1x25x6x7xi16" in tiled.text and "memref<1x25x6x7xf32" not in tiled.text
+
+
 @pytest.mark.parametrize("channels", [40, 37])
 @pytest.mark.parametrize("isa", COMPUTES)
 def test_nothing_behind_a_run_is_read(isa: str, channels: int) -> None:

@@ -118,8 +118,9 @@ def copy(lowering: Lowering, source: Place, y: Place, offset: int = 0, halo_word
 
 
 def convert(lowering: Lowering, source: Place, element: str, offset: int) -> Place:
-    """`source` in another container, every integer plus `offset`."""
-    y = lowering.temporary(element, source.shape)
+    """`source` in another container, every integer plus `offset`; images stay channels-last."""
+    image = len(source.shape) == 4 and source.strides[1] == 1
+    y = lowering.image(element, source.shape) if image else lowering.temporary(element, source.shape)
     copy(lowering, source, y, offset)
     return y
 

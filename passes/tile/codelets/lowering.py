@@ -247,18 +247,28 @@ class Lowering:
 
 
 def _is_left_factor_in_bf16(value: Any) -> bool:
-    """Whether `value` holds bfloat16 numbers, rounded to them, that a product with constant weights reads (through views)."""
-    op = producer(value)
-    if op.name != "qcc.unary" or op_attribute(op, "kind") != "round_bf16":
+    """Whether `value` holds bfloat16 numbers, rounded to them, that a product with constant weights reads (through views and
+    concatenations)."""
+    if not _is_in_bf16(value):
         return False
     readers = [value]
     for v in readers:
         for user in users(v):
-            if user.name in ("qcc.reshape", "qcc.transpose", "qcc.slice"):
+            if user.name in ("qcc.reshape", "qcc.transpose", "qcc.slice", "tensor.concat"):
                 readers.append(user.results[0])
             elif user.name in ("qcc.conv2d", "qcc.linear") and user.operands[0] == v and constant_array(user.operands[1]) is not None:
                 return True
     return False
+
+
+def _is_in_bf16(value: Any) -> bool:
+    """Whether `value` was rounded, or is a concatenation of values that were."""
+    op = producer(value, "qcc.unary", "tensor.concat", "qcc.reshape", "qcc.transpose", "qcc.slice")
+    if op is None:
+        return False
+    if op.name == "qcc.unary":
+        return op_attribute(op, "kind") == "round_bf16"
+    return all(_is_in_bf16(v) for v in op.operands)
 
 
 def _function(attributes: Mapping[str, Any], location: Any, ip: Any) -> Any:

@@ -32,12 +32,12 @@ def slice_(lowering: Lowering, op: Any) -> None:
 
 
 def broadcast(lowering: Lowering, op: Any) -> None:
-    lowering.places[op.results[0]] = lowering.place(op.operands[0]).broadcast(shape_of(op.results[0]))
+    lowering.places[op.results[0]] = lowering.place(op.operands[0], narrow=True).broadcast(shape_of(op.results[0]))
 
 
 def pad(lowering: Lowering, op: Any) -> None:
     """Fill the whole result, then copy the inside."""
-    source, y = lowering.place(op.operands[0]), lowering.result(op.results[0])
+    source, y = lowering.place(op.operands[0], narrow=True), lowering.result(op.results[0])
     low = op_attribute(op, "low")
     value = op_attribute(op, "value", 0.0) if y.element == "f32" else 0
     fill_place(lowering, y, lowering.halo_word(op.results[0]) if y.element != "f32" else _bits(value))
@@ -57,7 +57,7 @@ def concat(lowering: Lowering, op: Any) -> None:
     y, dim = lowering.result(op.results[0]), op_attribute(op, "dim")
     start = 0
     for number, value in enumerate(op.operands):
-        source = lowering.place(value)
+        source = lowering.place(value, narrow=True)
         offsets = [0] * len(y.shape)
         offsets[dim] = start
         part = y.sliced(offsets, [1] * len(y.shape), source.shape)

@@ -26,3 +26,18 @@ func.func @result(%x: tensor<2x2xf32>) -> (tensor<2x2xf32>, tensor<2x2xf32>) {
   %y = "qcc.matmul"(%e, %e) : (tensor<2x2xf32>, tensor<2x2xf32>) -> tensor<2x2xf32>
   return %e, %y : tensor<2x2xf32>, tensor<2x2xf32>
 }
+
+// The parts of a concatenation are rounded, so that each is stored once; a value that is a part of two is rounded once.
+// CHECK-LABEL: @parts
+// CHECK: %[[R:.*]] = "qcc.unary"(%arg0) {{.*}}kind = "round_bf16"
+// CHECK: %[[E:.*]] = "qcc.unary"(%[[R]]) {{.*}}kind = "exp"
+// CHECK-NEXT: %[[S:.*]] = "qcc.unary"(%[[E]]) {{.*}}kind = "round_bf16"
+// CHECK-NEXT: %[[C:.*]] = tensor.concat dim(1) %[[R]], %[[S]]
+// CHECK-NOT: round_bf16
+// CHECK: "qcc.matmul"(%[[C]], %[[C]])
+func.func @parts(%x: tensor<2x1xf32>) -> tensor<2x2xf32> {
+  %e = "qcc.unary"(%x) {kind = "exp"} : (tensor<2x1xf32>) -> tensor<2x1xf32>
+  %c = tensor.concat dim(1) %x, %e : (tensor<2x1xf32>, tensor<2x1xf32>) -> tensor<2x2xf32>
+  %y = "qcc.matmul"(%c, %c) : (tensor<2x2xf32>, tensor<2x2xf32>) -> tensor<2x2xf32>
+  return %y : tensor<2x2xf32>
+}
