@@ -78,7 +78,7 @@ struct lanes16 {
 
 QCC_AVX512 static inline void step16(const uint32_t *slots, struct lanes16 *l, const uint8_t **next, uint8_t *out) {
     const __m512i least = _mm512_set1_epi32(LEAST_HELD);
-    __m512i slot = _mm512_i32gather_epi32(_mm512_srli_epi32(l->x, 32 - LONGEST), slots, 4), length = _mm512_srli_epi32(slot, 8);
+    __m512i slot = qcc_gather16(slots, _mm512_srli_epi32(l->x, 32 - LONGEST)), length = _mm512_srli_epi32(slot, 8);
     _mm_storeu_si128((__m128i *)out, _mm512_cvtepi32_epi8(slot));
     __m512i x = _mm512_sllv_epi32(l->x, length), held = _mm512_sub_epi32(l->held, length);
     __mmask16 low = _mm512_cmplt_epi32_mask(held, least);

@@ -73,7 +73,7 @@ static int finish(const uint32_t *slots, struct qcc_tile *t) {
 #if defined(__x86_64__)
 QCC_AVX512 static inline __m512i step16(const uint32_t *slots, __m512i x, const uint8_t **next, uint8_t *out) {
     const __m512i mask = _mm512_set1_epi32(QCC_SLOTS - 1);
-    __m512i slot = _mm512_i32gather_epi32(_mm512_and_si512(x, mask), slots, 4), high = _mm512_srli_epi32(x, SCALE_BITS);
+    __m512i high = _mm512_srli_epi32(x, SCALE_BITS), slot = qcc_gather16(slots, _mm512_and_si512(x, mask));
     _mm_storeu_si128((__m128i *)out, _mm512_cvtepi32_epi8(slot));
     __m512i place = _mm512_add_epi32(_mm512_srli_epi32(slot, 20), high);
     x = _mm512_add_epi32(_mm512_mullo_epi32(_mm512_and_si512(_mm512_srli_epi32(slot, 8), mask), high), place);
@@ -112,8 +112,9 @@ QCC_AVX512 static void rows_avx512(const uint32_t *slots, struct qcc_tile *a, st
 
 QCC_AVX2 static inline __m256i step8(const uint32_t *slots, __m256i x, const uint8_t **next, __m256i *slot) {
     const __m256i mask = _mm256_set1_epi32(QCC_SLOTS - 1);
+    __m256i high = _mm256_srli_epi32(x, SCALE_BITS);
     *slot = _mm256_i32gather_epi32((const int *)slots, _mm256_and_si256(x, mask), 4);
-    __m256i high = _mm256_srli_epi32(x, SCALE_BITS), place = _mm256_add_epi32(_mm256_srli_epi32(*slot, 20), high);
+    __m256i place = _mm256_add_epi32(_mm256_srli_epi32(*slot, 20), high);
     x = _mm256_add_epi32(_mm256_mullo_epi32(_mm256_and_si256(_mm256_srli_epi32(*slot, 8), mask), high), place);
     __m256i low = _mm256_cmpeq_epi32(_mm256_srli_epi32(x, 16), _mm256_setzero_si256());
     __m256i words = qcc_take8((unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(low)), next);
