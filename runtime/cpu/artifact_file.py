@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -32,11 +34,8 @@ def check(path: Path) -> dict[str, Any]:
 
     Raises QccError where the file is missing, not an artefact, truncated, altered, of another version or for another architecture.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise QccError(f"cannot read artefact {path}: {error.strerror or error}") from None
-    if data[:4] != ELF_MAGIC:
+    data = _mapped(path)
+    if bytes(data[:4]) != ELF_MAGIC:
         raise QccError(
             f"{path} is not a CPU artefact: it begins with {data[:4].hex() or 'nothing'}, expected an ELF shared object made by qcc"
         )
@@ -56,9 +55,18 @@ def check(path: Path) -> dict[str, Any]:
     return info
 
 
-def _unsealed(path: Path, data: bytes) -> bytes:
+def _mapped(path: Path) -> memoryview:
+    """The file's bytes, without a copy of its weights: they are in the memory that the system's loader will share."""
+    try:
+        with path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b"")
+    except OSError as error:
+        raise QccError(f"cannot read artefact {path}: {error.strerror or error}") from None
+
+
+def _unsealed(path: Path, data: memoryview) -> memoryview:
     again = "compile the model again, or copy the file again"
-    if len(data) < _SEAL.size or data[-_SEAL.size :][:8] != _SEAL_MAGIC:
+    if len(data) < _SEAL.size or bytes(data[-_SEAL.size :][:8]) != _SEAL_MAGIC:
         raise QccError(f"artefact {path} is truncated or was not made by qcc: its checksum is missing; {again}")
     _, size, digest = _SEAL.unpack(data[-_SEAL.size :])
     body = data[: -_SEAL.size]
@@ -69,7 +77,7 @@ def _unsealed(path: Path, data: bytes) -> bytes:
     return body
 
 
-def _check_machine(path: Path, body: bytes) -> None:
+def _check_machine(path: Path, body: memoryview) -> None:
     import platform
 
     machine = _MACHINES.get(struct.unpack_from("<H", body, 18)[0], "an unknown machine")
@@ -78,19 +86,19 @@ def _check_machine(path: Path, body: bytes) -> None:
         raise QccError(f"artefact {path} is for {machine}, expected {here}; compile the model on or for this machine")
 
 
-def elf_section(data: bytes, name: str) -> bytes | None:
+def elf_section(data: bytes | memoryview, name: str) -> bytes | None:
     """Contents of section `name` of a 64-bit little-endian ELF file, or None. Bounds are checked; damage gives None."""
     try:
-        if data[4:6] != b"\x02\x01":
+        if bytes(data[4:6]) != b"\x02\x01":
             return None
         (table,) = struct.unpack_from("<Q", data, 0x28)
         entry_bytes, count, names_index = struct.unpack_from("<HHH", data, 0x3A)
         headers = [struct.unpack_from("<IIQQQQ", data, table + i * entry_bytes) for i in range(count)]
         _, _, _, _, names, names_bytes = headers[names_index]
-        strings = data[names : names + names_bytes]
+        strings = bytes(data[names : names + names_bytes])
         for offset, _, _, _, start, size in headers:
             if strings[offset : strings.index(b"\0", offset)] == name.encode():
-                return data[start : start + size]
-    except (struct.error, IndexError, ValueError):
+                return bytes(data[start : start + size])
+    except (struct.error, IndexError, ValueError, OverflowError):
         return None
     return None

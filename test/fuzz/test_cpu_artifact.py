@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 
 import qcc
@@ -84,6 +84,7 @@ def test_arbitrary_bytes(tmp_path: Path, data: bytes) -> None:
 
 @MANY
 @given(data=st.binary(max_size=300), name=st.sampled_from([".qcc.metadata", "", ".text"]))
+@example(data=bytes(34) + b"\xff" * 8 + bytes(10) + b"\x40\x00\x01\x00\x00\x00", name="")  # a table where no address is
 def test_sections_of_arbitrary_bytes(data: bytes, name: str) -> None:
     found = artifact_file.elf_section(b"\x7fELF\x02\x01" + data, name)
     assert found is None or isinstance(found, bytes)
