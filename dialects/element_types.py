@@ -318,3 +318,8 @@ def check_payload(value: np.ndarray, kind: ir.RankedTensorType) -> None:
         raise Invalid(f"'value' holds {int(value.min())}..{int(value.max())}, expected {low}..{high} from {kind.element_type}")
     if isinstance(compressed_types.describe(kind), compressed_types.Binary) and not value.all():
         raise Invalid(f"'value' holds 0, expected only -1 and 1 from {kind.element_type}")
+
+
+def are_bfloat16(values: np.ndarray) -> bool:
+    """Whether f32 `values` are all bfloat16 numbers."""
+    return not (values.view(np.uint32) & 0xFFFF).any()

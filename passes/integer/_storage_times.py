@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from qcc.dialects import codelet_cost
 from qcc.dialects.codelet import SparseLanes, Stream
+from qcc.dialects.element_types import are_bfloat16
 from qcc.dialects.encodings import Encoding
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.machine import shipped
@@ -81,7 +80,7 @@ def _pointwise(op: Any, target: Target) -> list[Form]:
     (n, _, height, width), (channels, k, *_) = shape_of(op.results[0]), shape_of(op.operands[1])
     rows = n * height * width
     w = None if real else constant_array(op.operands[1])
-    in_bf16 = w is not None and ISAS[target.isa].bf16_products and not (np.ascontiguousarray(w).view(np.uint32) & 0xFFFF).any()
+    in_bf16 = w is not None and ISAS[target.isa].bf16_products and are_bfloat16(w)
     if rows <= sparse.MOST_GATHERED_ROWS or in_bf16:
         return []
     dense = linear(target.isa, rows, channels, k)
@@ -94,7 +93,7 @@ def _real(op: Any, target: Target) -> list[Form]:
     w, rows = constant_array(op.operands[1]), _rows(op)
     assert w is not None
     channels, k = w.shape
-    half = not (np.ascontiguousarray(w).view(np.uint32) & 0xFFFF).any()  # the dense codelet keeps bfloat16, the others do not
+    half = are_bfloat16(w)  # the dense codelet keeps bfloat16, the others do not
     if half and ISAS[target.isa].tiles:
         return []  # a matrix unit computes them
     dense, dense_bytes = linear(target.isa, rows, channels, k, "bf16" if half else "f32"), (2 if half else 4) * channels * k

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects import weights
+from qcc.dialects.element_types import are_bfloat16
 from qcc.dialects.mlir import create, ir, layer_name, op_attribute, walk
 from qcc.dialects.real_values import decode
 from qcc.dialects.unary_functions import unary
@@ -90,7 +91,7 @@ def _decode_weights(op: Any) -> None:
         array = constant_array(stored)
         assert array is not None
         real = decode(array, ir.RankedTensorType(stored.type))
-        if (real.view(np.uint32) & 0xFFFF).any():
+        if not are_bfloat16(real):
             op.operands[1] = make_float_constant(real, op, name=layer_name(op.location))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from qcc.dialects import integer_values
 from qcc.dialects.codelet import ELEMENT_BYTES, FLOATS, WIDE
 from qcc.dialects.codelet_cost import DEPTHS
+from qcc.dialects.element_types import are_bfloat16
 from qcc.dialects.errors import QccError
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import error_at, ir, layer_name, op_attribute
@@ -408,8 +409,7 @@ def _greatest(x: Any) -> int:
 def _compute(lowering: Lowering, op: Any, values: np.ndarray, x: Place) -> tuple[str, str, np.ndarray, np.ndarray | None]:
     """(compute tile, element of the packed weights, values to pack, zero [groups, c] or None)."""
     if values.dtype.kind == "f":
-        bf16 = not (values.view(np.uint32) & 0xFFFF).any()  # nothing is lost
-        return "lane_f32", "bf16" if bf16 else "f32", values, None
+        return "lane_f32", "bf16" if are_bfloat16(values) else "f32", values, None
     element, pairs = packing.narrowest(values), ISAS[lowering.isa].pairs and x.element in ("u8", "s16")
     if _accumulator_bits(op) > 32:
         in_pairs = pairs and element != "i32" and wide_sums.segment(values, _greatest(op.operands[0])) > 0

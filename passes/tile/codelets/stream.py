@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects.codelet import Operand, Step, Stream
+from qcc.dialects.element_types import are_bfloat16
 from qcc.dialects.encodings import encoding_of
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import ir, layer_name
@@ -256,7 +257,7 @@ def _scale_element(variant: Variant) -> str:
         return "f32"
     if not (bits & 0x807FFFFF).any():
         return "e8m0"
-    return "bf16" if not (bits & 0xFFFF).any() else "f32"
+    return "bf16" if are_bfloat16(variant.scales) else "f32"
 
 
 def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool = False, zeros: bool = True) -> Variant:
