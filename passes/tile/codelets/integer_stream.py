@@ -45,7 +45,7 @@ def linear(lowering: Lowering, op: Any) -> set[Any] | None:
     found = _weights(lowering, op)
     if found is None:
         return None
-    codes, start = found
+    codes, start, values = found
     rows = math.prod(shape_of(op.operands[0])[:-1])
     variant, ratio = _fastest(lowering, op, codes, rows)
     if variant is None:
@@ -68,12 +68,12 @@ def linear(lowering: Lowering, op: Any) -> set[Any] | None:
     else:
         facts["streaming"] = f"read as they are stored: {ratio:.2f}x as fast as bytes"
     lowering.fact(layer_name(op.location), **facts)
-    sign_products.report_multiplier(lowering, op, integers(lowering, op, op.operands[1]))
+    sign_products.report_multiplier(lowering, op, values)
     return {op, *absorbed}
 
 
-def _weights(lowering: Lowering, op: Any) -> tuple[Codes, np.ndarray] | None:
-    """Codes with scales of 1, and what sums of bytes less `MIDDLE` start at (f32), where all of it is exact."""
+def _weights(lowering: Lowering, op: Any) -> tuple[Codes, np.ndarray, np.ndarray] | None:
+    """Codes with scales of 1, what sums of bytes less `MIDDLE` start at (f32), and the integers (i64), where all of it is exact."""
     x, w, facts = affine_of(op.operands[0]), op.operands[1], ISAS[lowering.isa]
     stored, result = lowering.constant_or_none(w), ir.RankedTensorType(op.results[0].type).element_type
     if x is None or x.axis is not None or x.block is not None or x.bits > 8 or stored is None or not (facts.dot4 or facts.dot2):
@@ -92,7 +92,7 @@ def _weights(lowering: Lowering, op: Any) -> tuple[Codes, np.ndarray] | None:
     start = bias.astype(np.int64) + middle * values.sum(axis=1)
     if int((np.abs(start) + MIDDLE * np.abs(values).sum(axis=1)).max()) >= EXACT:
         return None
-    return replace(codes, scales=np.ones_like(codes.scales)), start.astype(np.float32)
+    return replace(codes, scales=np.ones_like(codes.scales)), start.astype(np.float32), values
 
 
 def _fastest(lowering: Lowering, op: Any, codes: Codes, rows: int) -> tuple[stream.Variant | None, float]:
