@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from qcc.dialects.codelet import ELEMENT_BYTES, RowLanes, SparseGather, SparseLanes, SparsePixels
@@ -23,7 +24,7 @@ def stream(c: Any, machine: Machine, stored_bytes: int) -> Work:
     if c.decoder == "bitmap_f32":
         each = EXPANDED_CYCLES
     decodings = 1 if c.has_panel else math.ceil(rows / 8)
-    expanding, tables = decodings * _expand_cycles(c), 0.0
+    expanding, tables = decodings * _of(EXPAND_CYCLES, c.isa).get((c.decoder, c.bits), 0.0), 0.0
     if ISAS[c.isa].lanes < 16:
         decoding, each = NARROW_CYCLES["f32" if c.compute == "f32" and c.decoder != "table" else c.decoder]
         expanding = decodings * decoding * (c.bits if c.decoder == "sums" else 1)
@@ -48,7 +49,7 @@ def sparse_gather(c: SparseGather, machine: Machine, stored_bytes: int) -> Work:
     lanes = ISAS[c.isa].lanes
     stored = stored_bytes or channels * math.ceil(k / lanes) * c.step_bytes
     finish = math.ceil(channels / lanes) * rows * (steps_cycles(c.steps) + STORED_VECTOR_CYCLES)
-    cycles = stored / c.step_bytes * rows * GATHER_CYCLES.get(c.isa, GATHER_CYCLES[lanes]) + channels * CHANNEL_CYCLES + finish
+    cycles = stored / c.step_bytes * rows * _of(GATHER_CYCLES, c.isa) + channels * CHANNEL_CYCLES + finish
     return Work(cycles, stored, rows * (channels + k) * 4, exposed=None)
 
 
@@ -86,15 +87,17 @@ def sparse_pixels(c: SparsePixels, machine: Machine, stored_bytes: int) -> Work:
     return Work(cycles, stored_bytes or stored, x + pixels * channels, exposed=None)
 
 
-def _expand_cycles(c: Any) -> float:
-    """Of one vector of one k: expanding what is stored, once for up to 8 rows."""
-    key = c.decoder, c.bits
-    return (EXPAND_CYCLES_ZEN4 if c.isa == "avx512_bf16" else EXPAND_CYCLES).get(key, 0.0)
+def _of(constants: Mapping[int | str, Any], isa: str) -> Any:
+    """The constant of an instruction set: its own, or that of its lanes."""
+    return constants.get(isa, constants[ISAS[isa].lanes])
 
 
-EXPAND_CYCLES = {("bitmap_f32", 32): 3.2, ("bitmap", 8): 0.4, ("bitmap", 4): 0.3}
-EXPAND_CYCLES_ZEN4 = EXPAND_CYCLES | {("bitmap_f32", 32): 2.4, ("bitmap", 8): 0.55}
-"""By decoder and bits."""
+EXPAND_CYCLES: dict[int | str, dict[tuple[str, int], float]] = {
+    16: {("bitmap_f32", 32): 3.2, ("bitmap", 8): 0.4, ("bitmap", 4): 0.3},
+    "avx512_bf16": {("bitmap_f32", 32): 2.4, ("bitmap", 8): 0.55, ("bitmap", 4): 0.3},
+    8: {},
+}
+"""Of one vector of one k, by decoder and bits: expanding what is stored, once for up to 8 rows."""
 LOOKED_UP_CYCLES = {("sums", 1): 0.18, ("sums", 2): 0.36, ("sums", 3): 0.54, ("shuffle", 4): 0.9}
 """Of one vector of one k, decoding and multiplying by x of 16 bits, where that is not the same for all codes."""
 INDEXED_CYCLES = (1.15, 1.5)
