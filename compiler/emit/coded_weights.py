@@ -49,7 +49,11 @@ def stored_weights(module: ir.Module, codec: str, decode: str) -> StoredWeights:
     if codec == "none" or not spans:
         raw = [Entry(start, size, stored_bytes=size, entropy_bytes=_entropy_bytes(block[start : start + size])) for start, size in spans]
         return StoredWeights(block, block, "none", decode, raw)
-    image = weights_image.encode(block, spans, codec, _recipes(module) if decode == "load" else {})
+    if decode == "load":
+        image = weights_image.encode(block, spans, codec, _recipes(module))
+    else:  # tables stay as they are: to read a few rows all would be decoded
+        tables = [i for i, entry in enumerate(module.operation.attributes["qcc.weights"]) if "looked_up" in entry]
+        image = weights_image.encode(block, spans, codec, raw=tables)
     return StoredWeights(block, image.data, codec, decode, image.entries)
 
 

@@ -7,8 +7,8 @@ Before:
     }
     func.func private @linear(...) attributes {qtile.codelet = {...}}
 After:
-    module attributes {qcc.inputs, qcc.outputs, qcc.weights = [{offset_bytes, value}], qcc.weights_bytes, qcc.arena_bytes,
-                       qcc.steps = [{codelet, layer, tasks, bytes, weights, stored?, operation?}]}
+    module attributes {qcc.inputs, qcc.outputs, qcc.weights = [{offset_bytes, value, recipe?, looked_up?}], qcc.weights_bytes,
+                       qcc.arena_bytes, qcc.steps = [{codelet, layer, tasks, bytes, weights, stored?, operation?}]}
     llvm.mlir.global internal constant @qcc_steps(dense<[[0, 3, 4, 0]]> : tensor<1x4xi64>) ...
     llvm.mlir.global constant @qcc_model_program ...           // struct qcc_program of runtime/cpu/include/qcc_runtime.h
     llvm.func @qcc_program_address() -> !llvm.ptr
@@ -25,7 +25,7 @@ function with one call per layer gives none of these.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,7 +93,7 @@ class EmitStepTablePass(Pass):
         states, initial = _states(main)
         if states:
             attributes["qcc.states"] = to_attribute(states)
-        attributes["qcc.weights"] = _weights(main)
+        attributes["qcc.weights"] = _weights(main, _looked_up(calls, functions))
         attributes["qcc.steps"] = to_attribute(
             [
                 {
@@ -175,11 +175,20 @@ def _states(main: Any) -> tuple[list[dict[str, Any]], bytes]:
     return described, bytes(initial)
 
 
-def _weights(main: Any) -> ir.Attribute:
+def _looked_up(calls: Sequence[Any], functions: Mapping[str, Any]) -> set[Any]:
+    """Buffers of which calls read a few rows only: tables of embeddings."""
+    configs = {name: op_attribute(f, "qtile.codelet", {}) for name, f in functions.items()}
+    tables = {name: config["table"]["buffer"] for name, config in configs.items() if config.get("kind") == "embedding"}
+    return {call.operands[tables[callee]] for call in calls if (callee := op_attribute(call, "callee")) in tables}
+
+
+def _weights(main: Any, looked_up: set[Any]) -> ir.Attribute:
     placed: dict[int, dict[str, ir.Attribute]] = {}
     for buffer in walk(main, "qtile.buffer"):
         if op_attribute(buffer, "space") == "weights":
             given = {name: buffer.attributes[name] for name in ("value", "recipe") if name in buffer.attributes}
+            if buffer.results[0] in looked_up:
+                given["looked_up"] = ir.UnitAttr.get()
             placed.setdefault(op_attribute(buffer, "offset_bytes"), given)
     return to_attribute([{"offset_bytes": offset, **placed[offset]} for offset in sorted(placed)])
 

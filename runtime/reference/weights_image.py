@@ -20,7 +20,7 @@ An entry has a table of its own, or shares one made for all entries of its coder
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,10 +71,12 @@ class Image:
     entries: list[Entry]
 
 
-def encode(block: Array, spans: Sequence[tuple[int, int]], codec: str, recipes: Mapping[int, Recipe] | None = None) -> Image:
+def encode(
+    block: Array, spans: Sequence[tuple[int, int]], codec: str, recipes: Mapping[int, Recipe] | None = None, raw: Collection[int] = ()
+) -> Image:
     """Code `spans` (offset, size; ascending, apart from each other) of `block` u8 with `codec`: huffman, rans, or auto for the smaller.
 
-    Of a span with one of `recipes` (by number), which must begin with what the recipe makes, its source is coded.
+    Of a span with one of `recipes` (by number), which must begin with what the recipe makes, its source is coded. Those of `raw` are not.
     """
     recipes = recipes or {}
     entries = [Entry(offset, size) for offset, size in spans]
@@ -83,7 +85,7 @@ def encode(block: Array, spans: Sequence[tuple[int, int]], codec: str, recipes: 
         payloads[i] = np.ascontiguousarray(recipe.source).reshape(-1).view(np.uint8)
         entries[i].recipe, entries[i].size_bytes = recipe, payloads[i].size
     histograms = [np.bincount(payload, minlength=256) for payload in payloads]
-    tables = _choose(entries, histograms, CODECS[codec])
+    tables = _choose(entries, histograms, CODECS[codec], raw)
     tiles = _encode_tiles(payloads, entries, tables)
     for entry, own in zip(entries, tiles, strict=True):
         if sum(map(len, own)) + 8 * len(own) >= entry.size_bytes:  # the escape
@@ -106,21 +108,21 @@ class _Table:
         return CODERS[self.mode].table_bytes(self.values)
 
 
-def _choose(entries: Sequence[Entry], histograms: Sequence[Array], modes: Sequence[int]) -> list[_Table]:
+def _choose(entries: Sequence[Entry], histograms: Sequence[Array], modes: Sequence[int], raw: Collection[int]) -> list[_Table]:
     """Set mode, symbol width and table of every entry to what is predicted smallest; returns the tables."""
     tables: list[_Table] = []
     ways = [(mode, bits) for mode in modes for bits in (8, 4, 2)]
     shared = {}
-    coded = [i for i, e in enumerate(entries) if e.size_bytes >= _LEAST_CODED_BYTES]
+    coded = {i for i, e in enumerate(entries) if e.size_bytes >= _LEAST_CODED_BYTES} - set(raw)
     for mode, bits in ways:
         if coded:
             counts = narrow(np.sum([histograms[i] for i in coded], axis=0), bits)
             shared[mode, bits] = len(tables)
             tables.append(_Table(mode, bits, CODERS[mode].table_of(counts)))
-    for entry, histogram in zip(entries, histograms, strict=True):
+    for i, (entry, histogram) in enumerate(zip(entries, histograms, strict=True)):
         p = histogram[histogram > 0] / max(entry.size_bytes, 1)
         entry.entropy_bytes = float(-(p * np.log2(p)).sum()) * entry.size_bytes / 8
-        if entry.size_bytes < _LEAST_CODED_BYTES:
+        if i not in coded:
             continue
         best = float(entry.size_bytes)
         chosen: _Table | None = None

@@ -70,3 +70,18 @@ def test_memory_is_that_of_a_part_however_large_the_layer() -> None:
             np.testing.assert_allclose(executable(rows), layer(x).numpy(), atol=1e-4)
         most.append(executable.report["coding"]["at_once_bytes"])
     assert most[0] == most[1] <= 4 * 4096 * 128 + 4096
+
+
+@pytest.mark.slow
+def test_tables_of_embeddings_are_read_where_they_lie() -> None:
+    """A few rows are wanted: to decode all 4 MB would take longer than the model, and a place for them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(4096, 256), nn.Linear(256, 128)).eval()
+    ids = torch.tensor([[3, 4095, 0, 17]])
+    executables = {
+        decode: qcc.compile(model, example_inputs=(ids,), coding="rans", decode=decode, threads=1) for decode in ("load", "stream")
+    }
+    found = {decode: executable(ids.numpy()) for decode, executable in executables.items()}
+    np.testing.assert_array_equal(found["stream"], found["load"])
+    coding = {decode: executable.report["coding"] for decode, executable in executables.items()}
+    assert coding["load"]["coded_bytes"] > 3e6 and coding["stream"]["at_once_bytes"] == 4 * 256 * 128

@@ -70,3 +70,21 @@ func.func @main() attributes {qcc.inputs = [{name = "x", type = tensor<8xi8>}], 
   return
 }
 func.func private @f(memref<8xi8>, memref<4xi8>, memref<2xi8>) attributes {qtile.codelet = {kind = "linear"}}
+
+// -----
+
+// Two calls for one operation say so; a table of which rows are looked up is marked, so that it need not be decoded for a few of them.
+// CHECK: qcc.steps = [{{.*}}codelet = "f"{{.*}}operation = 3{{.*}}codelet = "f"{{.*}}operation = 3{{.*}}codelet = "e"
+// CHECK-SAME: qcc.weights = [{offset_bytes = 0 : i64, value = {{[^,]*}}}, {looked_up, offset_bytes = 64 : i64
+func.func @main() attributes {qcc.inputs = [{name = "x", type = tensor<2xi8>}], qcc.outputs = [{name = "y", type = tensor<2xi8>}], qtile.arena_bytes = 0, qtile.weights_bytes = 128} {
+  %x = "qtile.buffer"() {space = "input", index = 0, offset_bytes = 0, size_bytes = 2} : () -> memref<2xi8>
+  %w = "qtile.buffer"() {space = "weights", offset_bytes = 0, size_bytes = 2, value = dense<1> : tensor<2xi8>} : () -> memref<2xi8>
+  %t = "qtile.buffer"() {space = "weights", offset_bytes = 64, size_bytes = 2, value = dense<2> : tensor<2xi8>} : () -> memref<2xi8>
+  %y = "qtile.buffer"() {space = "output", index = 0, offset_bytes = 0, size_bytes = 2} : () -> memref<2xi8>
+  func.call @f(%x, %w, %y) {qtile.operation = 3} : (memref<2xi8>, memref<2xi8>, memref<2xi8>) -> ()
+  func.call @f(%x, %w, %y) {qtile.operation = 3, qtile.offset_bytes = array<i64: 0, 0, 1>} : (memref<2xi8>, memref<2xi8>, memref<2xi8>) -> ()
+  func.call @e(%t, %x, %y) : (memref<2xi8>, memref<2xi8>, memref<2xi8>) -> ()
+  return
+}
+func.func private @f(memref<2xi8>, memref<2xi8>, memref<2xi8>) attributes {qtile.codelet = {kind = "linear"}}
+func.func private @e(memref<2xi8>, memref<2xi8>, memref<2xi8>) attributes {qtile.codelet = {kind = "embedding", table = {buffer = 0 : i64}}}

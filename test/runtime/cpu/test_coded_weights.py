@@ -91,8 +91,8 @@ def test_every_symbol_width_decodes(codec: str, kind: str, bits: int, monkeypatc
     tables = {8: 0, 4: 1, 2: 2}
     real = weights_image._choose
 
-    def only(entries: Any, histograms: Any, modes: Any) -> Any:
-        made = real(entries, histograms, modes)
+    def only(entries: Any, histograms: Any, modes: Any, raw: Any) -> Any:
+        made = real(entries, histograms, modes, raw)
         entries[0].mode, entries[0].bits, entries[0].table, entries[0].own_table = modes[0], bits, tables[bits], False
         entries[0].tile_shift = 0
         return made
