@@ -33,6 +33,7 @@ UNARY_CYCLES = {
     "leaky_relu": 1.5,
     "hardswish": 4.0,
     "hardsigmoid": 3.0,
+    "gelu": 20.0,
 }
 MULTIPLIER_CYCLES = {
     "requantize": 1.0, "requantize_real": 3.0, "add_quantized": 2.0, "dequantize": 1.0, "scale": 1.0, "clamp": 2.0, "round_to": 0.0,

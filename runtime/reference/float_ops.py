@@ -104,15 +104,16 @@ def _power_of_two(k: Array) -> Array:
 
 
 def exp2(x: Array) -> Array:
-    """n = rint(x); r = (x - n) * ln2; (fma(P(r), r * r, r) + 1) * 2^n: exact where x is whole. x is first cut to -150 and 128."""
-    cut = np.clip(x, F32(-150), F32(128))
-    n = np.rint(cut)
-    r = (cut - n) * F32(table.LN2)
-    p = fma(horner(table.EXP, r), r * r, r) + ONE
+    """n = rint(x); P(x - n) * 2^n: exact where x is whole. x is first cut to -150 and 128."""
+    return np.where(x < F32(-150), F32(0), _exp2(np.clip(x, F32(-150), F32(128))))
+
+
+def _exp2(x: Array) -> Array:
+    n = np.rint(x)
+    p = horner(table.EXP2, x - n)
     with np.errstate(invalid="ignore", over="ignore"):
         k = n.astype(np.int32)
-        y = p * _power_of_two(k >> 1) * _power_of_two(k - (k >> 1))
-    return np.where(x < F32(-150), F32(0), y)
+        return p * _power_of_two(k >> 1) * _power_of_two(k - (k >> 1))
 
 
 def log(x: Array) -> Array:
@@ -210,14 +211,15 @@ def silu(x: Array) -> Array:
 
 
 def gelu(x: Array) -> Array:
-    """(x * 0.5) * (1 + erf(x * sqrt(1/2)))."""
-    return (x * HALF) * (ONE + erf(x * F32(table.SQRT_HALF)))
+    """fma(-a, 2^P(a), max(x, 0)) with a = min(|x|, GELU_GREATEST): max(x, 0) less |x| times the normal distribution at -|x|."""
+    a = np.minimum(np.abs(x), F32(table.GELU_GREATEST))
+    return fma(-a, _exp2(horner(table.GELU, a)), np.maximum(x, F32(0)))
 
 
 def gelu_tanh(x: Array) -> Array:
-    """(x * 0.5) * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * (x * x * x))))."""
-    inner = F32(table.SQRT_TWO_OVER_PI) * (x + F32(table.GELU_CUBIC) * (x * x * x))
-    return (x * HALF) * (ONE + tanh(inner))
+    """x / (1 + exp(-sqrt(8/pi) * (x + 0.044715 * (x * x * x)))), which is x / 2 * (1 + tanh(sqrt(2/pi) * ...))."""
+    inner = F32(table.MINUS_SQRT_EIGHT_OVER_PI) * (x + F32(table.GELU_CUBIC) * (x * x * x))
+    return x / (ONE + exp(inner))
 
 
 def softplus(x: Array) -> Array:

@@ -40,11 +40,12 @@ def _power_of_two(k: Lanes) -> Lanes:
 
 
 def exp2(x: Lanes) -> Lanes:
-    cut = x.minimum(128.0)  # below -150 any y will do
-    n = cut.rint()
-    r = (cut - n) * table.LN2
-    p = fma(horner(table.EXP, r), r * r, r) + 1.0
-    return _constant(x, 0.0).where(x.compare("olt", -150.0), _times_power_of_two(p, n))
+    return _constant(x, 0.0).where(x.compare("olt", -150.0), _exp2(x.minimum(128.0)))  # below -150 any y will do
+
+
+def _exp2(x: Lanes) -> Lanes:
+    n = x.rint()
+    return _times_power_of_two(horner(table.EXP2, x - n), n)
 
 
 def log(x: Lanes) -> Lanes:
@@ -127,12 +128,13 @@ def silu(x: Lanes) -> Lanes:
 
 
 def gelu(x: Lanes) -> Lanes:
-    return (x * 0.5) * (1.0 + erf(x * table.SQRT_HALF))
+    a = x.abs().minimum(table.GELU_GREATEST)
+    return fma(-a, _exp2(horner(table.GELU, a)), x.maximum(0.0))
 
 
 def gelu_tanh(x: Lanes) -> Lanes:
-    inner = table.SQRT_TWO_OVER_PI * (x + table.GELU_CUBIC * (x * x * x))
-    return (x * 0.5) * (1.0 + tanh(inner))
+    inner = table.MINUS_SQRT_EIGHT_OVER_PI * (x + table.GELU_CUBIC * (x * x * x))
+    return x / (1.0 + exp(inner))
 
 
 def softplus(x: Lanes) -> Lanes:
