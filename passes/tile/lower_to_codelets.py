@@ -42,6 +42,7 @@ from qcc.passes.tile.codelets import (
     computed_weights,
     dynamic,
     elementwise,
+    embedding,
     generic_function,
     integer_stream,
     matmul,
@@ -166,7 +167,7 @@ FUSING: dict[str, Callable[[Lowering, Any], set[Any]]] = {
     "qcc.rms_norm": rows.norm,
     "qcc.reduce": rows.reduce,
     "qcc.attention": attention.lower,
-    "qcc.embedding": rows.embedding,
+    "qcc.embedding": embedding.lower,
 }
 """Operations that take element-wise operations behind them along; they return everything they lowered."""
 

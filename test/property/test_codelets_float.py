@@ -242,6 +242,22 @@ def test_lut_and_embedding(isa: str, bits: int, signed: bool) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("bits, groups, zeros", [(8, 1, False), (4, 2, False), (4, 2, True), (12, 1, True)])
+def test_rows_of_a_quantized_table_are_dequantized_once_chosen(isa: str, bits: int, groups: int, zeros: bool) -> None:
+    rng = np.random.default_rng(12)
+    entries = [[f"{rng.uniform(0.1, 2):.6f}:{rng.integers(-3, 4) if zeros else 0}" for _ in range(groups)] for _ in range(11)]
+    axes = "0" if groups == 1 else f"{{0:1, 1:{70 // groups}}}"
+    parts = ", ".join(row[0] if groups == 1 else "{" + ", ".join(row) + "}" for row in entries)
+    t = Text()
+    ids = t.argument(_tensor([2, 7], "i64"))
+    kind = f"!quant.uniform<i{bits}:f32:{axes}, {{{parts}}}>"
+    table = t.op("qcc.dequantize", [t.constant(_stored(rng, (11, 70), bits, True), _tensor([11, 70], kind))], _tensor([11, 70], "f32"))
+    rows = t.op("qcc.embedding", [table, ids], _tensor([2, 7, 70], "f32"))
+    tiled = check(t.module(rows), [rng.integers(-11, 11, (2, 7))], isa)
+    assert "memref<11x70xf32>" not in tiled.text, "the table is as it was stored"
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("shape, axis, count", [((3, 7, 70), 1, 2), ((11, 5), 0, 3), ((2, 3, 4), 2, 1), ((40, 6, 1200), 1, 1)])
 def test_insert(isa: str, shape: tuple[int, ...], axis: int, count: int) -> None:
     """Rows from a transposed place, positions from either end that repeat."""

@@ -1,4 +1,4 @@
-"""softmax, layer_norm, rms_norm, reduce, attention and embedding: operations along contiguous rows."""
+"""softmax, layer_norm, rms_norm, reduce and attention: operations along contiguous rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from qcc.dialects.codelet import Embedding, Rows, Step
+from qcc.dialects.codelet import Rows, Step
 from qcc.dialects.mlir import error_at, op_attribute
 from qcc.passes.tile.codelets import elementwise, table_softmax
 from qcc.passes.tile.codelets.lowering import Lowering
@@ -115,32 +115,3 @@ def along_rows(lowering: Lowering, kind: str, x: Place, program: Program, y: Pla
         y=y.operand(1 + count + len(params), (*strides[-1], y.strides[-1])),
     )
     lowering.call(codelet, [x, *program.operands, *params, y], scratch_bytes=4 * length)
-
-
-def embedding(lowering: Lowering, op: Any) -> set[Any]:
-    table, ids = lowering.place(op.operands[0]), lowering.place(op.operands[1])
-    y = lowering.result(op.results[0])
-    rows, width = table.shape
-    count = math.prod(ids.shape)
-    if not ids.contiguous:
-        copied = lowering.temporary(ids.element, ids.shape)
-        elementwise.copy(lowering, ids, copied)
-        ids = copied
-    if not table.contiguous:
-        copied = lowering.temporary(table.element, table.shape)
-        elementwise.copy(lowering, table, copied)
-        table = copied
-    target = y if y.contiguous else lowering.temporary(y.element, y.shape)
-    codelet = Embedding(
-        isa=lowering.isa,
-        sizes=(count, width),
-        rows=rows,
-        table=table.operand(0, (width, 1)),
-        ids=ids.operand(1, (1, 0)),
-        y=target.operand(2, (width, 1)),
-        chunk=max(1, math.ceil(count / MOST_TASKS)) if count * width > TASK_ELEMENTS else max(count, 1),
-    )
-    lowering.call(codelet, [table, ids, target])
-    if target is not y:
-        elementwise.copy(lowering, target, y)
-    return {op}

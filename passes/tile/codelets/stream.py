@@ -29,7 +29,7 @@ from qcc.dialects.stream_layout import (
     plane_depth,
     planes,
 )
-from qcc.passes.tile.codelets import channel_parts, elementwise
+from qcc.passes.tile.codelets import channel_parts, elementwise, embedding
 from qcc.passes.tile.codelets.level_bytes import level_bytes
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place
@@ -56,11 +56,14 @@ SPARSE_SAVING = 0.9  # of the dense bytes, from which on a bitmap pays for its s
 
 
 def keep(lowering: Lowering, dequantize: Any) -> bool:
-    """Whether the weights behind `dequantize` stay compressed: only linear layers of a real x read them."""
+    """Whether the weights behind `dequantize` stay compressed: linear layers of a real x read them, and nothing else but embeddings that
+    read them as they are stored, too."""
     value = dequantize.results[0]
     if "multiplier" in dequantize.attributes or producer(dequantize.operands[0], "qcc.constant") is None:
         return False
-    readers = users(value)
+    readers = [u for u in users(value) if u.name != "qcc.embedding" or embedding.stored_table(value) is None]
+    if users(value) and not readers:
+        return True
     if not readers or any(u.name != "qcc.linear" or u.operands[1] != value or u.operands[0] == value for u in readers):
         return False
     stored = constant_array(dequantize.operands[0])
