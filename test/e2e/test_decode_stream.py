@@ -85,3 +85,28 @@ def test_tables_of_embeddings_are_read_where_they_lie() -> None:
     np.testing.assert_array_equal(found["stream"], found["load"])
     coding = {decode: executable.report["coding"] for decode, executable in executables.items()}
     assert coding["load"]["coded_bytes"] > 3e6 and coding["stream"]["at_once_bytes"] == 4 * 256 * 128
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(24, 32, num_layers=2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lstm(x)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 2])
+def test_steps_that_read_the_same_weights_in_a_row(threads: int) -> None:
+    """What is in the place is not decoded again, step by step of a layer; what another layer's steps put there is."""
+    torch.manual_seed(0)
+    model, x = Recurrent().eval(), torch.randn(1, 5, 24)
+    executables = [
+        qcc.compile(model, example_inputs=(x,), coding="huffman", decode=decode, threads=threads) for decode in ("load", "stream")
+    ]
+    wanted, found = (executable(x.numpy()) for executable in executables)
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(executables[1](x.numpy()), wanted, err_msg="a second run begins with the first layer's weights")
+    with torch.no_grad():
+        np.testing.assert_allclose(found, model(x).numpy(), atol=1e-4)

@@ -41,10 +41,18 @@ static int resolve(struct qcc_stream *stream, int64_t first_job, int64_t *job_co
     return 2;
 }
 
+/* Whether the `count` jobs from `jobs` on decode what the last `held` jobs before them have left in the place. */
+static int repeats(const struct qcc_decode_job *jobs, int64_t count, int64_t held) {
+    if (count != held) return 0;
+    for (int64_t i = 0; i < count; i++)
+        if (jobs[i].entry != jobs[i - held].entry) return 0;
+    return 1;
+}
+
 int qcc_stream_create(struct qcc_stream **result, const qcc_program *program, const void *image, int64_t bytes, int threads, void **pointers) {
     struct qcc_stream *stream = calloc(1, sizeof *stream);
     char *relative = calloc((size_t)program->operand_count + 1, 1); /* operands whose pointer counts from the place */
-    int64_t jobs = 0, most = 0;
+    int64_t jobs = 0, most = 0, held = 0; /* held: jobs of the last step that decodes */
     int status = QCC_OK;
     *result = stream;
     if (!stream || !relative) goto memory;
@@ -72,6 +80,10 @@ int qcc_stream_create(struct qcc_stream **result, const qcc_program *program, co
             relative[i] = found == 2;
         }
         if (used > most) most = used;
+        if (repeats(stream->jobs + stream->begin[s], jobs - stream->begin[s], held)) /* as steps of a recurrent layer do */
+            jobs = stream->begin[s];
+        else if (jobs > stream->begin[s])
+            held = jobs - stream->begin[s];
     }
     stream->begin[program->step_count] = jobs;
     stream->place = qcc_pages((size_t)(most + QCC_ALIGNMENT)); /* slack for wide loads behind the last */
