@@ -141,7 +141,8 @@ class SparsePixels:
     reduction is that of `Contraction`, each run cut into quadruples. A task is `strip` tiles of `vectors` vectors of pixels (in the order
     n, h, w) and `chunk` channels. Into scratch, x of a tile is turned around, so that each quadruple is a row of words [pixel]: square by
     square of as many quadruples as a vector has lanes (the last of a run reaches into the next, which overwrites what it left), `squares`
-    of them a block, which stays in the first-level cache while the weights of the channels pass by.
+    of them a block, which stays in the first-level cache while the weights of the channels pass by. With `order` >= 0, the number of a
+    buffer of bytes [chunk][square][channel of the square], the channels of a square stand in that order.
     Weights are those of `SparseLanes`, a word of four signed bytes where it has a float: per chunk of channels and block, groups of
     channels in the order of their number of quadruples; offsets are bytes from the first quadruple of the block. Sums wait in scratch
     [channel of the task][pixel], then the places of pixels in x, in y and in the operands, in bytes.
@@ -164,6 +165,7 @@ class SparsePixels:
     y: Operand
     bias: Operand
     params: int = -1
+    order: int = -1
     halo: Halo | None = None
     kind: str = "sparse_pixels"
 

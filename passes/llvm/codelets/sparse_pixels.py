@@ -8,7 +8,7 @@ aligned. Results take the same way back: four channels become a word of bytes, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from qcc.dialects.codelet import ELEMENT_BYTES, SparsePixels
@@ -118,10 +118,11 @@ class _Nest:
             moved = b.add(b.dot(b.divmod(tap, c.taps[1]), c.tap_strides), b.mul(place, QUAD * lanes))
             source = b.at(self.buffers[c.x.buffer], moved)
             target = b.at(self.x, b.mul(b.sub(self._first_quadruple(number), base), c.row_bytes))
+            ordered = self._ordered(number)
 
             def vector(v: Index) -> None:
                 pixels = [self._pixel(0, b.add(b.mul(v, lanes), i)) for i in range(lanes)]
-                made = transposed(b, [b.load(f"{lanes}xi32", b.at(source, pixel)) for pixel in pixels])
+                made = transposed(b, [ordered(b.at(source, pixel)) for pixel in pixels])
                 to = b.at(target, b.mul(v, 4 * lanes))
                 for i, row in enumerate(made):
                     b.store(row, to + i * c.row_bytes)
@@ -129,6 +130,16 @@ class _Nest:
             b.loop(0, vectors, 1, vector)
 
         b.loop(begin, b.minimum(b.add(begin, c.squares), total), 1, square)
+
+    def _ordered(self, square: Index) -> Callable[[Address], Value]:
+        """What reads the channels of a square of a pixel in their order."""
+        b, c, lanes = self.b, self.codelet, self.lanes
+        if c.order < 0:
+            return lambda place: b.load(f"{lanes}xi32", place)
+        total, kind = c.taps[0] * c.taps[1] * c.run_squares, f"{QUAD * lanes}xi8"
+        number = b.add(b.mul(self.chunk, total), square)
+        order = b.load(kind, b.at(self.buffers[c.order], b.mul(number, QUAD * lanes)))
+        return lambda place: b.op("llvm.bitcast", [self.instructions.permute_bytes(b, b.load(kind, place), order)], f"{lanes}xi32")
 
     def _first_quadruple(self, square: Index) -> Index:
         """`SparsePixels.first`."""

@@ -15,7 +15,7 @@ from qcc.dialects.codelet import Contraction, Operand, SparsePixels, Step
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.machine import shipped
 from qcc.dialects.mlir import layer_name
-from qcc.passes.tile.codelets import packing, winograd
+from qcc.passes.tile.codelets import channel_order, packing, winograd
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place
 from qcc.passes.tile.codelets.program import Program
@@ -29,6 +29,7 @@ BLOCK_BYTES = 28 * 1024  # of x that stay in the first-level cache while weights
 LEAST_CHANNELS = 256  # of a task that shares its pixels with others: each of them turns x around
 MOST_TASKS = 32
 GAIN = 0.95  # worth it below this part of the dense time: less is within the error of the prediction
+LEAST_CLUSTERED = 0.65  # of the blocks that are left where channels are put into another order
 LEAST_ZEROS = 0.05  # about which something is said
 
 
@@ -87,15 +88,22 @@ def lower(
     n, _, height, width, channels = sizes
     if not _suits(lowering, reading, values):
         return False
-    words = quadruples(values[0])
-    zeros, density = 1 - np.count_nonzero(values) / max(1, values.size), np.count_nonzero(words) / max(1, words.size)
+    w, order = values[0], None
+    density = _kept(quadruples(w))
     codelet = replace(
         configuration(lowering.isa, (n, height, width, channels), reading.taps, reading.run, density), steps=tuple(program.steps)
     )
-    microseconds, dense = _microseconds(codelet, density), _direct_microseconds(lowering.isa, sizes, reading, program.steps)
+    dense = _direct_microseconds(lowering.isa, sizes, reading, program.steps)
     if other is not None:
         dense = min(dense, other.microseconds * codelet_cost.winograd_measured(lowering.isa, other.compute))
-    chosen = lowering.storage == "block" or (lowering.storage == "auto" and microseconds < GAIN * dense)
+    asked = lowering.storage == "block"
+    if ISAS[lowering.isa].byte_lanes and (asked or _microseconds(codelet, LEAST_CLUSTERED * density) < GAIN * dense):
+        order = channel_order.orders(codelet, w)
+        w = channel_order.ordered(codelet, w, order)
+    words = quadruples(w)
+    zeros, density = 1 - _kept(w), _kept(words)
+    microseconds = _microseconds(codelet, density)
+    chosen = asked or (lowering.storage == "auto" and microseconds < GAIN * dense)
     if chosen or zeros > LEAST_ZEROS:
         _report(lowering, op, codelet, zeros, density, microseconds, dense, chosen=chosen)
     if not chosen:
@@ -109,7 +117,10 @@ def lower(
     held = start.astype(np.uint32).view(np.int32)  # sums wrap
     places = [reading.place, lowering.weights(stream, "u8"), lowering.weights(starts.reshape(-1), "i64")]
     places.append(lowering.weights(packing.pad_channels(held, ISAS[lowering.isa].lanes), "i32"))
-    strides = [(s[0], s[2], s[3], s[4]) for s in spread]
+    if order is not None:
+        codelet = replace(codelet, order=len(places))
+        places.append(lowering.weights(order, "u8"))
+    strides = [tuple(s[i] if sizes[i] > 1 else 0 for i in (0, 2, 3, 4)) for s in spread]  # 0 where nothing varies
     sn, _, sh, sw, _ = reading.strides
     operands = tuple(place.operand(len(places) + i, strides[i]) for i, place in enumerate(program.operands))
     places += program.operands
@@ -156,6 +167,10 @@ def break_even(codelet: SparsePixels, dense: float) -> float | None:
     while percent and _microseconds(codelet, 1 - ((percent - 1) / 100) ** 4) < dense:
         percent -= 1
     return percent / 100 if percent < 100 else None
+
+
+def _kept(w: np.ndarray) -> float:
+    return np.count_nonzero(w) / max(1, w.size)
 
 
 def _suits(lowering: Lowering, reading: Reading, values: np.ndarray) -> bool:
