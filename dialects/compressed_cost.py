@@ -81,9 +81,9 @@ def sparse_pixels(c: SparsePixels, machine: Machine, stored_bytes: int) -> Work:
     squares = c.taps[0] * c.taps[1] * c.run_squares
     cycles = chunks * (vectors * squares * lanes * TURN_WORD_CYCLES + pixels * PLACE_CYCLES)
     cycles += stored / 6 * (vectors * product_cycles("dot4_u8s8", lanes, machine) + c.tiles * QUADRUPLE_CYCLES)
-    cycles += channels * blocks * (c.tiles / c.group * GROUP_CYCLES + vectors * KEPT_SUM_CYCLES)
-    cycles += vectors * channels * (TURN_RESULT_CYCLES + steps_cycles(c.steps))
-    x = pixels * c.run * c.taps[0] * c.taps[1] // max(1, c.taps[0])
+    cycles += channels * blocks * (c.tiles / c.group * GROUP_CYCLES + vectors * ADDED_SUM_CYCLES)
+    cycles += vectors * channels * (TURN_RESULT_CYCLES + BROADCAST_STEPS * steps_cycles(c.steps))
+    x = n * height * max(c.x.strides[1], width * c.x.strides[2])
     return Work(cycles, stored_bytes or stored, x + pixels * channels, exposed=None)
 
 
@@ -113,9 +113,10 @@ GATHER_CYCLES: dict[int | str, float] = {16: 13.5, "avx512_bf16": 16.5, 8: 16.0,
 CHANNEL_CYCLES = 6.0  # to begin and end a channel whose weights are gathered for
 BROADCAST_CYCLES, BROADCAST_VECTOR_CYCLES = 0.85, 0.87  # a weight, and each vector of rows that it meets
 HEAD_CYCLES, KEPT_SUM_CYCLES = 8.0, 2.2  # of a channel in a block of k, and each vector of its sums, which come from the second-level cache
-TURN_WORD_CYCLES, TURN_RESULT_CYCLES = 5.5, 3.0  # of a vector of x, and of a vector of sums that becomes bytes
-QUADRUPLE_CYCLES, GROUP_CYCLES = 1.2, 25.0  # of a block of four channels beside its products, and of a group of channels in a block of x
-PLACE_CYCLES = 4.0  # of listing where a pixel is
+TURN_WORD_CYCLES, TURN_RESULT_CYCLES = 5.0, 1.2  # of a vector of x, and of a vector of sums that becomes bytes
+QUADRUPLE_CYCLES, GROUP_CYCLES = 1.2, 33.0  # of a block of four channels beside its products, and of a group of channels in a block of x
+ADDED_SUM_CYCLES, PLACE_CYCLES = 0.3, 1.0  # of a vector of sums in a block of x, and of listing where a pixel is
+BROADCAST_STEPS = 0.8  # of the time of steps whose arguments are vectors
 TURN_CYCLES = 9.0  # of a vector in a square that is turned around, with load and store
 
 

@@ -149,6 +149,12 @@ class Lowering:
             self._weights[key] = self.buffer(place, "weights", array.nbytes, value=stored, recipe=made).buffer
         return replace(place, buffer=self._weights[key])
 
+    def stream(self, array: np.ndarray) -> Place:
+        """Constant bytes whose number depends on the data: their type does not, so that layers of one shape share code."""
+        place = Place(None, "u8", (1,), (1,))
+        stored = weights.constant_attribute(np.ascontiguousarray(array, np.uint8).view(np.int8), layer_name(self.current.location))
+        return self.buffer(place, "weights", array.nbytes, value=stored)
+
     def constant_place(self, array: np.ndarray) -> Place:
         """f32 or i32 weights."""
         return self.weights(array, "f32" if array.dtype.kind == "f" else "i32")

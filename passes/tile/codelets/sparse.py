@@ -175,10 +175,10 @@ def _call(
     scratch = 0
     if isinstance(codelet, SparseGather):
         stream, starts, counts = gather_rows(codelet, w)
-        places += [lowering.weights(stream, "u8"), lowering.weights(starts, "i64"), lowering.weights(counts, "i32")]
+        places += [lowering.stream(stream), lowering.weights(starts, "i64"), lowering.weights(counts, "i32")]
     elif isinstance(codelet, SparseLanes):
         stream, starts = lane_rows(codelet, w)
-        places += [lowering.weights(stream, "u8"), lowering.weights(starts.reshape(-1), "i64")]
+        places += [lowering.stream(stream), lowering.weights(starts.reshape(-1), "i64")]
         scratch = codelet.scratch_bytes
     else:
         masks = pack(codelet, (w != 0).view(np.uint8), np.ones((n, 1), np.float32), np.zeros((n, 1), np.float32))

@@ -115,7 +115,7 @@ def lower(
     stream, starts = pixel_rows(codelet, words)
     start = np.zeros((1, channels), np.int64) if bias is None else bias
     held = start.astype(np.uint32).view(np.int32)  # sums wrap
-    places = [reading.place, lowering.weights(stream, "u8"), lowering.weights(starts.reshape(-1), "i64")]
+    places = [reading.place, lowering.stream(stream), lowering.weights(starts.reshape(-1), "i64")]
     places.append(lowering.weights(packing.pad_channels(held, ISAS[lowering.isa].lanes), "i32"))
     if order is not None:
         codelet = replace(codelet, order=len(places))
