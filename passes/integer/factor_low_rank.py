@@ -113,8 +113,8 @@ class FactorLowRankPass(Pass):
         if not (o.enabled and o.isa):
             return
         waiting = [op for op in walk(module) if op.name in ("qcc.linear", "qcc.conv2d")]
-        total = 4 * sum(w.size for op in waiting if (w := _weights(op)) is not None)
-        target = Target(o.isa, o.activations, o.byte_expand, total)
+        sizes = {op.operands[1]: w.size for op in waiting if (w := _weights(op)) is not None}  # steps of a recurrent layer share weights
+        target = Target(o.isa, o.activations, o.byte_expand, 4 * sum(sizes.values()))
         with threadpool_limits(1):  # the same bits on any number of processors, whose threads would wait for each other
             self.split_all(waiting, target, context)
         erase_dead(module)
