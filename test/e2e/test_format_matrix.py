@@ -19,9 +19,11 @@ import pytest
 import qcc
 from qcc.compiler import driver
 from qcc.compiler.options import CompileOptions
+from qcc.compiler.targets.cpu import CpuTarget
 from qcc.dialects import compressed_types as types
 from qcc.dialects import element_types, weights
 from qcc.dialects.errors import QccError
+from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.integer_values import integer_scale
 from qcc.dialects.mlir import create, create_context, ir
 from qcc.dialects.real_values import decode
@@ -350,3 +352,21 @@ def test_format(name: str, tmp_path: Path) -> None:
     for layer, y, same in zip(layers, executable(*x), loaded(*x), strict=True):
         np.testing.assert_array_equal(same, y, err_msg=layer.name)
     check_storage(name, layers, loaded.report["layers"])
+
+
+@pytest.mark.skipif(not ISAS[CpuTarget("native").isa].dot4, reason="no products of four bytes")
+@pytest.mark.parametrize("name", slow_except(["int8 per channel", "int4 per tensor", "TWN per channel"], "int8 per channel"))
+def test_integer_convolutions_without_zero_blocks(name: str) -> None:
+    """Where they are asked for, blocks of four input channels are left out; bit for bit the reference."""
+    rng = np.random.default_rng(5)
+    x = [rng.normal(size=(2, CHANNELS)).astype(np.float32), rng.normal(size=(1, CHANNELS, 4, 4)).astype(np.float32)]
+    with create_context(), ir.Location.unknown():
+        layers = [layer for layer in layers_of(FORMATS[name], seed=5) if layer.quantized_input and layer.kind == "conv 3x3"]
+        compilation = driver.start(module_of(layers), CompileOptions(storage="block"))
+    compilation.run_to("integer")
+    reference = interpreter.run(compilation.module, x)
+    executable = driver.finish(compilation, threads=2)
+    for layer, y, want in zip(layers, executable(*x), reference, strict=True):
+        np.testing.assert_array_equal(y, want, err_msg=layer.name)
+    rows = {row["name"]: row for row in executable.report["layers"]}
+    assert layers and all(rows[layer.name]["facts"]["storage"] == "block 1x4" for layer in layers)

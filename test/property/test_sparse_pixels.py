@@ -192,6 +192,7 @@ def _facts(density: float, isa: str, options: str = "") -> dict[str, Any]:
         (0.1, "avx512_bf16", "storage=dense", False),
         (0.9, "avx512_bf16", "", False),
         (0.9, "avx512_bf16", "storage=block", True),
+        (0.1, "avx512_bf16", "coded=true", False),
     ],
 )
 def test_predicted_time_decides(density: float, isa: str, options: str, sparse: bool) -> None:
@@ -200,4 +201,5 @@ def test_predicted_time_decides(density: float, isa: str, options: str, sparse: 
     assert facts["sparse"] == sparse == (facts["storage"] == "block 1x4")
     times, even = facts["storage_times_us"], facts["storage_break_even"]["block"]
     assert (times["block"] < times["dense"]) == (1 - density > even)
+    assert ("coded" in facts["storage_reason"]) == ("coded" in options)
     assert ("kept dense" in facts["storage_reason"]) == (not sparse and not options)

@@ -96,14 +96,14 @@ def lower(
     dense = _direct_microseconds(lowering.isa, sizes, reading, program.steps)
     if other is not None:
         dense = min(dense, other.microseconds * codelet_cost.winograd_measured(lowering.isa, other.compute))
-    asked = lowering.storage == "block"
-    if ISAS[lowering.isa].byte_lanes and (asked or _microseconds(codelet, LEAST_CLUSTERED * density) < GAIN * dense):
+    able, asked = not lowering.coded, lowering.storage == "block"
+    if able and ISAS[lowering.isa].byte_lanes and (asked or _microseconds(codelet, LEAST_CLUSTERED * density) < GAIN * dense):
         order = channel_order.orders(codelet, w)
         w = channel_order.ordered(codelet, w, order)
     words = quadruples(w)
     zeros, density = 1 - _kept(w), _kept(words)
     microseconds = _microseconds(codelet, density)
-    chosen = asked or (lowering.storage == "auto" and microseconds < GAIN * dense)
+    chosen = able and (asked or (lowering.storage == "auto" and microseconds < GAIN * dense))
     if chosen or zeros > LEAST_ZEROS:
         _report(lowering, op, codelet, zeros, density, microseconds, dense, chosen=chosen)
     if not chosen:
@@ -151,7 +151,8 @@ def _report(
     pays = "never pays for this shape" if even is None else f"pays from {even:.0%} zeros in no order"
     words = f"{zeros:.0%} zeros: the {density:.0%} of blocks of four input channels {dense / microseconds:.2f}x as fast as dense ({pays})"
     if not chosen:
-        words += "; kept dense, which is fastest" if lowering.storage == "auto" else f"; {lowering.storage} asked for"
+        why = "kept dense, which is fastest" if lowering.storage == "auto" else f"{lowering.storage} asked for"
+        words += "; kept dense, because coded zeros take the fewest bytes" if lowering.coded else f"; {why}"
     lowering.fact(
         layer_name(op.location),
         storage="block 1x4" if chosen else "dense",
@@ -176,7 +177,7 @@ def _kept(w: np.ndarray) -> float:
 def _suits(lowering: Lowering, reading: Reading, values: np.ndarray) -> bool:
     """Whether weights [groups, out, taps, run] and x are what the codelet takes."""
     facts, x = ISAS[lowering.isa], reading.place
-    if not facts.dot4 or facts.tiles or lowering.coded or x.element != "u8" or len(values) > 1 or values.shape[1] % 4:
+    if not facts.dot4 or facts.tiles or x.element != "u8" or len(values) > 1 or values.shape[1] % 4:
         return False
     followed = x.buffer.owner.attributes["space"].value not in ("weights", "input")  # by bytes that may be read
     return followed and values.dtype.kind != "f" and packing.narrowest(values) == "s8"
