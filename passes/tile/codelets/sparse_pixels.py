@@ -86,7 +86,7 @@ def lower(
     `products.emit`.
     """
     n, _, height, width, channels = sizes
-    if not _suits(lowering, reading, values):
+    if not _suits(lowering, reading, values) or 2 * n * height * width < ISAS[lowering.isa].lanes:
         return False
     w, order = values[0], None
     density = _kept(quadruples(w))
