@@ -202,4 +202,18 @@ def test_predicted_time_decides(density: float, isa: str, options: str, sparse: 
     times, even = facts["storage_times_us"], facts["storage_break_even"]["block"]
     assert (times["block"] < times["dense"]) == (1 - density > even)
     assert ("coded" in facts["storage_reason"]) == ("coded" in options)
-    assert ("kept dense" in facts["storage_reason"]) == (not sparse and not options)
+    assert ("kept dense" in facts["storage_reason"]) == (not sparse and "storage" not in options)
+
+
+@pytest.mark.parametrize(("rows", "sparse"), [(8, False), (64, True)])
+def test_streams_are_for_few_rows(rows: int, sparse: bool) -> None:
+    """From some rows on, turning x around costs less than finding the places of weights for each of them."""
+    rng, t = np.random.default_rng(2), Text()
+    x = t.argument(_tensor([rows, 512], quantized(8, False, 0.05, 9)))
+    weight = t.constant(_weights(rng, (512, 512), 0.1), _tensor((512, 512), quantized(8, True, 0.1, 0)))
+    acc = t.op("qcc.linear", [x, weight], _tensor([rows, 512], "i32"))
+    y = t.op(
+        "qcc.requantize", [acc], _tensor([rows, 512], quantized(8, True, 0.1, 0)), 'multiplier = dense<0.01> : tensor<1xf32>, mode = "f32"'
+    )
+    found = check(t.module(y), [rng.integers(0, 256, (rows, 512)).astype(np.uint8)], "avx512_bf16", byte_expand=True)
+    assert ("sparse_pixels" in found.text) == sparse == ('kind = "stream"' not in found.text)

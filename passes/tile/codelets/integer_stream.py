@@ -21,7 +21,7 @@ from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.machine import shipped
 from qcc.dialects.mlir import ir, layer_name, op_attribute
 from qcc.dialects.stream_layout import QUAD, bytes_codes
-from qcc.passes.tile.codelets import columns, elementwise, sign_products, stream
+from qcc.passes.tile.codelets import columns, elementwise, sign_products, sparse_pixels, stream
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, stored_offset
 from qcc.passes.tile.codelets.products import integers, last_of, row_space, rows_of
@@ -109,7 +109,8 @@ def _fastest(lowering: Lowering, op: Any, codes: Codes, rows: int) -> tuple[stre
             best, least = variant, cost.microseconds + STEP_MICROSECONDS
     theirs = columns.reading_all(lowering.isa, rows, n, k)
     read = 1 - (op_attribute(op, "qcc.zeros") or 0) if rows == 1 else 1  # by columns
-    return (best if least < GAIN * read * theirs else None), theirs / least
+    without_zeros = sparse_pixels.rows_microseconds(lowering, rows, codes.codes != codes.zeros)
+    return (best if least < min(GAIN * read * theirs, without_zeros) else None), theirs / least
 
 
 def _variants(lowering: Lowering, codes: Codes, rows: int) -> Iterator[stream.Variant]:

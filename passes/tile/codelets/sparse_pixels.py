@@ -67,6 +67,17 @@ def configuration(isa: str, sizes: tuple[int, int, int, int], taps: tuple[int, i
     return replace(found, strip=strip, chunk=min(channels, math.ceil(channels / parts / unit) * unit))
 
 
+def rows_microseconds(lowering: Lowering, rows: int, kept: np.ndarray) -> float:
+    """Predicted time of a linear layer of `rows` rows of bytes whose weights [out, k] stay where `kept`, steps and the order of channels
+    left aside; infinite where it is not computed so, 0 where that is asked for."""
+    out, k = kept.shape
+    if not _able(lowering, rows, out) or lowering.coded or lowering.storage not in ("auto", "block"):
+        return math.inf
+    density = _kept(np.pad(kept, ((0, 0), (0, -k % 4))).reshape(out, -1, 4).max(axis=2))
+    codelet = configuration(lowering.isa, (1, 1, rows, out), (1, 1), k, density)
+    return 0.0 if lowering.storage == "block" else _microseconds(codelet, density)
+
+
 def lower(
     lowering: Lowering,
     op: Any,
@@ -86,7 +97,7 @@ def lower(
     `products.emit`.
     """
     n, _, height, width, channels = sizes
-    if not _suits(lowering, reading, values) or 2 * n * height * width < ISAS[lowering.isa].lanes:
+    if not _able(lowering, n * height * width, channels) or not _suits(reading, values):
         return False
     w, order = values[0], None
     density = _kept(quadruples(w))
@@ -174,10 +185,16 @@ def _kept(w: np.ndarray) -> float:
     return np.count_nonzero(w) / max(1, w.size)
 
 
-def _suits(lowering: Lowering, reading: Reading, values: np.ndarray) -> bool:
+def _able(lowering: Lowering, pixels: int, channels: int) -> bool:
+    """Whether the instruction set has the codelet, pixels fill a vector at least by half, and channels words."""
+    facts = ISAS[lowering.isa]
+    return facts.dot4 and not facts.tiles and 2 * pixels >= facts.lanes and channels % 4 == 0
+
+
+def _suits(reading: Reading, values: np.ndarray) -> bool:
     """Whether weights [groups, out, taps, run] and x are what the codelet takes."""
-    facts, x = ISAS[lowering.isa], reading.place
-    if not facts.dot4 or facts.tiles or x.element != "u8" or len(values) > 1 or values.shape[1] % 4:
+    x = reading.place
+    if x.element != "u8" or len(values) > 1:
         return False
     followed = x.buffer.owner.attributes["space"].value not in ("weights", "input")  # by bytes that may be read
     return followed and values.dtype.kind != "f" and packing.narrowest(values) == "s8"
