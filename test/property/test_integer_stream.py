@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qcc.passes.tile.codelets import integer_stream, stream
+from qcc.passes.tile.codelets import integer_stream, sparse_pixels, stream
 from test.property.test_codelets import EXAMPLES, _stored, _tensor
 from test.property.tiled_executor import Text, check, dense, quantized
 from test.tiers import draws, slow_except
@@ -71,7 +71,11 @@ def test_linear(
         ways.extend([found] if found.compute != "f32" else [])
         return ways
 
-    with mock.patch.object(integer_stream, "GAIN", np.inf), mock.patch.object(integer_stream, "_variants", only):
+    with (
+        mock.patch.object(integer_stream, "GAIN", np.inf),
+        mock.patch.object(integer_stream, "_variants", only),
+        mock.patch.object(sparse_pixels, "rows_microseconds", lambda *_: np.inf),
+    ):
         text = check(t.module(y), inputs, isa, byte_expand=True).text
     assert ('kind = "stream"' in text) == bool(ways)
     assert all(f'decoder = "{variant.decoder}"' in text for variant in ways)
