@@ -10,7 +10,7 @@ from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place
 from qcc.passes.tile.codelets.program import Program
 
-PART_BYTES = 1 << 20  # of decoded weights, about
+PART_BYTES = 2 << 20  # of decoded weights, about: threads share them in pairs of tiles of 64 KB, so that fewer would be shared unevenly
 CHANNELS = 128  # at least: blocks for two threads
 
 

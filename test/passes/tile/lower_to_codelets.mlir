@@ -75,17 +75,17 @@ func.func @main(%x: tensor<3x4xf32>) -> (tensor<1x4xf32>, tensor<1x4xf32>) {
 
 // -----
 
-// Where weights are decoded right before they are read, 3 MB of them are three calls of one function, each for its part of the results.
+// Where weights are decoded right before they are read, 6 MB of them are three calls of one function, each for its part of the results.
 // CHECK: call @contraction_
 // CHECK-NEXT: return
-// STREAMED: func.func @main() {{.*}}tensor<1x2048xf32>
-// STREAMED: "qtile.buffer"(){{.*}}space = "weights"{{.*}}memref<262144xf32>
+// STREAMED: func.func @main() {{.*}}tensor<1x4096xf32>
+// STREAMED: "qtile.buffer"(){{.*}}space = "weights"{{.*}}memref<524288xf32>
 // STREAMED: call @[[PART:contraction_[0-9a-f]*]](%[[X:.*]], %{{.*}}, %[[Y:.*]]) {qtile.layer
 // STREAMED-NEXT: call @[[PART]](%[[X]], %{{.*}}, %[[Y]]) {qtile.layer = "", qtile.offset_bytes = array<i64: 0, 0, 512>, qtile.operation = 0
 // STREAMED-NEXT: call @[[PART]](%[[X]], %{{.*}}, %[[Y]]) {qtile.layer = "", qtile.offset_bytes = array<i64: 0, 0, 1024>, qtile.operation = 0
 // STREAMED-NEXT: return
-func.func @main(%x: tensor<1x2048xf32>) -> tensor<1x384xf32> {
-  %w = "qcc.constant"() {value = dense<0.1> : tensor<384x2048xf32>} : () -> tensor<384x2048xf32>
-  %a = "qcc.linear"(%x, %w) : (tensor<1x2048xf32>, tensor<384x2048xf32>) -> tensor<1x384xf32>
+func.func @main(%x: tensor<1x4096xf32>) -> tensor<1x384xf32> {
+  %w = "qcc.constant"() {value = dense<0.1> : tensor<384x4096xf32>} : () -> tensor<384x4096xf32>
+  %a = "qcc.linear"(%x, %w) : (tensor<1x4096xf32>, tensor<384x4096xf32>) -> tensor<1x384xf32>
   return %a : tensor<1x384xf32>
 }
