@@ -70,8 +70,47 @@ class RowLanes:
         return -(-self.sizes[1] // lanes) * lanes
 
 
+class _InUnits:
+    """What codelets share whose weights come in units: of each channel of a group one."""
+
+    isa: str
+    vectors: int
+    chunk: int
+
+    @property
+    def group(self) -> int:
+        """Channels taken at once, so many that no sum waits for the multiply-add before, and that half of the registers hold the sums."""
+        facts = ISAS[self.isa]
+        most = max(1, facts.registers // 2 // self.vectors)
+        return min(facts.lanes, 1 << (most.bit_length() - 1))
+
+    @property
+    def head_bytes(self) -> int:
+        return 2 * (self.group + 1)
+
+    @property
+    def unit_bytes(self) -> int:
+        return 6 * self.group
+
+    @property
+    def row_bytes(self) -> int:
+        """Of x, what one weight meets; and the sums of one channel."""
+        return 4 * self.vectors * ISAS[self.isa].lanes
+
+    @property
+    def sums_bytes(self) -> int:
+        """Scratch for the sums of a task's channels, padded to whole vectors."""
+        lanes = ISAS[self.isa].lanes
+        return -(-self.chunk // lanes) * lanes * self.row_bytes
+
+    def _heads_bytes(self, channels: int, blocks: int) -> int:
+        """Of all groups, tasks' channels and blocks of x together."""
+        chunks, left = divmod(channels, self.chunk)
+        return blocks * self.head_bytes * (chunks * -(-self.chunk // self.group) + -(-left // self.group))
+
+
 @dataclass(frozen=True)
-class SparseLanes:
+class SparseLanes(_InUnits):
     """As `SparseGather`, for many rows of x: the lanes are rows, of which x is what `RowLanes` makes, and a weight is broadcast.
 
     A block of `depth` k and `vectors` vectors of rows of x stays in the first-level cache while the weights of a task pass by; sums wait in
@@ -100,27 +139,8 @@ class SparseLanes:
     kind: str = "sparse_lanes"
 
     @property
-    def group(self) -> int:
-        return _group(self.isa, self.vectors)
-
-    @property
-    def head_bytes(self) -> int:
-        return 2 * (self.group + 1)
-
-    @property
     def heads_bytes(self) -> int:
-        """Of all groups, tasks and blocks of k together."""
-        tasks, left = divmod(self.sizes[1], self.chunk)
-        return self.k_blocks * self.head_bytes * (tasks * -(-self.chunk // self.group) + -(-left // self.group))
-
-    @property
-    def unit_bytes(self) -> int:
-        return 6 * self.group
-
-    @property
-    def row_bytes(self) -> int:
-        """One k of a block of rows of x, and the sums of one channel."""
-        return 4 * self.vectors * ISAS[self.isa].lanes
+        return self._heads_bytes(self.sizes[1], self.k_blocks)
 
     @property
     def k_blocks(self) -> int:
@@ -128,13 +148,11 @@ class SparseLanes:
 
     @property
     def scratch_bytes(self) -> int:
-        """Sums of a task's channels, padded to whole vectors."""
-        lanes = ISAS[self.isa].lanes
-        return -(-self.chunk // lanes) * lanes * self.row_bytes
+        return self.sums_bytes
 
 
 @dataclass(frozen=True)
-class SparsePixels:
+class SparsePixels(_InUnits):
     """A convolution of bytes: acc[n, h, w, c] = bias[c] + sum over the stored quadruples of x * w, then the steps; the lanes are pixels.
 
     The iteration space of every operand is (n, h, w, c); y and the operands that vary over pixels have as many channels as 4 divides. The
@@ -170,23 +188,6 @@ class SparsePixels:
     kind: str = "sparse_pixels"
 
     @property
-    def group(self) -> int:
-        return _group(self.isa, self.vectors)
-
-    @property
-    def head_bytes(self) -> int:
-        return 2 * (self.group + 1)
-
-    @property
-    def unit_bytes(self) -> int:
-        return 6 * self.group
-
-    @property
-    def row_bytes(self) -> int:
-        """A quadruple of all pixels of a tile, and the sums of one channel."""
-        return 4 * self.pixels
-
-    @property
     def pixels(self) -> int:
         """Of a tile."""
         return self.vectors * ISAS[self.isa].lanes
@@ -214,9 +215,7 @@ class SparsePixels:
 
     @property
     def heads_bytes(self) -> int:
-        """Of all groups, chunks and blocks together."""
-        chunks, left = divmod(self.sizes[3], self.chunk)
-        return len(self.blocks) * self.head_bytes * (chunks * -(-self.chunk // self.group) + -(-left // self.group))
+        return self._heads_bytes(self.sizes[3], len(self.blocks))
 
     @property
     def varying(self) -> list[int]:
@@ -229,21 +228,8 @@ class SparsePixels:
         return self.squares * ISAS[self.isa].lanes * self.row_bytes
 
     @property
-    def sums_bytes(self) -> int:
-        """Scratch for the sums of a task's channels, padded to whole vectors."""
-        lanes = ISAS[self.isa].lanes
-        return -(-self.chunk // lanes) * lanes * self.row_bytes
-
-    @property
     def scratch_bytes(self) -> int:
         return self.x_bytes + self.sums_bytes + (2 + len(self.varying)) * 8 * self.pixels
-
-
-def _group(isa: str, vectors: int) -> int:
-    """Channels taken at once, so many that no sum waits for the multiply-add before, and that half of the registers hold the sums."""
-    facts = ISAS[isa]
-    most = max(1, facts.registers // 2 // vectors)
-    return min(facts.lanes, 1 << (most.bit_length() - 1))
 
 
 def lanes_shape(isa: str, rows: int) -> tuple[int, int]:

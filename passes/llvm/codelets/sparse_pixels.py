@@ -157,22 +157,7 @@ class _Nest:
 
     def _end_in_words(self, count: int) -> None:
         """Four channels of a vector of pixels go through the steps together and become a word of bytes."""
-        b, c, lanes = self.b, self.codelet, self.lanes
-        width = QUAD * lanes  # channels of a square of words
-        full, rest = divmod(c.sizes[3], width)
-        first, end = b.divmod(self.first, width)[0], b.add(self.first, self.channels)
-        last = b.divmod(b.add(end, width - 1), width)[0]
-        whole = count // lanes
-
-        def of_channels(number: Index, words: int) -> None:
-            b.loop(0, whole, 1, lambda v: self._words(b.mul(number, width), words, v, lanes))
-            if count % lanes:
-                self._words(b.mul(number, width), words, whole, count % lanes)
-
-        if full:
-            b.loop(first, b.minimum(last, full), 1, lambda number: of_channels(number, lanes))
-        if rest:
-            b.when(b.equal(last, full + 1), lambda: of_channels(full, rest // QUAD))
+        self._squares(count, QUAD * self.lanes, lambda channel, channels, *pixels: self._words(channel, channels // QUAD, *pixels))
 
     def _words(self, channel: Index, words: int, v: Index, pixels: int) -> None:
         """`words` quadruples of channels from `channel` on, for `pixels` pixels of vector `v`."""
@@ -223,19 +208,23 @@ class _Nest:
 
     def _end(self, count: int) -> None:
         """Squares of sums are turned around, and a vector of channels of each pixel goes through the steps."""
-        b, c, lanes = self.b, self.codelet, self.lanes
-        full, rest = divmod(c.sizes[3], lanes)
-        first, end = b.divmod(self.first, lanes)[0], b.add(self.first, self.channels)
-        last = b.divmod(b.add(end, lanes - 1), lanes)[0]
+        self._squares(count, self.lanes, self._square)
+
+    def _squares(self, count: int, width: int, end: Callable[[Index, int, Index, int], None]) -> None:
+        """`end` for the first channel, the number of channels (`width`, but for the last), the vector of pixels and its pixels."""
+        b, lanes = self.b, self.lanes
+        full, rest = divmod(self.codelet.sizes[3], width)
+        first, behind = b.divmod(self.first, width)[0], b.add(self.first, self.channels)
+        last = b.divmod(b.add(behind, width - 1), width)[0]
         whole = count // lanes
 
         def of_channels(number: Index, channels: int) -> None:
-            b.loop(0, whole, 1, lambda v: self._square(b.mul(number, lanes), channels, v, lanes))
+            b.loop(0, whole, 1, lambda v: end(b.mul(number, width), channels, v, lanes))
             if count % lanes:
-                self._square(b.mul(number, lanes), channels, whole, count % lanes)
+                end(b.mul(number, width), channels, whole, count % lanes)
 
         if full:
-            b.loop(first, b.minimum(last, full), 1, lambda number: of_channels(number, lanes))
+            b.loop(first, b.minimum(last, full), 1, lambda number: of_channels(number, width))
         if rest:
             b.when(b.equal(last, full + 1), lambda: of_channels(full, rest))
 
