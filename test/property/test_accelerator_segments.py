@@ -32,7 +32,7 @@ TINY = Configuration(
 )
 LARGE = Configuration()
 FLAGS = dataclasses.replace(SMALL, activation_codings=2)
-RUN_LENGTHS = dataclasses.replace(SMALL, activation_codings=3, word_bits=128)  # few channels of a word: chosen often
+RUN_LENGTHS = dataclasses.replace(SMALL, activation_codings=3, word_bits=128, parameter_entries=128)  # few channels of a word: chosen often
 CONFIGURATIONS = [SMALL, TINY, LARGE, FLAGS, RUN_LENGTHS]
 
 
