@@ -69,12 +69,13 @@ class Lowering:
         return value
 
     def _fuse_sums(self) -> dict[Any, Any]:
-        """requantize -> the addition that the post unit does behind it."""
+        """requantize -> the addition that the post unit does behind it, with the one rounding that it has for both."""
         order = {op: i for i, op in enumerate(self.work)}
         fused: dict[Any, Any] = {}
         for op in self.work:
             if op.name in ("qcc.add", "qcc.sub") and op.operands[0] != op.operands[1]:
-                able = [made for value in op.operands if (made := producer(value, "qcc.requantize")) is not None and used_once(value)]
+                makers = [made for value in op.operands if (made := producer(value, "qcc.requantize")) is not None and used_once(value)]
+                able = [made for made in makers if _rounding(made) == _rounding(op)]
                 if able:
                     fused[max(able, key=lambda made: order[made])] = op
         return fused
@@ -200,7 +201,7 @@ class Lowering:
                 index = int(constant_array(op.operands[0]) is not None)
                 source = self._placed(op.operands[index], self.axes[result])
                 weights = self._identity(source, 1)
-                post, residual = _copied(source, weights.outputs), self._residual(op, index, name)
+                post, residual = _copied(source, weights.outputs, _rounding(op)), self._residual(op, index, name)
                 self._add(op, result, name, source, _pixelwise(source), weights, post, residual=residual)
         elif op.name == "qcc.max_pool2d":
             source = self._placed(op.operands[0], 1)
@@ -438,7 +439,12 @@ def _window(source: Placement, op: Any, kernel: Any, result: list[int], dilation
     )
 
 
-def _copied(source: Placement, outputs: int) -> Requantization:
+def _rounding(op: Any) -> str:
+    return op_attribute(op, "rounding", "half_even")
+
+
+def _copied(source: Placement, outputs: int, rounding: str = "half_even") -> Requantization:
+    """What is there already; `rounding` is that of an addition behind."""
     return Requantization(
         np.zeros(outputs, np.int64),
         np.ones(outputs, np.int64),
@@ -447,7 +453,7 @@ def _copied(source: Placement, outputs: int) -> Requantization:
         source.low,
         source.high,
         source.planes,
-        "half_even",
+        rounding,
     )
 
 
@@ -457,6 +463,4 @@ def _rescaled(op: Any, bias: np.ndarray, multipliers: str) -> Requantization:
     assert kind is not None
     low, high = op_attribute(op, "clamp") or (kind.qmin, kind.qmax)
     spread = [np.broadcast_to(np.asarray(op_attribute(op, key)).astype(np.int64).reshape(-1), bias.shape) for key in (multipliers, "shift")]
-    return Requantization(
-        bias, spread[0], spread[1], int(kind.zero_points[0]), low, high, kind.bits, op_attribute(op, "rounding", "half_even")
-    )
+    return Requantization(bias, spread[0], spread[1], int(kind.zero_points[0]), low, high, kind.bits, _rounding(op))
