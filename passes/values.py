@@ -11,6 +11,7 @@ from qcc.dialects import element_types, weights
 from qcc.dialects.element_types import Affine
 from qcc.dialects.mlir import create, ir, op_attribute, walk
 
+VIEWS = ("qcc.reshape", "qcc.transpose", "qcc.slice")  # elements that are there already, seen in another order
 MOVEMENT = frozenset({"qcc.reshape", "qcc.transpose", "qcc.slice", "qcc.pad", "qcc.broadcast"})
 """Operations that only move elements (and pad): they act on any element type alike."""
 

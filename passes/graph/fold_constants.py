@@ -34,6 +34,7 @@ from qcc.dialects.mlir import ir, layer_name, op_attribute, replace_op, walk
 from qcc.dialects.unary_functions import unary
 from qcc.passes.base import Pass, PassContext
 from qcc.passes.values import (
+    VIEWS,
     affine_of,
     constant_array,
     dequantized,
@@ -52,7 +53,6 @@ _ARITHMETIC: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "qcc.mul": np.multiply,
     "qcc.div": np.divide,
 }
-_MOVED = ("qcc.reshape", "qcc.transpose", "qcc.slice")
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class FoldConstantsPass(Pass):
                 _fold_quantize(op)
             elif op.name == "qcc.dequantize":
                 _fold_bias(op)
-            elif op.name in _MOVED:
+            elif op.name in VIEWS:
                 _fold_movement(op)
             elif op.name == "qcc.broadcast":
                 _fold_broadcast(op, self.options.max_elements)

@@ -35,10 +35,9 @@ from qcc.dialects.mlir import create, ir, layer_name, op_attribute, walk
 from qcc.dialects.real_values import decode
 from qcc.dialects.unary_functions import unary
 from qcc.passes.base import Pass, PassContext
-from qcc.passes.values import constant_array, dequantized, make_float_constant, producer
+from qcc.passes.values import VIEWS, constant_array, dequantized, make_float_constant, producer
 
 PRODUCTS = ("qcc.conv2d", "qcc.linear", "qcc.matmul")
-VIEWS = ("qcc.reshape", "qcc.transpose", "qcc.slice")
 
 
 @dataclass(frozen=True)

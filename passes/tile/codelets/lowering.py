@@ -26,7 +26,7 @@ from qcc.passes.tile.codelets.place import (
     stored_offset,
 )
 from qcc.passes.tile.codelets.slices import Slices, whole_shape
-from qcc.passes.values import constant_array, producer, shape_of, users
+from qcc.passes.values import VIEWS, constant_array, producer, shape_of, users
 
 _DTYPES = {
     "u8": np.uint8,
@@ -260,7 +260,7 @@ def _is_left_factor_in_bf16(value: Any) -> bool:
     readers = [value]
     for v in readers:
         for user in users(v):
-            if user.name in ("qcc.reshape", "qcc.transpose", "qcc.slice", "tensor.concat"):
+            if user.name in (*VIEWS, "tensor.concat"):
                 readers.append(user.results[0])
             elif user.name in ("qcc.conv2d", "qcc.linear") and user.operands[0] == v and constant_array(user.operands[1]) is not None:
                 return True
@@ -269,7 +269,7 @@ def _is_left_factor_in_bf16(value: Any) -> bool:
 
 def _is_in_bf16(value: Any) -> bool:
     """Whether `value` was rounded, or is a concatenation of values that were."""
-    op = producer(value, "qcc.unary", "tensor.concat", "qcc.reshape", "qcc.transpose", "qcc.slice")
+    op = producer(value, "qcc.unary", "tensor.concat", *VIEWS)
     if op is None:
         return False
     if op.name == "qcc.unary":
