@@ -203,19 +203,20 @@ def test_matmul(isa: str, seed: int, batch: Any, m: int, k: int, n: int, transpo
     seed=st.integers(0, 1 << 30),
     shapes=st.sampled_from([((3, 5), (3, 5)), ((2, 3, 17), (17,)), ((2, 3, 1), (3, 40)), ((1, 2, 4, 5), (1, 2, 1, 1)), ((70000,), (1,))]),
     kind=st.sampled_from(["add", "sub", "mul"]),
+    bits=st.sampled_from([8, 16]),
     signed=st.tuples(st.booleans(), st.booleans(), st.booleans()),
     swap=st.booleans(),
 )
-def test_quantized_elementwise(isa: str, seed: int, shapes: Any, kind: str, signed: Any, swap: bool) -> None:
+def test_quantized_elementwise(isa: str, seed: int, shapes: Any, kind: str, bits: int, signed: Any, swap: bool) -> None:
     rng = np.random.default_rng(seed)
     t = Text()
     first, second = shapes[::-1] if swap else shapes
-    a, b = (t.argument(_tensor(s, _kind(rng, 8, f))) for s, f in zip((first, second), signed, strict=False))
+    a, b = (t.argument(_tensor(s, _kind(rng, bits, f))) for s, f in zip((first, second), signed, strict=False))
     count = 1 if kind == "mul" else 2
-    scale = 0.01 if kind == "mul" else 1
+    scale = 2.56 / (1 << bits) if kind == "mul" else 1
     attributes = f"multipliers = {dense((rng.uniform(0.1, 1, count) * scale).astype(np.float32), 'f32')}"
-    y = t.op(f"qcc.{kind}", [a, b], _tensor(np.broadcast_shapes(first, second), _kind(rng, 8, signed[2])), attributes)
-    check(t.module(y), [_stored(rng, s, 8, f) for s, f in zip((first, second), signed, strict=False)], isa)
+    y = t.op(f"qcc.{kind}", [a, b], _tensor(np.broadcast_shapes(first, second), _kind(rng, bits, signed[2])), attributes)
+    check(t.module(y), [_stored(rng, s, bits, f) for s, f in zip((first, second), signed, strict=False)], isa)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -228,16 +229,18 @@ def test_quantized_elementwise(isa: str, seed: int, shapes: Any, kind: str, sign
     ),
     average=st.booleans(),
     count_pad=st.booleans(),
-    real=st.booleans(),
+    bits=st.sampled_from([8, 16, 32]),
     signed=st.booleans(),
 )
-def test_pooling(isa: str, seed: int, shape: Any, kernel: Any, average: bool, count_pad: bool, real: bool, signed: bool) -> None:
+def test_pooling(isa: str, seed: int, shape: Any, kernel: Any, average: bool, count_pad: bool, bits: int, signed: bool) -> None:
+    """Of 8 or 16 bits, or of f32."""
     rng = np.random.default_rng(seed)
     (kh, kw), (sh, sw), pad = kernel
     oh, ow = (shape[2] + pad[0] + pad[2] - kh) // sh + 1, (shape[3] + pad[1] + pad[3] - kw) // sw + 1
     t = Text()
     x = t.argument(_tensor(shape, "f32"))
-    kind = "f32" if real else _kind(rng, 8, signed)
+    real = bits == 32
+    kind = "f32" if real else _kind(rng, bits, signed)
     value = x if real else t.op("qcc.quantize", [x], _tensor(shape, kind))
     attributes = f"kernel = array<i64: {kh}, {kw}>, strides = array<i64: {sh}, {sw}>, padding = array<i64: {', '.join(map(str, pad))}>"
     out = [*shape[:2], oh, ow]
@@ -245,7 +248,7 @@ def test_pooling(isa: str, seed: int, shape: Any, kernel: Any, average: bool, co
         attributes += f", count_include_pad = {str(count_pad).lower()}"
         if not real:
             attributes += ", multipliers = dense<0.7> : tensor<1xf32>"
-            kind = _kind(rng, 8, signed)
+            kind = _kind(rng, bits, signed)
         y = t.op("qcc.avg_pool2d", [value], _tensor(out, kind), attributes)
     else:
         y = t.op("qcc.max_pool2d", [value], _tensor(out, kind), attributes + ", dilations = array<i64: 1, 1>")

@@ -152,10 +152,13 @@ class Steps:
         return b.binary("f" + kind, scaled(first, 1, 2), scaled(second, 3, 4))
 
     def _mul_quantized(self, step: Step, v: Value, arg: Any) -> Value:
-        """args: other, za, zb, m0, then the bounds."""
+        """args: other, za, zb, m0, then the bounds.
+
+        Products of 16 bits need 34, and rounded to f32 they are the product of two floats, which hold 24 bits each.
+        """
         b = self.b
-        product = b.binary("mul", b.binary("sub", v, arg(1, "i32")), b.binary("sub", arg(0, "i32"), arg(2, "i32")))
-        return b.binary("fmul", self._to_float(product), arg(3, "f32"))
+        centred = [self._to_float(b.binary("sub", stored, arg(zero, "i32"))) for stored, zero in ((v, 1), (arg(0, "i32"), 2))]
+        return b.binary("fmul", b.binary("fmul", *centred), arg(3, "f32"))
 
     def _lut(self, step: Step, v: Value, arg: Any) -> Value:
         """Table look-up; args: the table (an i32 operand, or one of 256 u8), the value of entry 0."""
