@@ -65,7 +65,8 @@ class Compilation:
         steps = pipeline.forms(self.options)
         names = [name for name, _ in steps]
         if form not in names:
-            raise QccError(f"target {self.options.target} has no form '{form}', expected one of {', '.join(names)}")
+            more = ["asm", "object"] if self.options.target == "cpu" else []
+            raise QccError(f"target {self.options.target} has no form '{form}', expected one of {', '.join([*names, *more])}")
         total = sum(len(stages) for _, stages in steps[: names.index(form) + 1])
         for name, stages in steps[names.index(self.form) + 1 if self.form in names else 0 : names.index(form) + 1]:
             for index, stage in enumerate(stages):

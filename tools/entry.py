@@ -1,16 +1,28 @@
-"""What every tool does at its borders: arrays it is given, the exit status, what it says of errors, bugs and interruptions."""
+"""What every tool does at its borders: its options, arrays it is given, the exit status, what it says of errors, bugs and interruptions."""
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from qcc.dialects.errors import QccError
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help keeps the lines of its examples, and for which a wrong option is a QccError like any other: status 1."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **given)
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(1, f"{self.prog}: error: {message}\n")
 
 
 def guarded(tool: str, work: Callable[[], int]) -> int:

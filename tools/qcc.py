@@ -20,7 +20,7 @@ from qcc.compiler.options import (
     CompileOptions,
 )
 from qcc.dialects.errors import QccError
-from qcc.tools.entry import guarded, read_array
+from qcc.tools.entry import Parser, guarded, read_array
 
 EPILOG = """\
 examples:
@@ -40,12 +40,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="qcc", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(prog="qcc", description=__doc__, epilog=EPILOG)
     p.add_argument("model", help=".mlir (torch dialect, linalg, or a form of qcc's), .onnx or .pt2 file")
     p.add_argument("-o", "--output", required=True, help="where the artefact (or the form of --emit) goes; - prints a form")
     p.add_argument("--target", choices=TARGETS, default="cpu", help="what the artefact runs on (default: cpu)")
     p.add_argument("--cpu", default="native", help="CPU: native (default), x86-64-v3, icelake-server, sapphirerapids, ...")
-    p.add_argument("--device", default="ecp5-85k", help="accelerator preset for --target fpga (default: ecp5-85k)")
+    p.add_argument("--device", help="accelerator preset for --target fpga (default: ecp5-85k)")
     p.add_argument("--batch", type=int, default=1, help="size of a first axis that the model leaves open (default: 1)")
     p.add_argument(
         "--input", action="append", default=[], metavar="X.npy", help="example input, one per model input, where shapes are open"
@@ -92,10 +92,12 @@ def parser() -> argparse.ArgumentParser:
 
 def _compile(args: argparse.Namespace) -> int:
     _check_output(args)
+    if args.device and args.target != "fpga":
+        raise QccError(f"device is '{args.device}' and the target {args.target}; add --target fpga, or leave --device out")
     options = CompileOptions(
         target=args.target,
         cpu=args.cpu,
-        device=args.device,
+        device=args.device or CompileOptions.device,
         batch=args.batch,
         optimize=args.optimize,
         keep_layers=args.keep_layers,
@@ -109,8 +111,12 @@ def _compile(args: argparse.Namespace) -> int:
         machine=args.machine,
         autotune=args.autotune,
     )
-    from qcc.compiler import driver, emit
+    from qcc.compiler import driver, emit, pipeline
     from qcc.tools.progress import Progress
+
+    known = {stage.name for _, stages in pipeline.forms(options) for stage in stages}
+    if unknown := [name for name in args.print_ir_after if name not in known]:
+        raise QccError(f"no pass '{unknown[0]}' leads to target {args.target}; compiler/pipeline.py lists those that do")
 
     inputs = [read_array(path) for path in args.input] or None
     with Progress(quiet=args.quiet) as progress:
@@ -150,8 +156,12 @@ def _check_output(args: argparse.Namespace) -> None:
                 raise QccError(f"cannot write {path}: there is no folder {folder}; make it first")
             if Path(path).is_dir():
                 raise QccError(f"cannot write {path}: it is a folder; name a file")
+            if Path(path).resolve() == Path(args.model).resolve():
+                raise QccError(f"cannot write {path}: it is the model itself; name another file")
     if args.output == "-" and not args.emit:
         raise QccError("only a form can go to standard output; add --emit, or name a file with -o")
+    if args.report and args.emit:
+        raise QccError(f"there is no report of a model that stops at the form '{args.emit}'; leave --emit or --report out")
     if args.report:
         from qcc.compiler import report
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from qcc.tools.entry import guarded
+from qcc.tools.entry import Parser, guarded
 
 EPILOG = """examples:
   qcc-bench machine                   # measure this machine once (some 15 s, better with nothing else running); qcc uses it from then on
@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="qcc-bench", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(prog="qcc-bench", description=__doc__, epilog=EPILOG)
     commands = p.add_subparsers(dest="command", required=True)
     m = commands.add_parser("machine", help="rates of products, bandwidths of caches and memory, cost of a step")
     m.add_argument("--out", metavar="FILE", help="where the description goes (default: qcc's cache directory)")

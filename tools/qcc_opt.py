@@ -12,7 +12,7 @@ from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import create_context, ir, parse_module
 from qcc.passes.base import PassContext, Stage, parse_pipeline, pass_files, run_pipeline
 from qcc.runtime.atomic_file import atomic_write
-from qcc.tools.entry import guarded
+from qcc.tools.entry import Parser, guarded
 
 EPILOG = """\
 examples:
@@ -37,6 +37,8 @@ def _run(args: argparse.Namespace) -> int:
     except (OSError, UnicodeDecodeError) as error:
         raise QccError(f"cannot read {args.input}: {error}") from None
     stages = parse_pipeline(args.pass_pipeline) if args.pass_pipeline else []
+    if unknown := set(args.print_ir_after) - {stage.name for stage in stages}:
+        raise QccError(f"--print-ir-after names '{min(unknown)}', expected a pass of --pass-pipeline")
     chunks = re.split(r"^// -----.*\n", text, flags=re.MULTILINE) if args.split_input_file else [text]
     results = [_process(chunk, stages, args) for chunk in chunks]
     output = "// -----\n".join(r.printed for r in results if r.printed)
@@ -49,9 +51,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="qcc-opt", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="qcc-opt", description=__doc__, epilog=EPILOG)
     parser.add_argument("input", nargs="?", default="-", help="MLIR file, or - for standard input")
     parser.add_argument("-o", "--output", default="-", help="where the result goes (default: standard output)")
     parser.add_argument("-p", "--pass-pipeline", help="'builtin.module(a,b{option=value})' or 'a,b'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from qcc.dialects.errors import QccError
 from qcc.runtime.cpu.executable import random_inputs
-from qcc.tools.entry import guarded, read_array
+from qcc.tools.entry import Parser, guarded, read_array
 
 LEVELS = ("functional", "cycle", "rtl")
 EPILOG = """\
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="qcc-run", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(prog="qcc-run", description=__doc__, epilog=EPILOG)
     p.add_argument("artefact", help="what qcc wrote: a CPU shared object or an accelerator file")
     p.add_argument("--input", action="append", default=[], metavar="X.npy", help="input array, in the order of --info, or one .npz")
     p.add_argument("--output", action="append", default=[], metavar="Y.npy", help="where outputs go, in order, or one .npz")
@@ -41,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--benchmark", action="store_true", help="latency percentiles and rates; random inputs unless --input")
     p.add_argument("--layers", action="store_true", help="with --benchmark: measured and predicted time of every layer")
     p.add_argument("--seconds", type=float, default=3.0, help="how long --benchmark measures (default: 3)")
-    p.add_argument("--profile", action="store_true", help="time per layer")
+    p.add_argument("--profile", action="store_true", help="time per layer; of random inputs unless --input")
     p.add_argument("--compare", metavar="MODEL", help="compare every layer with the reference made from MODEL")
     p.add_argument("--info", action="store_true", help="print inputs, outputs, layers and versions as JSON and stop")
     return p
@@ -50,23 +51,31 @@ def parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> int:
     import qcc
 
+    if args.layers and not args.benchmark:
+        raise QccError("--layers says more of a --benchmark; add that, or ask for --profile")
+    if not 0 < args.seconds < math.inf:
+        raise QccError(f"seconds is {args.seconds}, expected a positive number")
     executable = qcc.load(args.artefact, threads=args.threads)
     if args.info:
         print(json.dumps(executable.info, indent=2))
         return 0
     inputs = read_inputs(args.input, executable.inputs)
+    measured = inputs or random_inputs(executable.inputs)
     if args.compare:
         from qcc.compiler import compare
 
-        result = compare.artefact(executable, args.compare, inputs or random_inputs(executable.inputs))
+        result = compare.artefact(executable, args.compare, measured)
         print(result.text)
         return 0 if result.same else 1
     if args.benchmark:
-        print(executable.benchmark(inputs or random_inputs(executable.inputs), seconds=args.seconds))
+        print(executable.benchmark(measured, seconds=args.seconds))
         if args.layers:
-            print(predictions(executable, inputs or random_inputs(executable.inputs)))
+            print(predictions(executable, measured))
         return 0
-    if not inputs:
+    if args.profile and not inputs:
+        print(executable.profile(measured))
+        return 0
+    if executable.inputs and not inputs:
         raise QccError(
             f"no --input given, expected {len(executable.inputs)}: " + ", ".join(f"{s.name} {list(s.shape)}" for s in executable.inputs)
         )

@@ -67,7 +67,7 @@ def _load(path: Path) -> Any:
 
     del registered
     # A first attempt that fails is no news to the user, but torch logs it with its traceback and torchao every library it cannot load.
-    for noisy in ("torch.export", "torchao"):
+    for noisy in ("torch.export", "torch.utils._pytree", "torchao"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         return torch.export.load(str(path))

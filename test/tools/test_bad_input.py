@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,47 @@ def test_unwritable_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_unknown_cpu_and_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fails(capsys, compile_text(tmp_path, GOOD, "--cpu", "z80"), "z80")
     fails(capsys, compile_text(tmp_path, GOOD, "--target", "fpga", "--device", "breadboard"), "breadboard")
+
+
+def test_outputs_that_are_no_new_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, pipe = tmp_path / "good.mlir", tmp_path / "pipe"
+    source.write_text(GOOD)
+    os.mkfifo(pipe)
+    fails(capsys, qcc_tool.main([str(source), "-o", str(pipe)]), "pipe", "no regular file")
+    assert pipe.is_fifo()
+    fails(capsys, qcc_tool.main([str(source), "-o", str(tmp_path / "." / "good.mlir")]), "the model itself")
+    assert source.read_text() == GOOD
+    (tmp_path / "link.so").symlink_to(tmp_path / "real.so")
+    assert qcc_tool.main([str(source), "-o", str(tmp_path / "link.so"), "--quiet"]) == 0
+    assert (tmp_path / "real.so").is_file() and (tmp_path / "link.so").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--print-ir-after", "fold-everything"], "fold-everything"),
+        (["--device", "ecp5-45k"], "--target fpga"),
+        (["--emit", "integer", "--report", "r.html"], "--report"),
+        (["--emit", "isa"], "object"),
+    ],
+)
+def test_options_without_effect_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str) -> None:
+    fails(capsys, compile_text(tmp_path, GOOD, *options), words)
+
+
+@pytest.mark.parametrize("options", [["--batch", "many"], ["--target", "gpu"], ["--no-such"]])
+def test_wrong_options_end_with_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        compile_text(tmp_path, GOOD, *options)
+    fails(capsys, int(str(stopped.value)), "error: ")
+
+
+def test_run_options(compiled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fails(capsys, qcc_run.main([str(compiled), "--layers"]), "--benchmark")
+    for seconds in ("0", "-1", "nan"):
+        fails(capsys, qcc_run.main([str(compiled), "--benchmark", "--seconds", seconds]), "seconds")
+    assert qcc_run.main([str(compiled), "--profile"]) == 0
+    assert "head" in capsys.readouterr().out
 
 
 def test_missing_compiler(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
