@@ -1,0 +1,162 @@
+"""The addresses that a load reads, one per cycle.
+
+Every load is a *walk*: for each pixel, for each row of its window, for each tap of the row, a run of words. Weights and parameters are one
+run. There is no multiplication: a tap, a row, a pixel begin where the one before began, plus a step. Four stages: count; add steps to
+addresses and coordinates; choose between a tap and the padding; count the words of a run.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import data, enum, fifo, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from qcc.dialects.accelerator import Configuration
+from qcc.runtime.fpga.rtl.interfaces import ADDRESS_BITS, instruction
+
+_GEOMETRY, _LAYOUT = instruction("load_geometry"), instruction("load_layout")
+_STEP_BITS = 24  # 8 bits of dilation or stride times 16 of a pixel's words
+_COORDINATE_BITS = 22  # the column of a tile's last tap: 20 bits, 12 bits of pixels times 8 of stride and 8 of taps times 8 of dilation
+_REQUESTS = 4  # between the walk and memory, so that memory's ready does not stop the stages directly
+
+
+def _of(layout: data.StructLayout, *names: str) -> dict[str, object]:
+    return {name: layout[name].shape for name in names}
+
+
+WALK = data.StructLayout(
+    {
+        "address": ADDRESS_BITS,  # of the first pixel's first tap
+        "padding": ADDRESS_BITS,
+        "tap_step": _STEP_BITS,
+        "row_step": ADDRESS_BITS,
+        "pixel_step": _STEP_BITS,
+        "run": instruction("load_weights")["size_words"].width,
+        "count": instruction("load_activations")["count"].width,
+        "windows": 1,  # taps may lie outside the image; otherwise they have no coordinates
+        "x": signed(_COORDINATE_BITS),
+        "y": signed(_COORDINATE_BITS),
+        **_of(_GEOMETRY, "height", "width", "kernel_y", "kernel_x", "dilation_y", "dilation_x", "stride_x"),
+    }
+)
+"""No run, kernel or count is 0."""
+
+ENDS = data.StructLayout({"pixel": 1, "all": 1})
+"""What a word is the last of."""
+
+
+def reads_ahead(c: Configuration) -> int:
+    """Words that load may ask for before it has the first: more than memory's latency, and what they pass on their way."""
+    return 1 << (c.dram_latency_cycles + 16).bit_length()
+
+
+class Level(enum.Enum, shape=3):
+    """What begins with a word."""
+
+    WORD = 0
+    TAP = 1
+    ROW = 2
+    PIXEL = 3
+    WALK = 4
+
+
+class Walk(wiring.Component):
+    """Walks in, addresses out, and for each of them what it ends, in a FIFO that limits how many words are on their way."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        super().__init__(
+            {"walks": In(stream.Signature(WALK)), "requests": Out(stream.Signature(ADDRESS_BITS)), "ends": Out(stream.Signature(ENDS))}
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.requests = requests = fifo.SyncFIFO(width=ADDRESS_BITS, depth=_REQUESTS)
+        m.submodules.ends = ends = fifo.SyncFIFO(width=ENDS.size, depth=reads_ahead(self._configuration))
+        wiring.connect(m, requests.r_stream, wiring.flipped(self.requests))
+        m.d.comb += [self.ends.payload.eq(ends.r_data), self.ends.valid.eq(ends.r_rdy), ends.r_en.eq(self.ends.ready)]
+
+        advance = Signal()
+        m.d.comb += advance.eq(requests.w_rdy & ends.w_rdy)
+        walk = Signal(WALK)  # read by the first two stages, so a walk begins when both are through with the one before
+        counting, adding = Signal(), Signal()
+        m.d.comb += self.walks.ready.eq(~counting & advance)
+        with m.If(self.walks.valid & self.walks.ready):
+            m.d.sync += walk.eq(self.walks.payload)
+        level, word_ends = self._count(m, walk, counting, advance)
+
+        begins, added_ends = Signal(), Signal(ENDS)
+        with m.If(advance):
+            m.d.sync += [adding.eq(counting), begins.eq(level != Level.WORD), added_ends.eq(word_ends)]
+        source = self._add(m, walk, level, counting & advance)
+
+        chosen, chosen_begins, chosen_source, chosen_ends = Signal(), Signal(), Signal(ADDRESS_BITS), Signal(ENDS)
+        valid, address, out_ends = Signal(), Signal(ADDRESS_BITS), Signal(ENDS)
+        with m.If(advance):
+            m.d.sync += [chosen.eq(adding), chosen_begins.eq(begins), chosen_source.eq(source), chosen_ends.eq(added_ends)]
+            m.d.sync += [valid.eq(chosen), out_ends.eq(chosen_ends)]
+            with m.If(chosen):
+                m.d.sync += address.eq(Mux(chosen_begins, chosen_source, address + 1))
+
+        push = valid & advance
+        m.d.comb += [requests.w_en.eq(push), requests.w_data.eq(address), ends.w_en.eq(push), ends.w_data.eq(out_ends)]
+        return m
+
+    def _count(self, m: Module, walk: data.View, counting: Signal, advance: Signal) -> tuple[Signal, data.View]:
+        """The loops. Returns what begins and what ends with the word."""
+        first = self.walks.payload
+        # Of each loop what is left, the current one included.
+        words, taps, rows, pixels = (
+            Signal.like(first.run),
+            Signal.like(first.kernel_x),
+            Signal.like(first.kernel_y),
+            Signal.like(first.count),
+        )
+        level, ends = Signal(Level), Signal(ENDS)
+        run_ends, row_ends = Signal(), Signal()
+        m.d.comb += [
+            run_ends.eq(words == 1),
+            row_ends.eq(run_ends & (taps == 1)),
+            ends.pixel.eq(row_ends & (rows == 1)),
+            ends.all.eq(ends.pixel & (pixels == 1)),
+        ]
+        with m.If(counting & advance):
+            m.d.sync += [words.eq(words - 1), level.eq(Level.WORD)]
+            with m.If(run_ends):
+                m.d.sync += [words.eq(walk.run), taps.eq(taps - 1), level.eq(Level.TAP)]
+            with m.If(row_ends):
+                m.d.sync += [taps.eq(walk.kernel_x), rows.eq(rows - 1), level.eq(Level.ROW)]
+            with m.If(ends.pixel):
+                m.d.sync += [rows.eq(walk.kernel_y), pixels.eq(pixels - 1), level.eq(Level.PIXEL)]
+            with m.If(ends.all):
+                m.d.sync += counting.eq(0)
+        with m.If(self.walks.valid & self.walks.ready):
+            m.d.sync += [words.eq(first.run), taps.eq(first.kernel_x), rows.eq(first.kernel_y), pixels.eq(first.count)]
+            m.d.sync += [level.eq(Level.WALK), counting.eq(1)]
+        return level, ends
+
+    def _add(self, m: Module, walk: data.View, level: Signal, enable: Signal) -> Signal:
+        """Addresses and coordinates of the tap, of its row's first tap and of its pixel's first tap. Returns the address to read at."""
+        tap, row, pixel = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        x, pixel_x, y = Signal.like(walk.x), Signal.like(walk.x), Signal.like(walk.y)
+        base, step = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        base_x, step_x = Signal.like(x), Signal.like(walk.stride_x)
+        with m.Switch(level):
+            with m.Case(Level.TAP):
+                m.d.comb += [base.eq(tap), step.eq(walk.tap_step), base_x.eq(x), step_x.eq(walk.dilation_x)]
+            with m.Case(Level.ROW):
+                m.d.comb += [base.eq(row), step.eq(walk.row_step), base_x.eq(pixel_x)]
+            with m.Case(Level.PIXEL):
+                m.d.comb += [base.eq(pixel), step.eq(walk.pixel_step), base_x.eq(pixel_x), step_x.eq(walk.stride_x)]
+            with m.Default():
+                m.d.comb += [base.eq(walk.address), base_x.eq(walk.x)]
+        begins_pixel = (level == Level.PIXEL) | (level == Level.WALK)
+        with m.If(enable & (level != Level.WORD)):
+            m.d.sync += [tap.eq(base + step), x.eq(base_x + step_x)]
+            with m.If(level != Level.TAP):
+                m.d.sync += [row.eq(base + step), y.eq(Mux(begins_pixel, walk.y, y + walk.dilation_y))]
+            with m.If(begins_pixel):
+                m.d.sync += [pixel.eq(base + step), pixel_x.eq(base_x + step_x)]
+        # A negative coordinate is a large one.
+        inside = (x.as_unsigned() < walk.width) & (y.as_unsigned() < walk.height)
+        return Mux(walk.windows & ~inside, walk.padding, tap)
