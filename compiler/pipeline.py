@@ -19,6 +19,7 @@ ONNX: tuple[Stage, ...] = (
 
 # torch dialect (backend contract) or linalg-on-tensors -> graph form
 IMPORT: tuple[Stage, ...] = (
+    Stage("widen-half", reason="every codelet computes in f32, and so do processors that are given halves"),
     Stage("convert-torch-to-qcc", reason="whole layers become qcc operations while a softmax is still a softmax"),
     Stage("lower-torch-to-linalg", reason="what qcc has no operation for goes to linalg, and torch types become builtin"),
     Stage("separate-state", reason="what is kept from run to run is no input and no output; before their types change"),

@@ -2,7 +2,8 @@
 
 The order of things:
 
-1. `onnx_graph` reads the model and takes its weights out of the protobuf; `onnx_contrib` writes out what ONNX Runtime's optimizer fused;
+1. `onnx_graph` reads the model and takes its weights out of the protobuf; `onnx_half` makes floats of halves; `onnx_contrib` writes out
+   what ONNX Runtime's optimizer fused;
 2. `onnx_shapes` fixes dynamic sizes and evaluates what follows from constants and static shapes; `onnx_functions` and `onnx_fused`
    write out what has to know them;
 3. `onnx_quantization` and `onnx_integers` spell every quantized operator (QLinearConv, com.microsoft's, QONNX's, ...) as
@@ -29,6 +30,7 @@ from qcc.compiler.frontend import (
     onnx_functions,
     onnx_fused,
     onnx_graph,
+    onnx_half,
     onnx_import,
     onnx_integers,
     onnx_quantization,
@@ -49,6 +51,7 @@ def import_model(source: str | Path | onnx.ModelProto, example_inputs: Sequence[
     is damaged or incomplete, for sizes that stay dynamic, and for operators that nothing can lower, each named with its node.
     """
     graph = onnx_graph.read(Path(source) if isinstance(source, str) else source)
+    onnx_half.widen(graph)
     onnx_contrib.write_out(graph)
     onnx_shapes.fix_input_shapes(graph, example_inputs, batch)
     onnx_shapes.fold_constants(graph)

@@ -6,6 +6,7 @@ half a gigabyte cost what its structure costs.
 
 from __future__ import annotations
 
+import graphlib
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -162,6 +163,7 @@ class OnnxGraph:
                 self.nodes.append(_normal(node))
             else:
                 self.arrays[node.output[0]] = value
+        self.nodes = _in_order(self.nodes)
         produced = set(self.arrays) | {i.name for i in graph.input} | {n for node in self.nodes for n in node.output}
         for output in graph.output:
             if output.name not in produced:
@@ -302,6 +304,18 @@ def _normal(of: onnx.NodeProto) -> onnx.NodeProto:
     while copied.input and not copied.input[-1]:  # optional inputs that are absent; upstream's conversions of some operators crash on them
         copied.input.pop()
     return copied
+
+
+def _in_order(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """`nodes`, each behind those whose results it reads, as ONNX demands and ONNX Runtime does not."""
+    makers = {name: i for i, n in enumerate(nodes) for name in n.output if name}
+    before = {i: {makers[name] for name in used_names(n) if name in makers} for i, n in enumerate(nodes)}
+    if all(max(sources, default=-1) < i for i, sources in before.items()):
+        return nodes
+    try:
+        return [nodes[i] for i in graphlib.TopologicalSorter(before).static_order()]
+    except graphlib.CycleError as error:
+        raise error_at_node(nodes[error.args[1][0]], "the node reads what is computed from its own result") from None
 
 
 def convert_opset(graph: OnnxGraph, opset: int) -> OnnxGraph:

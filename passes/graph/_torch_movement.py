@@ -51,7 +51,7 @@ def _round_trip(r: Reader, op: Any) -> Sequence[Any]:
     """A conversion to a small float whose results all become f32 again is a function of f32."""
     readers = [use.owner.operation for use in op.results[0].uses]
     back = all(u.name in IDENTITIES and isinstance(r.type(u.results[0]).element_type, ir.F32Type) for u in readers)
-    require(back, "a small float that is computed with")
+    require(back, "a small float that something other than a conversion to f32 reads")
     kind = r.type(op.operands[0])
     rounded = r.make("qcc.unary", [r.builtin(op.operands[0])], kind, kind=_ROUNDED[str(r.type(op.results[0]).element_type)])
     for reader in readers:
