@@ -75,8 +75,18 @@ def line_write(c: Configuration) -> wiring.Signature:
 
 
 def line_read(c: Configuration) -> wiring.Signature:
-    """A line of the weight buffer."""
-    return wiring.Signature({"address": Out(BUFFER_BITS), "data": In(data.ArrayLayout(c.word_bits, c.rows)), "tag": In(TAG)})
+    """The words of a line of the weight buffer."""
+    return wiring.Signature({"address": Out(BUFFER_BITS), "data": In(data.ArrayLayout(c.word_bits, c.rows))})
+
+
+def tag_read() -> wiring.Signature:
+    """The tag of a line; what is on its way waits while `enable` is off."""
+    return wiring.Signature({"address": Out(BUFFER_BITS), "enable": Out(1), "data": In(TAG)})
+
+
+def banks_write(c: Configuration) -> wiring.Signature:
+    """A word into each bank of the output buffer."""
+    return wiring.Signature({"enable": Out(1), "address": Out(BUFFER_BITS), "data": Out(data.ArrayLayout(c.word_bits, c.columns))})
 
 
 def parameter_write() -> wiring.Signature:
