@@ -27,6 +27,7 @@ PARAMETER_BYTES = 16  # one output channel: bias i32, multiplier i32, shift u32 
 MAX_ACTIVATION_PLANES = 16
 MAX_WEIGHT_PLANES = 17  # 16-bit weights minus a zero point
 MAX_SHIFT = 62
+RESIDUAL_BITS = 18  # of the values that a residual is added to, of zero points and of the sum
 
 CODINGS = ("raw", "runs")
 ACTIVATION_CODINGS = ("raw", "flags", "run_lengths")  # of the bytes of each pixel: dialects/zero_flags.py, dialects/run_lengths.py

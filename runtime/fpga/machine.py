@@ -18,7 +18,7 @@ from qcc.dialects import activation_codings, bitplanes
 from qcc.dialects.accelerator import Configuration
 from qcc.dialects.errors import QccError
 from qcc.runtime.fpga.encoder import Word
-from qcc.runtime.fpga.isa import ACTIVATION_CODINGS, CODINGS, MAX_SHIFT, PARAMETER_BYTES, ROUNDINGS
+from qcc.runtime.fpga.isa import ACTIVATION_CODINGS, CODINGS, MAX_SHIFT, PARAMETER_BYTES, RESIDUAL_BITS, ROUNDINGS
 
 Lines = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -331,6 +331,9 @@ class Machine:
 
     def _add_residual(self, word: Word, y: np.ndarray, rounding: str) -> np.ndarray:
         scale, mode, c = self._mode("post_residual_scale"), self._mode("post_residual"), self.configuration
+        low, high, limit = *(self._mode("post_requantize")[k] for k in ("low", "high")), 1 << RESIDUAL_BITS - 1
+        if not -limit <= low <= high < limit:
+            raise QccError(f"post adds a residual to values of {low}..{high}, expected a part of {-limit}..{limit - 1}")
         planes, first = mode["planes"], word["channel"] // c.word_bits
         words = bitplanes.words_for(word["channel"] + y.shape[2], c.word_bits) - first
         base = word["residual"] + first * planes + np.arange(word["groups"]) * mode["residual_words"]

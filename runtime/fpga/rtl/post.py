@@ -15,7 +15,7 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from qcc.dialects.accelerator import Configuration
-from qcc.runtime.fpga.isa import BY_NAME
+from qcc.runtime.fpga.isa import BY_NAME, RESIDUAL_BITS
 from qcc.runtime.fpga.rtl import interfaces
 from qcc.runtime.fpga.rtl.delay import later
 from qcc.runtime.fpga.rtl.interfaces import READ_LATENCY, instruction
@@ -24,7 +24,6 @@ from qcc.runtime.fpga.rtl.post_write import WritePlanes, finished_step
 from qcc.runtime.fpga.rtl.requantize import (
     ADDEND,
     REQUANTIZE_LATENCY,
-    RESIDUAL_BITS,
     RESIDUAL_LATENCY,
     SCALE,
     AddResidual,
@@ -222,7 +221,7 @@ class Post(wiring.Component):
 
         # A post goes to all parts at once.
         head = data.View(instruction("post"), self.instructions.payload)
-        is_post, taken, unfinished = head.opcode == BY_NAME["post"].opcode, Signal(), Signal(range(2 * WAITING))
+        is_post, is_mode, taken, unfinished = Signal(), Signal(), Signal(), Signal(range(2 * WAITING))
         parts, room = (fetch, feed, write), []
         for name, part in zip(("fetch", "feed", "write"), parts, strict=True):
             m.submodules[f"{name}_queue"] = queue = SyncFIFO(width=head.shape().size, depth=WAITING)
@@ -234,7 +233,9 @@ class Post(wiring.Component):
         m.d.comb += [
             self.instructions.ready.eq(Mux(is_post, free, unfinished == 0)),
             taken.eq(self.instructions.valid & self.instructions.ready),
-            self.done.eq(write.done | later(m, taken & ~is_post, reset=True)),
+            is_post.eq(head.opcode == BY_NAME["post"].opcode),
+            is_mode.eq(taken & ~is_post),
+            self.done.eq(write.done | later(m, is_mode, reset=True)),
         ]
         m.d.sync += unfinished.eq(unfinished + (taken & is_post) - write.done)
         for mode, name in ((requantize, "post_requantize"), (scale, "post_residual_scale"), (residual, "post_residual")):

@@ -9,10 +9,10 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from qcc.dialects.accelerator import Configuration
+from qcc.runtime.fpga.isa import RESIDUAL_BITS
 from qcc.runtime.fpga.rtl import interfaces
 from qcc.runtime.fpga.rtl.delay import later
 from qcc.runtime.fpga.rtl.interfaces import BUFFER_BITS, READ_LATENCY, instruction
-from qcc.runtime.fpga.rtl.requantize import RESIDUAL_BITS
 
 MODE = data.StructLayout({"planes": 5, "signed": 1, "residual_words": 16})
 

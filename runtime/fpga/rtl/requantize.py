@@ -12,17 +12,19 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from qcc.runtime.fpga.isa import RESIDUAL_BITS
 from qcc.runtime.fpga.rtl.delay import later
 from qcc.runtime.fpga.rtl.interfaces import PARAMETER
 
 HALF = 16  # bits of a factor's lower part
-RESIDUAL_BITS = 18  # of the values that a residual addition adds: zero points, least and greatest stored value have as many
 
 _SHIFTS = ((4, 16), (2, 4), (0, 1))  # of a shift amount: the place of two bits, and what they count
 
-SCALE = data.StructLayout({"shift": 6, "half_away": 1, "zero_point": signed(18), "low": signed(32), "high": signed(32)})
+SCALE = data.StructLayout({"shift": 6, "half_away": 1, "zero_point": signed(RESIDUAL_BITS), "low": signed(32), "high": signed(32)})
 """How a scaled sum becomes a stored value."""
-ADDEND = data.StructLayout({"multiplier_a": signed(32), "multiplier_b": signed(32), "zero_a": signed(18), "zero_b": signed(18)})
+ADDEND = data.StructLayout(
+    {"multiplier_a": signed(32), "multiplier_b": signed(32), "zero_a": signed(RESIDUAL_BITS), "zero_b": signed(RESIDUAL_BITS)}
+)
 """What scales the two values of a residual addition."""
 
 
