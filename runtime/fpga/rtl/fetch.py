@@ -46,9 +46,8 @@ class Fetch(wiring.Component):
             request.valid.eq(running & (ahead != PREFETCH_WORDS)),
             words.w_data.eq(self.reader.answer.payload),
             words.w_en.eq(self.reader.answer.valid),
-            taken.eq(words.r_rdy & words.r_en),
         ]
-        m.d.sync += ahead.eq(ahead + (request.valid & request.ready) - taken)
+        m.d.sync += [taken.eq(words.r_rdy & words.r_en), ahead.eq(ahead + (request.valid & request.ready) - taken)]
         with m.If(request.valid & request.ready):
             m.d.sync += request.payload.eq(request.payload + 1)
 

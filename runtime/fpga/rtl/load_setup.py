@@ -86,17 +86,19 @@ class Setup(wiring.Component):
         is_a = {name: opcode == BY_NAME[name].opcode for name in load}
         geometry, layout = Signal(instruction("load_geometry")), Signal(instruction("load_layout"))
 
-        phase = Signal(range(_READY + 1))
-        m.d.comb += self.instructions.ready.eq((phase == _READY) & self.destinations.ready & (self.walks.ready | ~self.walks.valid))
+        phase, nothing = Signal(range(_READY + 1)), Signal()
+        m.d.comb += self.walks.valid.eq((phase == _READY) & ~nothing)
+        m.d.comb += self.instructions.ready.eq((phase == _READY) & (self.walks.ready | nothing))
         with m.If(self.instructions.ready):
             m.d.sync += phase.eq(0)
-        with m.Elif(self.instructions.valid & (phase != _READY)):
+        with m.Elif(self.instructions.valid & self.destinations.ready & (phase != _READY)):  # ready it stays until it has one
             m.d.sync += phase.eq(phase + 1)
             for name, register in (("load_geometry", geometry), ("load_layout", layout)):
                 with m.If(is_a[name]):
                     m.d.sync += [register.eq(word), phase.eq(_READY)]
 
-        nothing = self._walk(m, load, is_a, geometry, layout, phase)
+        empty = self._walk(m, load, is_a, geometry, layout, phase)
+        m.d.sync += nothing.eq(empty | is_a["load_geometry"] | is_a["load_layout"])
         self._destination(m, load, is_a, layout)
         with m.If(~nothing):
             for name, kind in _KINDS.items():
@@ -105,7 +107,7 @@ class Setup(wiring.Component):
         return m
 
     def _walk(self, m: Module, load: dict, is_a: dict, geometry: data.View, layout: data.View, phase: Signal) -> Signal:
-        """Everything of the walk. Returns whether there is none."""
+        """Everything of the walk. Returns whether it has no words."""
         walk = self.walks.payload
         windows, residual = is_a["load_activations"], is_a["load_residual"]
         pixels = load["load_activations"]
@@ -140,7 +142,7 @@ class Setup(wiring.Component):
                 m.d.sync += x.eq(geometry.stride_x)
         rows, columns = _product(m, y, layout.row_words), _product(m, layout.pixel_words, x)
 
-        place, empty = Signal(ADDRESS_BITS), Signal()
+        place = Signal(ADDRESS_BITS)
         with m.Switch(phase):
             with m.Case(_PLACE):
                 m.d.sync += place.eq(rows + columns)
@@ -148,10 +150,7 @@ class Setup(wiring.Component):
                 m.d.sync += [walk.address.eq(place + pixels.address), walk.row_step.eq(rows), walk.tap_step.eq(columns)]
             with m.Case(_PIXEL_STEP):
                 m.d.sync += walk.pixel_step.eq(Mux(residual, load["load_residual"].pixel_words, columns))
-                m.d.sync += empty.eq((run == 0) | (count == 0) | (walk.kernel_x == 0) | (walk.kernel_y == 0))
-        nothing = empty | is_a["load_geometry"] | is_a["load_layout"]
-        m.d.comb += self.walks.valid.eq((phase == _READY) & self.destinations.ready & ~nothing)
-        return nothing
+        return (run == 0) | (count == 0) | (walk.kernel_x == 0) | (walk.kernel_y == 0)
 
     def _destination(self, m: Module, load: dict, is_a: dict, layout: data.View) -> None:
         """Pixel `first` goes to bank first mod C of group first div C; the quotient is a product with a rounded 1 / C."""
@@ -161,6 +160,7 @@ class Setup(wiring.Component):
         reciprocal = -(-(1 << shift) // c.columns)  # the error stays below 1 / C for quotients of _FIRST_BITS bits
         group, offset = Signal(_FIRST_BITS), Signal(BUFFER_BITS)
         m.d.sync += [
+            out.stride.eq(Mux(is_a["load_activations"], layout.vector_words, residual.run_words)),
             group.eq((pixels.first * reciprocal) >> shift),
             offset.eq(group * out.stride),
             out.bank.eq(pixels.first - group * c.columns),
@@ -169,7 +169,6 @@ class Setup(wiring.Component):
             out.last_plane.eq(lines.planes - 1),
         ]
         m.d.comb += [
-            out.stride.eq(Mux(is_a["load_activations"], layout.vector_words, residual.run_words)),
             out.runs.eq(lines.coding == CODINGS.index("runs")),
             self.destinations.valid.eq(self.instructions.ready),
         ]

@@ -50,14 +50,13 @@ def reads_ahead(c: Configuration) -> int:
     return 1 << (c.dram_latency_cycles + 16).bit_length()
 
 
-class Level(enum.Enum, shape=3):
-    """What begins with a word."""
+class Level(enum.Enum, shape=2):
+    """What begins with a tap."""
 
-    WORD = 0
-    TAP = 1
-    ROW = 2
-    PIXEL = 3
-    WALK = 4
+    TAP = 0
+    ROW = 1
+    PIXEL = 2
+    WALK = 3
 
 
 class Walk(wiring.Component):
@@ -76,24 +75,25 @@ class Walk(wiring.Component):
         wiring.connect(m, requests.r_stream, wiring.flipped(self.requests))
         m.d.comb += [self.ends.payload.eq(ends.r_data), self.ends.valid.eq(ends.r_rdy), ends.r_en.eq(self.ends.ready)]
 
+        # Registered, because it enables all stages: what the last cycle added is not in the levels yet.
         advance = Signal()
-        m.d.comb += advance.eq(requests.w_rdy & ends.w_rdy)
+        m.d.sync += advance.eq((requests.level < requests.depth - 1) & (ends.level < ends.depth - 1))
         walk = Signal(WALK)  # read by the first two stages, so a walk begins when both are through with the one before
         counting, adding = Signal(), Signal()
         m.d.comb += self.walks.ready.eq(~counting & advance)
         with m.If(self.walks.valid & self.walks.ready):
             m.d.sync += walk.eq(self.walks.payload)
-        level, word_ends = self._count(m, walk, counting, advance)
+        begins, level, word_ends = self._count(m, walk, counting, advance)
 
-        begins, added_ends = Signal(), Signal(ENDS)
+        added_begins, added_ends = Signal(), Signal(ENDS)
         with m.If(advance):
-            m.d.sync += [adding.eq(counting), begins.eq(level != Level.WORD), added_ends.eq(word_ends)]
-        source = self._add(m, walk, level, counting & advance)
+            m.d.sync += [adding.eq(counting), added_begins.eq(begins), added_ends.eq(word_ends)]
+        source = self._add(m, walk, level, counting & begins & advance)
 
         chosen, chosen_begins, chosen_source, chosen_ends = Signal(), Signal(), Signal(ADDRESS_BITS), Signal(ENDS)
         valid, address, out_ends = Signal(), Signal(ADDRESS_BITS), Signal(ENDS)
         with m.If(advance):
-            m.d.sync += [chosen.eq(adding), chosen_begins.eq(begins), chosen_source.eq(source), chosen_ends.eq(added_ends)]
+            m.d.sync += [chosen.eq(adding), chosen_begins.eq(added_begins), chosen_source.eq(source), chosen_ends.eq(added_ends)]
             m.d.sync += [valid.eq(chosen), out_ends.eq(chosen_ends)]
             with m.If(chosen):
                 m.d.sync += address.eq(Mux(chosen_begins, chosen_source, address + 1))
@@ -102,8 +102,8 @@ class Walk(wiring.Component):
         m.d.comb += [requests.w_en.eq(push), requests.w_data.eq(address), ends.w_en.eq(push), ends.w_data.eq(out_ends)]
         return m
 
-    def _count(self, m: Module, walk: data.View, counting: Signal, advance: Signal) -> tuple[Signal, data.View]:
-        """The loops. Returns what begins and what ends with the word."""
+    def _count(self, m: Module, walk: data.View, counting: Signal, advance: Signal) -> tuple[Signal, Signal, data.View]:
+        """The loops. Returns whether a tap begins with the word, what begins with the tap, and what ends with the word."""
         first = self.walks.payload
         # Of each loop what is left, the current one included.
         words, taps, rows, pixels = (
@@ -112,7 +112,7 @@ class Walk(wiring.Component):
             Signal.like(first.kernel_y),
             Signal.like(first.count),
         )
-        level, ends = Signal(Level), Signal(ENDS)
+        begins, level, ends = Signal(), Signal(Level), Signal(ENDS)
         run_ends, row_ends = Signal(), Signal()
         m.d.comb += [
             run_ends.eq(words == 1),
@@ -121,7 +121,7 @@ class Walk(wiring.Component):
             ends.all.eq(ends.pixel & (pixels == 1)),
         ]
         with m.If(counting & advance):
-            m.d.sync += [words.eq(words - 1), level.eq(Level.WORD)]
+            m.d.sync += [words.eq(words - 1), begins.eq(run_ends)]
             with m.If(run_ends):
                 m.d.sync += [words.eq(walk.run), taps.eq(taps - 1), level.eq(Level.TAP)]
             with m.If(row_ends):
@@ -132,8 +132,8 @@ class Walk(wiring.Component):
                 m.d.sync += counting.eq(0)
         with m.If(self.walks.valid & self.walks.ready):
             m.d.sync += [words.eq(first.run), taps.eq(first.kernel_x), rows.eq(first.kernel_y), pixels.eq(first.count)]
-            m.d.sync += [level.eq(Level.WALK), counting.eq(1)]
-        return level, ends
+            m.d.sync += [begins.eq(1), level.eq(Level.WALK), counting.eq(1)]
+        return begins, level, ends
 
     def _add(self, m: Module, walk: data.View, level: Signal, enable: Signal) -> Signal:
         """Addresses and coordinates of the tap, of its row's first tap and of its pixel's first tap. Returns the address to read at."""
@@ -148,10 +148,10 @@ class Walk(wiring.Component):
                 m.d.comb += [base.eq(row), step.eq(walk.row_step), base_x.eq(pixel_x)]
             with m.Case(Level.PIXEL):
                 m.d.comb += [base.eq(pixel), step.eq(walk.pixel_step), base_x.eq(pixel_x), step_x.eq(walk.stride_x)]
-            with m.Default():
+            with m.Case(Level.WALK):
                 m.d.comb += [base.eq(walk.address), base_x.eq(walk.x)]
         begins_pixel = (level == Level.PIXEL) | (level == Level.WALK)
-        with m.If(enable & (level != Level.WORD)):
+        with m.If(enable):
             m.d.sync += [tap.eq(base + step), x.eq(base_x + step_x)]
             with m.If(level != Level.TAP):
                 m.d.sync += [row.eq(base + step), y.eq(Mux(begins_pixel, walk.y, y + walk.dilation_y))]
