@@ -13,7 +13,7 @@ After:
 Reductions over neighbouring axes are pooling of a reshaped tensor: [..., r, ...] is [outer, 1, r, inner] with a kernel of [r, 1].
 A sum is a mean times the number of elements.
 
-Requires: graph form after propagate-quantization; both types per tensor.
+Requires: graph form after propagate-quantization; both types per tensor; sums of a window that 32 bits hold.
 Guarantees: quantize(clamp(avg_pool2d or reduce mean/sum/max (dequantize(x)))) computes on integers; results differ from the source
 graph only by ties and the rounding of binary32 sums, maxima over both spatial axes not at all.
 Why: the global mean before a classifier and squeeze-and-excite blocks would otherwise be float islands.
@@ -42,6 +42,8 @@ from qcc.passes.values import (
     shape_of,
 )
 
+_MOST = 1 << 31  # that the sum of a window may reach
+
 
 class FoldQuantizedPoolingPass(Pass):
     """See the module's docstring."""
@@ -65,6 +67,8 @@ def _fold(op: Any) -> None:
     x_kind = None if x is None else per_tensor(x)
     if source is None or x_kind is None:
         return
+    if _window(source) << x_kind.bits > _MOST:
+        return
     multiplier, clamp = float(x_kind.scales[0]) / float(kind.scales[0]), clamp_attribute(low, high, kind)
     if source.name == "qcc.avg_pool2d":
         if (m := _rescale(multiplier)) is not None:
@@ -75,6 +79,14 @@ def _fold(op: Any) -> None:
         _fold_mean(op, source, x, multiplier, clamp)
     elif op_attribute(source, "kind") == "max":
         _fold_max(op, source, x, kind, clamp, multiplier)
+
+
+def _window(source: Any) -> int:
+    """Elements of x in one of the result."""
+    if source.name == "qcc.avg_pool2d":
+        return math.prod(op_attribute(source, "kernel"))
+    shape = shape_of(source.operands[0])
+    return math.prod(shape[axis] for axis in op_attribute(source, "axes"))
 
 
 def _rescale(multiplier: float) -> dict[str, Any] | None:

@@ -58,3 +58,13 @@ func.func @unfit(%x: tensor<2x5x8x!x>, %g: tensor<2x5x8xf32>) -> (tensor<5x!y>, 
   %s = "qcc.quantize"(%r) : (tensor<5xf32>) -> tensor<5x!y>
   return %q, %s : tensor<5x!y>, tensor<5x!y>
 }
+
+// The sum of 32769 values of 16 bits takes more than 32.
+// CHECK-LABEL: func.func @wide_sum(
+// CHECK: "qcc.reduce"
+func.func @wide_sum(%x: tensor<32769x!quant.uniform<u16:f32, 0.5>>) -> tensor<1x!quant.uniform<u16:f32, 0.5>> {
+  %f = "qcc.dequantize"(%x) : (tensor<32769x!quant.uniform<u16:f32, 0.5>>) -> tensor<32769xf32>
+  %m = "qcc.reduce"(%f) {kind = "mean", axes = array<i64: 0>, keepdims = true} : (tensor<32769xf32>) -> tensor<1xf32>
+  %q = "qcc.quantize"(%m) : (tensor<1xf32>) -> tensor<1x!quant.uniform<u16:f32, 0.5>>
+  return %q : tensor<1x!quant.uniform<u16:f32, 0.5>>
+}
