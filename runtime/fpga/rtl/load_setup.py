@@ -93,6 +93,8 @@ class Setup(wiring.Component):
             m.d.sync += phase.eq(0)
         with m.Elif(self.instructions.valid & self.destinations.ready & (phase != _READY)):  # ready it stays until it has one
             m.d.sync += phase.eq(phase + 1)
+            with m.If((phase == _OPERANDS) & ~is_a["load_activations"]):
+                m.d.sync += phase.eq(_STEPS)  # no products to wait for
             for name, register in (("load_geometry", geometry), ("load_layout", layout)):
                 with m.If(is_a[name]):
                     m.d.sync += [register.eq(word), phase.eq(_READY)]
@@ -132,17 +134,16 @@ class Setup(wiring.Component):
             m.d.comb += [run.eq(load["load_parameters"].count * entry), count.eq(1)]
         m.d.comb += [walk.run.eq(run), walk.count.eq(count)]
 
-        y, x = Signal.like(pixels.y), Signal.like(pixels.x)
+        y, x, place = Signal.like(pixels.y), Signal.like(pixels.x), Signal(ADDRESS_BITS)
         with m.Switch(phase):
             with m.Case(_OPERANDS):
-                m.d.sync += [y.eq(Mux(windows, pixels.y, 0)), x.eq(Mux(windows, pixels.x, 0))]
+                m.d.sync += [y.eq(pixels.y), x.eq(pixels.x), place.eq(0)]
             with m.Case(_TAP_OPERANDS):
                 m.d.sync += [y.eq(geometry.dilation_y), x.eq(geometry.dilation_x)]
             with m.Case(_PIXEL_OPERANDS):
                 m.d.sync += x.eq(geometry.stride_x)
         rows, columns = _product(m, y, layout.row_words), _product(m, layout.pixel_words, x)
 
-        place = Signal(ADDRESS_BITS)
         with m.Switch(phase):
             with m.Case(_PLACE):
                 m.d.sync += place.eq(rows + columns)
