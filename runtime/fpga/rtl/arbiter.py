@@ -13,7 +13,7 @@ from amaranth.lib.wiring import In, Out
 from qcc.dialects.accelerator import Configuration
 from qcc.runtime.fpga.rtl.fetch import PREFETCH_WORDS
 from qcc.runtime.fpga.rtl.interfaces import memory, reader, writer
-from qcc.runtime.fpga.rtl.load_walk import reads_ahead
+from qcc.runtime.fpga.rtl.load_words import reads_ahead
 
 
 class Arbiter(wiring.Component):

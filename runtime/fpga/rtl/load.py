@@ -1,19 +1,21 @@
-"""The load unit: instructions become walks through DRAM (`load_setup.py`), walks addresses (`load_walk.py`), and the words that come back
-are put into the buffers (`load_place.py`). Each part is ahead of the next, so loads follow each other without waiting for memory.
+"""The load unit: instructions become walks through DRAM (`load_setup.py`), walks addresses (`load_walk.py`), addresses words
+(`load_words.py`), and words are put into the buffers (`load_place.py`). Each part is ahead of the next, so loads follow each other without
+waiting for memory.
 """
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module
 from amaranth.lib import fifo, wiring
 from amaranth.lib.wiring import Out
 
 from qcc.dialects.accelerator import Configuration
 from qcc.dialects.errors import QccError
 from qcc.runtime.fpga.rtl.interfaces import bank_write, line_write, parameter_write, reader, unit
-from qcc.runtime.fpga.rtl.load_place import Place, word_of
+from qcc.runtime.fpga.rtl.load_place import Place
 from qcc.runtime.fpga.rtl.load_setup import Setup, destination
-from qcc.runtime.fpga.rtl.load_walk import Walk, reads_ahead
+from qcc.runtime.fpga.rtl.load_walk import Walk
+from qcc.runtime.fpga.rtl.load_words import Words
 
 _INSTRUCTIONS_AHEAD = 16  # whose words are on their way: what one LUT RAM holds
 
@@ -39,11 +41,14 @@ class Load(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m, c = Module(), self._configuration
         m.submodules.setup = setup = Setup(c)
-        m.submodules.walk = walk = Walk(c)
+        m.submodules.walk = walk = Walk()
+        m.submodules.words = words = Words(c)
         m.submodules.place = place = Place(c)
         wiring.connect(m, wiring.flipped(self.instructions), setup.instructions)
         wiring.connect(m, setup.walks, walk.walks)
-        wiring.connect(m, walk.requests, wiring.flipped(self.reader.request))
+        wiring.connect(m, walk.requests, words.requests)
+        wiring.connect(m, words.reader, wiring.flipped(self.reader))
+        wiring.connect(m, words.words, place.words)
         for name in ("activations", "residuals", "lines", "parameters"):
             wiring.connect(m, getattr(place, name), wiring.flipped(getattr(self, name)))
         m.d.comb += self.done.eq(place.done)
@@ -57,19 +62,4 @@ class Load(wiring.Component):
             place.destinations.valid.eq(destinations.r_rdy),
             destinations.r_en.eq(place.destinations.ready),
         ]
-
-        # Memory answers when it likes; there is room for all that the walk asks for. The register behind it is because what a block RAM
-        # answers is late in its cycle.
-        m.submodules.answers = answers = fifo.SyncFIFOBuffered(width=c.word_bits, depth=reads_ahead(c))
-        word, full = Signal(word_of(c)), Signal()
-        m.d.comb += [
-            answers.w_data.eq(self.reader.answer.payload),
-            answers.w_en.eq(self.reader.answer.valid),
-            answers.r_en.eq(~full | place.words.ready),
-            walk.ends.ready.eq(answers.r_en & answers.r_rdy),
-            place.words.payload.eq(word),
-            place.words.valid.eq(full),
-        ]
-        with m.If(answers.r_en):
-            m.d.sync += [word.data.eq(answers.r_data), word.ends.eq(walk.ends.payload), full.eq(answers.r_rdy)]
         return m

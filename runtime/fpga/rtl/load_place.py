@@ -11,15 +11,10 @@ from qcc.runtime.fpga.isa import PARAMETER_BYTES
 from qcc.runtime.fpga.rtl.interfaces import PARAMETER, bank_write, line_write, parameter_write
 from qcc.runtime.fpga.rtl.load_lines import Lines
 from qcc.runtime.fpga.rtl.load_setup import Kind, destination
-from qcc.runtime.fpga.rtl.load_walk import ENDS
+from qcc.runtime.fpga.rtl.load_words import word_of
 
 _ENTRY = data.StructLayout({"bias": 32, "multiplier": 32, "shift": 32, "zero": 32})
 assert _ENTRY.size == 8 * PARAMETER_BYTES
-
-
-def word_of(c: Configuration) -> data.StructLayout:
-    """A word from DRAM and what it ends."""
-    return data.StructLayout({"data": c.word_bits, "ends": ENDS})
 
 
 class Place(wiring.Component):

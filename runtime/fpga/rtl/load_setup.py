@@ -93,7 +93,7 @@ class Setup(wiring.Component):
             m.d.sync += phase.eq(0)
         with m.Elif(self.instructions.valid & self.destinations.ready & (phase != _READY)):  # ready it stays until it has one
             m.d.sync += phase.eq(phase + 1)
-            with m.If((phase == _OPERANDS) & ~is_a["load_activations"]):
+            with m.If((phase == _OPERANDS) & (opcode != BY_NAME["load_activations"].opcode)):
                 m.d.sync += phase.eq(_STEPS)  # no products to wait for
             for name, register in (("load_geometry", geometry), ("load_layout", layout)):
                 with m.If(is_a[name]):

@@ -7,11 +7,10 @@ addresses and coordinates; choose between a tap and the padding; count the words
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, enum, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from qcc.dialects.accelerator import Configuration
 from qcc.runtime.fpga.rtl.interfaces import ADDRESS_BITS, instruction
 
 _GEOMETRY, _LAYOUT = instruction("load_geometry"), instruction("load_layout")
@@ -41,13 +40,9 @@ WALK = data.StructLayout(
 )
 """No run, kernel or count is 0."""
 
-ENDS = data.StructLayout({"pixel": 1, "all": 1})
+ENDS = data.StructLayout({"run": 1, "pixel": 1, "all": 1})
 """What a word is the last of."""
-
-
-def reads_ahead(c: Configuration) -> int:
-    """Words that load may ask for before it has the first: more than memory's latency, and what they pass on their way."""
-    return 1 << (c.dram_latency_cycles + 16).bit_length()
+REQUEST = data.StructLayout({"address": ADDRESS_BITS, "ends": ENDS})
 
 
 class Level(enum.Enum, shape=2):
@@ -60,24 +55,23 @@ class Level(enum.Enum, shape=2):
 
 
 class Walk(wiring.Component):
-    """Walks in, addresses out, and for each of them what it ends, in a FIFO that limits how many words are on their way."""
+    """Walks in, addresses out, and what is the last word of what."""
 
-    def __init__(self, configuration: Configuration) -> None:
-        self._configuration = configuration
-        super().__init__(
-            {"walks": In(stream.Signature(WALK)), "requests": Out(stream.Signature(ADDRESS_BITS)), "ends": Out(stream.Signature(ENDS))}
-        )
+    def __init__(self) -> None:
+        super().__init__({"walks": In(stream.Signature(WALK)), "requests": Out(stream.Signature(REQUEST))})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.requests = requests = fifo.SyncFIFO(width=ADDRESS_BITS, depth=_REQUESTS)
-        m.submodules.ends = ends = fifo.SyncFIFO(width=ENDS.size, depth=reads_ahead(self._configuration))
-        wiring.connect(m, requests.r_stream, wiring.flipped(self.requests))
-        m.d.comb += [self.ends.payload.eq(ends.r_data), self.ends.valid.eq(ends.r_rdy), ends.r_en.eq(self.ends.ready)]
+        m.submodules.requests = requests = fifo.SyncFIFO(width=REQUEST.size, depth=_REQUESTS)
+        m.d.comb += [
+            self.requests.payload.eq(requests.r_data),
+            self.requests.valid.eq(requests.r_rdy),
+            requests.r_en.eq(self.requests.ready),
+        ]
 
-        # Registered, because it enables all stages: what the last cycle added is not in the levels yet.
+        # Registered, because it enables all stages: what the last cycle added is not in the level yet.
         advance = Signal()
-        m.d.sync += advance.eq((requests.level < requests.depth - 1) & (ends.level < ends.depth - 1))
+        m.d.sync += advance.eq(requests.level < requests.depth - 1)
         walk = Signal(WALK)  # read by the first two stages, so a walk begins when both are through with the one before
         counting, adding = Signal(), Signal()
         m.d.comb += self.walks.ready.eq(~counting & advance)
@@ -98,8 +92,7 @@ class Walk(wiring.Component):
             with m.If(chosen):
                 m.d.sync += address.eq(Mux(chosen_begins, chosen_source, address + 1))
 
-        push = valid & advance
-        m.d.comb += [requests.w_en.eq(push), requests.w_data.eq(address), ends.w_en.eq(push), ends.w_data.eq(out_ends)]
+        m.d.comb += [requests.w_en.eq(valid & advance), requests.w_data.eq(Cat(address, out_ends))]
         return m
 
     def _count(self, m: Module, walk: data.View, counting: Signal, advance: Signal) -> tuple[Signal, Signal, data.View]:
@@ -113,16 +106,16 @@ class Walk(wiring.Component):
             Signal.like(first.count),
         )
         begins, level, ends = Signal(), Signal(Level), Signal(ENDS)
-        run_ends, row_ends = Signal(), Signal()
+        row_ends = Signal()
         m.d.comb += [
-            run_ends.eq(words == 1),
-            row_ends.eq(run_ends & (taps == 1)),
+            ends.run.eq(words == 1),
+            row_ends.eq(ends.run & (taps == 1)),
             ends.pixel.eq(row_ends & (rows == 1)),
             ends.all.eq(ends.pixel & (pixels == 1)),
         ]
         with m.If(counting & advance):
-            m.d.sync += [words.eq(words - 1), begins.eq(run_ends)]
-            with m.If(run_ends):
+            m.d.sync += [words.eq(words - 1), begins.eq(ends.run)]
+            with m.If(ends.run):
                 m.d.sync += [words.eq(walk.run), taps.eq(taps - 1), level.eq(Level.TAP)]
             with m.If(row_ends):
                 m.d.sync += [taps.eq(walk.kernel_x), rows.eq(rows - 1), level.eq(Level.ROW)]
