@@ -14,6 +14,7 @@ import numpy as np
 from qcc.dialects.errors import QccError
 from qcc.runtime.cpu.executable import random_inputs
 from qcc.tools.entry import Parser, guarded, read_array
+from qcc.tools.progress import Progress
 
 LEVELS = ("functional", "cycle", "rtl")
 EPILOG = """\
@@ -82,7 +83,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.simulate:
         if not hasattr(executable, "simulate"):
             raise QccError("--simulate is for accelerator files and this is a CPU artefact; leave it out")
-        result = executable.simulate(*inputs, level=args.simulate)
+        with Progress() as progress:
+            result = executable.simulate(*inputs, level=args.simulate, progress=progress.update)
         outputs = list(result.outputs)
         print(result.trace.summary())
     else:

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import qcc
-from qcc.compiler.cost.probe import cache_directory
 from qcc.dialects import codelet, codelet_cost
 from qcc.dialects.codelet import WIDE, Contraction
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.machine import Machine
 from qcc.dialects.mlir import ir, op_attribute, python_value, walk
 from qcc.runtime.atomic_file import atomic_write
+from qcc.runtime.cache import cache_directory
 
 CANDIDATES = 5
 ROUNDS, RUNS = 7, 3

@@ -10,6 +10,7 @@ from pathlib import Path
 from qcc.dialects import machine
 from qcc.dialects.machine import PRODUCTS, Machine
 from qcc.runtime.atomic_file import atomic_write
+from qcc.runtime.cache import cache_directory
 from qcc.runtime.cpu import loader
 
 # enum probe of machine_probe.c, in its order
@@ -20,11 +21,6 @@ SYSTEM_CPU = Path("/sys/devices/system/cpu/cpu0/cache")
 L3_SIZES_MIB = (8, 16, 32, 64, 128)
 DRAM_BYTES = 512 << 20
 FALLBACK_BYTES = {"l1": 32 << 10, "l2": 1 << 20, "l3": 16 << 20}
-
-
-def cache_directory() -> Path:
-    """Where qcc keeps what it measured: XDG_CACHE_HOME/qcc, by default ~/.cache/qcc."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qcc"
 
 
 def kept_description() -> Path:

@@ -18,12 +18,13 @@ import numpy as np
 
 from qcc.dialects.errors import QccError
 from qcc.runtime.cpu.executable import TensorSpec
-from qcc.runtime.fpga import artifact, cycle, functional
+from qcc.runtime.fpga import artifact, cycle, functional, rtl_simulation
 from qcc.runtime.fpga.machine import Machine
 from qcc.runtime.fpga.package import Host, Package, Segment
 from qcc.runtime.fpga.trace import Trace, add_activations
 
 Array = np.ndarray[Any, Any]
+Progress = Callable[[str, float], None]
 LEVELS = ("functional", "cycle", "rtl")
 
 
@@ -53,19 +54,18 @@ class FpgaExecutable:
         outputs = self.simulate(*values, level="functional").outputs
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def simulate(self, *values: Any, level: str = "functional") -> Simulation:
-        """Outputs and trace. `functional` computes, `cycle` also says when everything happens; both give the same outputs."""
+    def simulate(self, *values: Any, level: str = "functional", progress: Progress = lambda text, fraction: None) -> Simulation:
+        """Outputs and trace. `functional` computes, `cycle` also predicts when everything happens, `rtl` runs the hardware's description;
+        all give the same outputs. `progress` hears what `rtl` is doing and how much of it is done (0 to 1)."""
         if level not in LEVELS:
             raise QccError(f"simulation level is '{level}', expected one of {', '.join(LEVELS)}")
-        if level == "rtl":
-            raise QccError("simulation level 'rtl' is not built yet; use functional or cycle, which give the same outputs")
         arrays, torch = self._arrays(values)
         trace = Trace(level, float(self.info.get("clock_mhz", 100.0)))
         held: dict[int, Array] = dict(enumerate(arrays))
         for step in self.package.steps:
             inputs = [held[i] for i in step.inputs]
             segment = self.package.segments.get(step.name)
-            results = self._host(step.name)(inputs) if segment is None else self._accelerate(segment, inputs, level, trace)
+            results = self._host(step.name)(inputs) if segment is None else self._accelerate(segment, inputs, level, trace, progress)
             for index, dtype, result in zip(step.outputs, step.dtypes, results, strict=True):
                 held[index] = result.astype(np.dtype(dtype), copy=False)
         outputs = [held[i] for i in self.package.results]
@@ -85,13 +85,15 @@ class FpgaExecutable:
         dram[self.package.dram_words - len(self._weights) :] = self._weights
         return dram
 
-    def _accelerate(self, segment: Segment, inputs: list[Array], level: str, trace: Trace) -> list[Array]:
+    def _accelerate(self, segment: Segment, inputs: list[Array], level: str, trace: Trace, progress: Progress) -> list[Array]:
         dram = self._dram()
         for port in segment.inputs:
             port.write(dram, inputs[port.value])
         machine = Machine(self.package.configuration, dram, self._matrices)
         if level == "cycle":
             _add_timing(trace, segment, cycle.run(machine, segment.words))
+        elif level == "rtl":
+            _add_timing(trace, segment, rtl_simulation.run(machine, segment.words, progress=progress))
         else:
             moved = functional.run(machine, segment.words)
             trace.instructions += len(segment.words)

@@ -126,7 +126,8 @@ class Builder:
         return f"func.func @main(%x: {kind}) -> {result[1]} {{\n  {body}\n}}\n"
 
 
-def check(builder, result, configuration, seed, expected_segments=1):
+def compiled(builder, result, configuration):
+    """The function as the accelerator has it: what `emit` gives, its segment, an input, and what the reference makes of that."""
     text = builder.text(result)
     context = create_context()
     module, reference = parse_module(text, context), parse_module(text, context)
@@ -141,22 +142,31 @@ def check(builder, result, configuration, seed, expected_segments=1):
     )
     with context:
         emitted = accelerator.emit(module)
-    assert len(emitted.segments) == expected_segments and not remarks.remarks, remarks.remarks
+    assert len(emitted.segments) == 1 and not remarks.remarks, remarks.remarks
     segment = next(iter(emitted.segments.values()))
     _, shape, bits, signed, _ = builder.argument
     low = -(1 << bits - 1) if signed else 0
     x = builder.rng.integers(low, low + (1 << bits), shape).astype(np.int8 if signed else np.uint8)
-    wanted = interpreter.run(reference, [x])[0]
+    return emitted, segment, x, interpreter.run(reference, [x])[0]
+
+
+def memory(rng, emitted, segment, x):
+    """DRAM in front of a run, with garbage in the arena: a program may not depend on what lies there."""
     word = emitted.configuration.word_bytes
     image = np.frombuffer(emitted.weights, np.uint8).reshape(-1, word)
+    dram = rng.integers(0, 256, (emitted.arena_bytes // word + len(image), word)).astype(np.uint8)
+    dram[emitted.arena_bytes // word :] = image
+    for port in segment.inputs:
+        port.write(dram, x)
+    return dram
+
+
+def check(builder, result, configuration, seed):
+    emitted, segment, x, wanted = compiled(builder, result, configuration)
     words = decode_stream(encode_stream(segment.words))
     tight = dataclasses.replace(emitted.configuration, queue_instructions=1, accumulator_tiles=1, token_limit=16)
     for order in ("stream", "tokens", "cycles"):
-        # Garbage in the arena: a program may not depend on what lies there.
-        dram = builder.rng.integers(0, 256, (emitted.arena_bytes // word + len(image), word)).astype(np.uint8)
-        dram[emitted.arena_bytes // word :] = image
-        for port in segment.inputs:
-            port.write(dram, x)
+        dram = memory(builder.rng, emitted, segment, x)
         machine = Machine(tight if order == "cycles" else emitted.configuration, dram)
         if order == "stream":
             functional.run(machine, words)
@@ -169,7 +179,7 @@ def check(builder, result, configuration, seed, expected_segments=1):
                 assert timing.cycles == predicted.cycles
         else:
             functional.run_in_token_order(machine, words, random.Random(seed))
-        np.testing.assert_array_equal(segment.outputs[0].read(dram), wanted, err_msg=f"{order} order\n{text}")
+        np.testing.assert_array_equal(segment.outputs[0].read(dram), wanted, err_msg=f"{order} order\n{builder.text(result)}")
 
 
 FORMATS = st.tuples(st.integers(1, 8), st.booleans(), st.integers(0, 999))

@@ -51,13 +51,13 @@ def test_a_saved_file_computes_the_same(executable, tmp_path):
     assert (tmp_path / "again.qfa").read_bytes() == (tmp_path / "model.qfa").read_bytes()
 
 
-def test_both_levels_agree_and_rtl_says_that_it_is_missing(executable):
+def test_both_levels_agree_and_rtl_says_what_it_is_not_built_for(executable):
     functional, cycles = executable.simulate(X), executable.simulate(X, level="cycle")
     np.testing.assert_array_equal(functional.outputs[0], cycles.outputs[0])
     assert functional.trace.cycles is None and cycles.trace.cycles > 0
     assert functional.trace.dram_bytes == cycles.trace.dram_bytes > 0
     assert f"{cycles.trace.cycles} cycles" in cycles.trace.summary()
-    with pytest.raises(QccError, match="'rtl' is not built yet"):
+    with pytest.raises(QccError, match="not built for 'bus_bytes_per_cycle' of 8, expected 4"):
         executable.simulate(X, level="rtl")
     with pytest.raises(QccError, match="level is 'fast', expected one of functional, cycle, rtl"):
         executable.simulate(X, level="fast")
