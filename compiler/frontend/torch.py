@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch_mlir.extras.fx_importer import ContextCache, FxImporter, FxImporterHooks
 
-from qcc.compiler.frontend import torch_dynamic, torch_state
+from qcc.compiler.frontend import torch_dynamic, torch_eager, torch_state
 from qcc.compiler.frontend.contract import to_backend_contract
 from qcc.compiler.frontend.model import ImportedModel, imported
 from qcc.compiler.frontend.torch_nodes import is_open
@@ -93,11 +93,15 @@ def _export(model: Any, example_inputs: Sequence[Any] | None, batch: int) -> Any
         raise QccError("a torch.nn.Module has no input shapes of its own; pass example_inputs=(x, ...)")
     if model.training and not isinstance(model, torch.fx.GraphModule):
         raise QccError("the model is in training mode, expected evaluation mode; call model.eval() first")
+    traced = torch_eager.as_floats(model)
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch.export deprecates what it uses itself
             warnings.filterwarnings("ignore", r"The tensor attributes? .*_flat_weights", UserWarning)  # of recurrent layers, their own
-            return torch.export.export(model, inputs, strict=False)
+            program = torch.export.export(traced, inputs, strict=False)
+            if traced is not model:
+                torch_eager.round_means(program)
+            return program
     except Exception as error:  # tracing runs the user's own forward, which may raise anything
         raise QccError(f"torch.export cannot trace the model: {type(error).__name__}: {_first_line(error)}") from error
 
@@ -272,5 +276,5 @@ def _module_path(node: Any) -> tuple[str, bool]:
         text = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
         if "torch.export" in text:
             continue
-        return str(path), text.startswith(("torch.nn.modules", "torch.ao.nn"))
+        return str(path), text.startswith(("torch.nn.modules", "torch.ao.nn", torch_eager.__name__))
     return "", False

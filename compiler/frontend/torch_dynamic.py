@@ -24,8 +24,9 @@ _LIBRARY.define("round_dynamic(Tensor x, str rows, float epsilon) -> Tensor")
 
 
 def _round_dynamic(x: Any, rows: str, epsilon: float) -> Any:
-    """Meaning of `qcc.round_dynamic`, for tracing."""
-    low, high = torch.clamp(x.amin(-1, keepdim=True), max=0.0), torch.clamp(x.amax(-1, keepdim=True), min=0.0)
+    """Meaning of `qcc.round_dynamic`, for tracing: `rows` is "" where all of x has one range."""
+    axes = [-1] if rows else list(range(x.dim()))
+    low, high = torch.clamp(x.amin(axes, keepdim=True), max=0.0), torch.clamp(x.amax(axes, keepdim=True), min=0.0)
     scale = torch.maximum(-low, high) / 127.5 if rows == "symmetric" else (high - low) / 255
     scale = torch.clamp(scale, min=epsilon)
     zero = torch.full_like(scale, 128) if rows == "symmetric" else torch.clamp(torch.round(-low / scale), 0, 255)
@@ -82,7 +83,7 @@ def to_qcc(module: ir.Module) -> None:
                 reader.at(op, layer_name(op.location))
                 x, rows, epsilon = op.operands
                 given = {"rows": str(reader.scalar(rows)), "epsilon": reader.number(epsilon)}
-                y = reader.make("qcc.round_dynamic", [reader.builtin(x)], reader.type(x), **given)
+                y = reader.make("qcc.round_dynamic", [reader.builtin(x)], reader.type(x), **(given if given["rows"] else {}))
                 reader.replace_early(op, y)
                 op.erase()
 
