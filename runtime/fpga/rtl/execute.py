@@ -23,7 +23,8 @@ from qcc.runtime.fpga.rtl.interfaces import BUFFER_BITS, READ_LATENCY, instructi
 COUNT_LATENCY = 3
 SHIFT_BITS = 5  # a product is shifted by up to 16 weight and 15 activation planes
 
-_STEP = data.StructLayout({"line": BUFFER_BITS, "plane": PLANE_BITS})
+_STEP = data.StructLayout({"line": BUFFER_BITS, "plane": PLANE_BITS, "top": 1})
+"""A line and an activation plane, and whether it is the top one."""
 _CONTROL = data.StructLayout({"valid": 1, "bipolar": 1, "negative": 1, "shift": SHIFT_BITS, "first": 1, "emit": 1, "end": 1})
 """What a step through the array means: `first` starts a sum, `emit` hands it over, `end` ends an instruction (also without a step)."""
 
@@ -143,31 +144,31 @@ class Execute(wiring.Component):
         m.submodules.array = array = Array(c)
         m.submodules.queue = queue = TileQueue(c)
         mode, now = Signal(instruction("execute_mode")), Signal(instruction("execute"))
-        step, issuing = Signal(_STEP), Signal()
+        top_plane, top_weight_plane = Signal(PLANE_BITS), Signal(PLANE_BITS)
+        m.d.sync += [top_plane.eq(mode.planes - 1), top_weight_plane.eq(mode.weight_planes - 1)]
+        line, plane, step, issuing = Signal(BUFFER_BITS), Signal(PLANE_BITS), Signal(_STEP), Signal()
         room = Signal(range(c.accumulator_tiles + 1), init=c.accumulator_tiles)
         advance, restart = Signal(), Signal()
 
         # Issue, and READ_LATENCY cycles later the step whose tag has come.
+        m.d.comb += [step.line.eq(line), step.plane.eq(plane), step.top.eq(plane == top_plane)]
         tagged, valid = step, issuing
         for _ in range(READ_LATENCY):
             next_tagged, next_valid = Signal(_STEP, reset_less=True), Signal()
             with m.If(advance):
                 m.d.sync += [next_tagged.eq(tagged), next_valid.eq(valid & ~restart)]
             tagged, valid = next_tagged, next_valid
-        m.d.comb += [self.tags.address.eq(step.line), self.tags.enable.eq(advance)]
+        m.d.comb += [self.tags.address.eq(line), self.tags.enable.eq(advance)]
         with m.If(advance & issuing):
-            m.d.sync += step.plane.eq(step.plane + 1)
-            with m.If(step.plane == mode.planes - 1):
-                m.d.sync += [step.plane.eq(0), step.line.eq(step.line + 1)]
+            m.d.sync += [plane.eq(Mux(step.top, 0, plane + 1)), line.eq(line + step.top)]
 
         # Where tiles, groups and the instruction end.
         tag = self.tags.data
-        top, top_weight = tagged.plane == mode.planes - 1, tag.plane == mode.weight_planes - 1
         tile_end, emits, go, finished = Signal(), Signal(), Signal(), Signal()
         tiles_left, groups_left, first = Signal.like(now.tiles), Signal.like(now.groups), Signal()
         base = Signal(BUFFER_BITS)
         m.d.comb += [
-            tile_end.eq(valid & top & tag.last),
+            tile_end.eq(valid & tagged.top & tag.last),
             emits.eq(tile_end & now.emit),
             advance.eq(~emits | (room != 0)),
             go.eq(valid & advance),
@@ -180,7 +181,7 @@ class Execute(wiring.Component):
         with m.If(tile_end & advance):
             m.d.sync += tiles_left.eq(tiles_left - 1)
         with m.If(restart):
-            m.d.sync += [step.line.eq(now.line), step.plane.eq(0), tiles_left.eq(now.tiles), base.eq(base + mode.vector_words)]
+            m.d.sync += [line.eq(now.line), plane.eq(0), tiles_left.eq(now.tiles), base.eq(base + mode.vector_words)]
             m.d.sync += [groups_left.eq(groups_left - 1), issuing.eq(groups_left != 1)]
 
         # The next instruction, when nothing of the last is in front of here.
@@ -190,24 +191,23 @@ class Execute(wiring.Component):
         with m.If(taken & sets_mode):
             m.d.sync += mode.eq(mode_head)
         with m.Elif(taken):
-            m.d.sync += [now.eq(head), issuing.eq(1), step.line.eq(head.line), step.plane.eq(0), base.eq(head.activation)]
+            m.d.sync += [now.eq(head), issuing.eq(1), line.eq(head.line), plane.eq(0), base.eq(head.activation)]
             m.d.sync += [tiles_left.eq(head.tiles), groups_left.eq(head.groups), first.eq(~head.accumulate)]
 
         # The address of the activations, then those and the line.
-        control, offset, line, place = Signal(_CONTROL), Signal(BUFFER_BITS), Signal(BUFFER_BITS), Signal(BUFFER_BITS)
+        control, offset, place = Signal(_CONTROL), Signal(BUFFER_BITS), Signal(BUFFER_BITS)
         m.d.sync += [
             control.valid.eq(go),
             control.bipolar.eq(mode.bipolar),
-            control.negative.eq((mode.signed & top) ^ (mode.weight_signed & top_weight)),
+            control.negative.eq((mode.signed & tagged.top) ^ (mode.weight_signed & (tag.plane == top_weight_plane))),
             control.shift.eq(tag.plane + tagged.plane),
             control.first.eq(first),
             control.emit.eq(emits),
             control.end.eq(finished | (taken & sets_mode)),
             offset.eq(tag.index * mode.planes),
             place.eq(base + tagged.plane),
-            line.eq(tagged.line),
         ]
-        m.d.comb += [self.activations.address.eq(later(m, (place + offset)[:BUFFER_BITS])), self.lines.address.eq(later(m, line))]
+        m.d.comb += [self.activations.address.eq(later(m, (place + offset)[:BUFFER_BITS])), self.lines.address.eq(later(m, tagged.line, 2))]
         m.d.comb += [
             array.control.eq(later(m, control, 1 + READ_LATENCY, reset=True)),
             array.words.eq(self.lines.data),
