@@ -23,7 +23,7 @@ from torch_mlir.extras.fx_importer import ContextCache, FxImporter, FxImporterHo
 from qcc.compiler.frontend import torch_dynamic, torch_eager, torch_state
 from qcc.compiler.frontend.contract import to_backend_contract
 from qcc.compiler.frontend.model import ImportedModel, imported
-from qcc.compiler.frontend.torch_nodes import is_open
+from qcc.compiler.frontend.torch_nodes import is_open, module_path
 from qcc.compiler.frontend.torch_program import prepare, weight_values
 from qcc.dialects import weights
 from qcc.dialects.errors import QccError
@@ -241,11 +241,11 @@ def layer_names(graph: Any) -> dict[str, str]:
     """
     calls = [node for node in graph.nodes if node.op == "call_function" and "getitem" not in str(node.target)]
     compute = [node for node in calls if not _is_quantization(node)]
-    sizes = Counter(path for node in compute if (path := _module_path(node)[0]))
-    stems = Counter((_module_path(node)[0], _stem(node)) for node in compute)
+    sizes = Counter(path for node in compute if (path := module_path(node)[0]))
+    stems = Counter((module_path(node)[0], _stem(node)) for node in compute)
     names: dict[str, str] = {}
     for node in compute:
-        path, leaf = _module_path(node)
+        path, leaf = module_path(node)
         own = _stem(node) if stems[path, _stem(node)] == 1 else node.name
         names[node.name] = path if path and leaf and sizes[path] == 1 else f"{path}.{own}" if path else own
     for node in graph.nodes:
@@ -268,13 +268,3 @@ def _stem(node: Any) -> str:
 
 def _is_quantization(node: Any) -> bool:
     return any(word in str(node.target) for word in ("quantize_", "quantized_decomposed", "choose_qparams"))
-
-
-def _module_path(node: Any) -> tuple[str, bool]:
-    """Path of the innermost module of `node`, and whether that is one of torch's own layers."""
-    for path, kind in reversed(list((node.meta.get("nn_module_stack") or {}).values())):
-        text = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
-        if "torch.export" in text:
-            continue
-        return str(path), text.startswith(("torch.nn.modules", "torch.ao.nn", torch_eager.__name__))
-    return "", False

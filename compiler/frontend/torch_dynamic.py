@@ -56,8 +56,6 @@ def recognise(program: Any) -> None:
     graph = program.graph
     if not any(_is(node, "torchao.quantize_affine.") for node in graph.nodes):
         return
-    for node in [n for n in graph.nodes if _is(n, "aten._assert_tensor_metadata.")]:  # true, as sizes and types are known
-        graph.erase_node(node)
     for node in [n for n in graph.nodes if _is(n, "aten._int_mm.")]:
         _take_shift_back(graph, node)
     graph.eliminate_dead_code()

@@ -33,3 +33,16 @@ def block_sizes(block: Sequence[int], shape: Sequence[int]) -> list[int]:
 def meta_like(node: Any, value: Any) -> dict[str, Any]:
     """The meta data of `node`, its module's path among them, for a node whose (fake) value is `value`."""
     return {**{key: held for key, held in node.meta.items() if key != "tensor_meta"}, "val": value}
+
+
+def module_path(node: Any) -> tuple[str, bool]:
+    """Path of the innermost module of `node`, and whether that is one of torch's own layers."""
+    for path, kind in reversed(list((node.meta.get("nn_module_stack") or {}).values())):
+        text = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+        if "torch.export" in text:
+            continue
+        return str(path), text.startswith(_LEAVES)
+    return "", False
+
+
+_LEAVES = ("torch.nn.modules", "torch.ao.nn", "qcc.compiler.frontend.torch_eager")

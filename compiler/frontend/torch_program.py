@@ -17,7 +17,7 @@ from torch.fx.node import map_arg
 
 from qcc.compiler.frontend import torch_dynamic, torch_recurrent
 from qcc.compiler.frontend.torch_decompositions import decompositions
-from qcc.compiler.frontend.torch_nodes import arguments, block_sizes, is_in_place, is_open, meta_like
+from qcc.compiler.frontend.torch_nodes import arguments, block_sizes, is_in_place, is_open, meta_like, module_path
 from qcc.compiler.frontend.torch_state import State, name_state, take_state
 from qcc.dialects.errors import QccError
 
@@ -28,6 +28,8 @@ def prepare(program: Any) -> tuple[Any, list[State]]:
     """The same program without in-place operations, tensor subclasses, and expressions of constants; and the state that it keeps, which
     are its last inputs and outputs."""
     program = _copy(program)  # the caller's own stays as it is
+    _drop_assertions(program.graph)
+    _observed(program)
     name_state(program)
     if _mutates(program) or _has_subclasses(program):
         program = _decomposed(program, {})  # becomes functional; no operation is taken apart
@@ -41,6 +43,37 @@ def prepare(program: Any) -> tuple[Any, list[State]]:
     fold_constants(program)
     _widen_bytes(program)
     return program, states
+
+
+def _drop_assertions(graph: Any) -> None:
+    """What export asserted of types is true, but need not be of what decompositions make of them."""
+    for node in [n for n in graph.nodes if str(n.target).startswith("aten._assert_tensor_metadata.")]:
+        graph.erase_node(node)
+
+
+def _observed(program: Any) -> None:
+    """Fake quantization of modules that were prepared for training, whose observers are off, by the scales that they have."""
+    graph, weights = program.graph, weight_values(program)
+    for node in [n for n in graph.nodes if n.target is torch.ops.aten.fused_moving_avg_obs_fake_quant.default]:
+        given = arguments(node)
+        x, scale, zero = given["self"], given["scale"], given["zero_point"]
+        observes, rounds = (bool(weights[given[name].name].item()) for name in ("observer_on", "fake_quant_on"))
+        if observes:
+            raise QccError(
+                "an observer would change the scale in every run; call model.apply(torch.ao.quantization.disable_observer)",
+                layer=module_path(node)[0],
+            )
+        limits = (given["quant_min"], given["quant_max"])
+        with graph.inserting_before(node):
+            if given["per_row_fake_quant"]:
+                rule, how = torch.ops.aten.fake_quantize_per_channel_affine.default, (scale, zero, given["ch_axis"])
+            else:
+                rule, how = torch.ops.aten.fake_quantize_per_tensor_affine.default, tuple(weights[a.name].item() for a in (scale, zero))
+            made = graph.call_function(rule, (x, *how, *limits)) if rounds else x
+        if rounds:
+            made.meta = dict(node.meta)
+        node.replace_all_uses_with(made)
+        graph.erase_node(node)
 
 
 def _copy(program: Any) -> Any:

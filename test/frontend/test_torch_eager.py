@@ -144,3 +144,30 @@ def test_an_unknown_module_is_named() -> None:
     network.add_module("odd", Unknown(4, 5))
     with pytest.raises(qcc.QccError, match=r"'odd.*no rule"):
         qcc.compile(network.eval(), example_inputs=(torch.zeros(1, 4),))
+
+
+class Trained(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = ao.QuantStub(), ao.DeQuantStub()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Any) -> Any:
+        return self.leave(self.head(self.stem(self.enter(x)).mean((2, 3))))
+
+
+def test_prepared_for_training() -> None:
+    torch.manual_seed(0)
+    network = ao.fuse_modules_qat(Trained().train(), [["stem.0", "stem.1", "stem.2"]])
+    network.qconfig = ao.get_default_qat_qconfig("x86")
+    network = ao.prepare_qat(network)
+    network(torch.randn(4, 3, 12, 12))
+    network.eval()
+    x = torch.randn(1, 3, 12, 12)
+    with pytest.raises(qcc.QccError, match=r"'enter.*disable_observer"):
+        qcc.compile(network, example_inputs=(x,))
+    network.apply(ao.disable_observer)
+    executable = agrees(network, x, steps=1e-6)
+    conv = next(row for row in executable.report["layers"] if row["op"] == "conv2d")
+    assert conv["arithmetic"] == "int"

@@ -250,3 +250,16 @@ def test_quantized_integers_that_leave_the_model_take_the_generic_path() -> None
     (call,) = walk(imported.module, "func.call")
     assert call.attributes["qcc.generic"].value == "quantized_decomposed.quantize_per_tensor: no codelet"
     np.testing.assert_array_equal(run(imported, x).view(np.uint8), Integers()(x).numpy())
+
+
+@pytest.mark.slow
+def test_torchao_prepared_for_training() -> None:
+    from torchao import quantization as ao
+    from torchao.quantization.qat import QATConfig
+
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(64, 32)), torch.randn(2, 64)
+    base = ao.Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=ao.granularity.PerGroup(32))
+    ao.quantize_(model, QATConfig(base, step="prepare"))
+    model.eval()
+    agrees(graph_form(model, x), model, x)
