@@ -5,9 +5,9 @@
     python -m benchmarks.compressed --threads 2 --names w4,ternary
 
 Weights are random, seeded and projected (`test/e2e/projections.py`), activations have 8 bits. Every network is compiled twice: as it is,
-which is timed, and with `--coding rans`, whose size counts. The bound is the order-0 entropy of the integers of every weight tensor, zeros
-included, as the compiled network has them (without removed channels); what codes them counts with tables, directories and padding. `rest`
-are biases and the numbers that rescale: they are no weights, and stand beside.
+and with `--coding rans`, whose size counts; both are timed, against the dense network as it is. The bound is the order-0 entropy of the
+integers of every weight tensor, zeros included, as the compiled network has them (without removed channels); what codes them counts with
+tables, directories and padding. `rest` are biases and the numbers that rescale: they are no weights, and stand beside.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ def sizes(path: Path) -> dict[str, Any]:
     }
 
 
-def times(paths: dict[str, Path], threads: int, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds per run of every artefact, one entry per round; all take turns in short blocks."""
+def times(paths: dict[tuple[str, str], Path], threads: int, rounds: int) -> dict[tuple[str, str], list[float]]:
+    """Milliseconds per run of every artefact (name, coding), one entry per round; all take turns in short blocks."""
     x = np.ascontiguousarray(np.load(models.path(DENSE, "npz"))["inputs"][0])
     executables = {name: qcc.load(path, threads=threads) for name, path in paths.items()}
-    found: dict[str, list[float]] = {name: [] for name in paths}
+    found: dict[tuple[str, str], list[float]] = {name: [] for name in paths}
     for executable in (*executables.values(), *executables.values()):
         executable(x)
     for _ in range(rounds):
@@ -80,21 +80,20 @@ def times(paths: dict[str, Path], threads: int, rounds: int) -> dict[str, list[f
     return found
 
 
-def against_dense(found: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+def against(mine: list[float], dense: list[float]) -> tuple[float, float]:
     """Median milliseconds, and the median over rounds of the ratio to the dense network's neighbouring block."""
-    return {
-        name: {"median_ms": statistics.median(mine), "ratio": statistics.median(a / b for a, b in zip(mine, found[DENSE], strict=True))}
-        for name, mine in found.items()
-    }
+    return statistics.median(mine), statistics.median(a / b for a, b in zip(mine, dense, strict=True))
 
 
 def show(rows: dict[str, dict[str, Any]]) -> None:
-    head = ("ms", "ratio", "MMAC", "weights", "bound", "rANS", "over", "rest", "file")
-    print(f"{'network':26s} " + " ".join(f"{text:>{width}s}" for text, width in zip(head, (7, 6, 6, 9, 9, 9, 6, 8, 9), strict=True)))
+    head = ("ms", "ratio", "rANS", "ratio", "MMAC", "weights", "bound", "rANS", "over", "rest", "file")
+    widths = (7, 6, 7, 6, 6, 9, 9, 9, 6, 8, 9)
+    print(f"{'network':26s} " + " ".join(f"{text:>{width}s}" for text, width in zip(head, widths, strict=True)))
     for name, r in rows.items():
         print(
-            f"{name:26s} {r['median_ms']:7.2f} {r['ratio']:6.3f} {r['macs'] / 1e6:6.0f} {r['weights']:9d} {r['bound_bytes']:9d} "
-            f"{r['stored_bytes']:9d} {r['over_bound']:6.4f} {r['rest_bytes']:8d} {r['file_bytes']:9d}"
+            f"{name:26s} {r['median_ms']:7.2f} {r['ratio']:6.3f} {r['rans_ms']:7.2f} {r['rans_ratio']:6.3f} {r['macs'] / 1e6:6.0f} "
+            f"{r['weights']:9d} {r['bound_bytes']:9d} {r['stored_bytes']:9d} {r['over_bound']:6.4f} {r['rest_bytes']:8d} "
+            f"{r['file_bytes']:9d}"
         )
 
 
@@ -111,8 +110,12 @@ def main() -> None:
     paths = {name: prepare(name, arguments.artifacts) for name in names}
     if arguments.prepare:
         return
-    measured = against_dense(times({name: found["plain"] for name, found in paths.items()}, arguments.threads, arguments.rounds))
-    rows = {name: measured[name] | sizes(paths[name]["rans"]) for name in names}
+    artefacts = {(name, coding): path for name, made in paths.items() for coding, path in made.items()}
+    measured = times(artefacts, arguments.threads, arguments.rounds)
+    rows: dict[str, dict[str, Any]] = {}
+    for name in names:
+        (ms, part), (rans_ms, rans_part) = (against(measured[name, coding], measured[DENSE, "plain"]) for coding in ("plain", "rans"))
+        rows[name] = {"median_ms": ms, "ratio": part, "rans_ms": rans_ms, "rans_ratio": rans_part} | sizes(paths[name]["rans"])
     show(rows)
     result = {"threads": arguments.threads, "rounds": arguments.rounds, "revision": revision(), "machine": machine(), "networks": rows}
     file = arguments.out / f"compressed-resnet50-threads{arguments.threads}.json"

@@ -1,7 +1,7 @@
 """Configurations of the codelets for products that keep only the weights that are not zero; `dialects/codelet.py` has the others.
 
 Weights are compressed rows: per output channel, where they are in 16 bits beside f32 values, or beside quadruples of bytes.
-`passes/tile/codelets/sparse_packing.py` packs them.
+`passes/tile/codelets/sparse_packing.py` and `dialects/pixel_units.py` pack them.
 """
 
 from __future__ import annotations
@@ -159,18 +159,18 @@ class SparsePixels(_InUnits):
     reduction is that of `Contraction`, each run cut into quadruples. A task is `strip` tiles of `vectors` vectors of pixels (in the order
     n, h, w) and `chunk` channels. Into scratch, x of a tile is turned around, so that each quadruple is a row of words [pixel]: square by
     square of as many quadruples as a vector has lanes (the last of a run reaches into the next, which overwrites what it left), `squares`
-    of them a block, which stays in the first-level cache while the weights of the channels pass by. With `order` >= 0, the number of a
-    buffer of bytes [chunk][square][channel of the square], the channels of a square stand in that order.
-    Weights are those of `SparseLanes`, a word of four signed bytes where it has a float: per chunk of channels and block, groups of
-    channels in the order of their number of quadruples; offsets are bytes from the first quadruple of the block. Sums wait in scratch
-    [channel of the task][pixel], then the places of pixels in x, in y and in the operands, in bytes.
+    of them a block, which stays in the first-level cache while the weights of the channels pass by.
+    Weights (`dialects/pixel_units.py`) begin, where `ordered`, with the order of the channels of a square, bytes [chunk][square][channel of
+    the square], then have i64 [chunk][block], the byte of the weights where both begin. There they are those of `SparseLanes`, a word of
+    four signed bytes where it has a float: groups of channels in the order of their number of quadruples; offsets are bytes from the first
+    quadruple of the block. Sums wait in scratch [channel of the task][pixel], then the places of pixels in x, in y and in the operands, in
+    bytes.
     """
 
     isa: str
     sizes: tuple[int, int, int, int]
     x: Operand
     w: Operand
-    starts: int
     taps: tuple[int, int]
     tap_strides: tuple[int, int]
     run: int
@@ -183,7 +183,7 @@ class SparsePixels(_InUnits):
     y: Operand
     bias: Operand
     params: int = -1
-    order: int = -1
+    ordered: bool = False
     halo: Halo | None = None
     kind: str = "sparse_pixels"
 
@@ -212,6 +212,12 @@ class SparsePixels(_InUnits):
         total = self.taps[0] * self.taps[1] * self.run_squares
         begins = [self.first(square) for square in range(0, total, self.squares)]
         return list(zip(begins, [*begins[1:], self.first(total)], strict=True))
+
+    @property
+    def order_bytes(self) -> int:
+        """In front of the weights."""
+        chunks, total = -(-self.sizes[3] // self.chunk), self.taps[0] * self.taps[1] * self.run_squares
+        return chunks * total * 4 * ISAS[self.isa].lanes if self.ordered else 0
 
     @property
     def heads_bytes(self) -> int:

@@ -8,6 +8,7 @@ Layouts, of weights [batches, channels, columns] and blocks of up to `vectors` *
 * `panels_f32`, `panels_bf16`: [batch][block][column][channel of the block], zeros up to whole vectors (`packing.pack` at depth 1)
 * `winograd_s16`, `winograd_f32`: columns are [input channel][3][3]; G w G^T as [block][36][input channel / depth][channel][depth], the
   integers times 576 and at depth 2; channels fill whole blocks
+* `pixel_units`: what is not zero of s8 weights, by words of four input channels; see `dialects/pixel_units.py`
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from qcc.dialects.mlir import to_attribute
+from qcc.dialects.pixel_units import PIXEL_UNITS, PixelUnits
 
 Array = np.ndarray[Any, Any]
 F32 = np.float32
 
 PANELS_F32, PANELS_BF16, WINOGRAD_S16, WINOGRAD_F32 = "panels_f32", "panels_bf16", "winograd_s16", "winograd_f32"
-LAYOUTS = (PANELS_F32, PANELS_BF16, WINOGRAD_S16, WINOGRAD_F32)
+LAYOUTS = (PANELS_F32, PANELS_BF16, WINOGRAD_S16, WINOGRAD_F32, PIXEL_UNITS)
 POINTS = 36
 TRANSFORM_TIMES_24 = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 6]])
 """G of F(4x4, 3x3); Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016, section 4.3."""
@@ -53,13 +55,6 @@ class Recipe:
         fields = {name: value for name, value in vars(self).items() if value is not None}
         source = self.source.view(np.int8) if self.source.dtype == np.uint8 else self.source
         return to_attribute(fields | {"source": source, "coded": self.levels is not None})
-
-    @staticmethod
-    def of(fields: dict[str, Any]) -> Recipe:
-        """From the Python value of that attribute."""
-        given = {name: value for name, value in fields.items() if name != "coded"}
-        source = np.asarray(given.pop("source"))
-        return Recipe(source=source.view(np.uint8) if fields["coded"] else source, **given)
 
     def real(self) -> Array:
         """f32 [batches, channels, columns]."""
@@ -101,6 +96,18 @@ class Recipe:
         points = np.stack([_sum3(g[q], half[..., 0], half[..., 1], half[..., 2]) for q in range(6)], axis=1)  # [6, 6, out, in]
         points = points.astype(np.int16 if whole else F32).reshape(POINTS, out // width, width, columns // 9 // depth, depth)
         return np.ascontiguousarray(points.transpose(1, 0, 3, 2, 4)).reshape(-1)
+
+
+AnyRecipe = Recipe | PixelUnits
+
+
+def recipe_of(fields: dict[str, Any]) -> AnyRecipe:
+    """From the Python value of the attribute."""
+    if fields["layout"] == PIXEL_UNITS:
+        return PixelUnits(**fields)
+    given = {name: value for name, value in fields.items() if name != "coded"}
+    source = np.asarray(given.pop("source"))
+    return Recipe(source=source.view(np.uint8) if fields["coded"] else source, **given)
 
 
 def _sum3(g: Array, a: Array, b: Array, c: Array) -> Array:

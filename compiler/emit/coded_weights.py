@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from qcc.compiler.emit.weights_blob import weights_blob
-from qcc.dialects import weights
 from qcc.dialects.mlir import ir, op_attribute, python_value
-from qcc.dialects.weight_recipes import Recipe
+from qcc.dialects.weight_recipes import AnyRecipe, recipe_of
 from qcc.runtime.reference import codecs, weights_image
 from qcc.runtime.reference.weights_image import Entry
 
@@ -57,15 +56,10 @@ def stored_weights(module: ir.Module, codec: str, decode: str) -> StoredWeights:
     return StoredWeights(block, image.data, codec, decode, image.entries)
 
 
-def _recipes(module: ir.Module) -> dict[int, Recipe]:
-    """How weights are made of fewer bytes while a model is loaded, by the number of the weight. Streams have no place for the source."""
-    found: dict[int, Recipe] = {}
-    for i, entry in enumerate(module.operation.attributes["qcc.weights"]):
-        if "recipe" in entry:
-            recipe = Recipe.of(python_value(entry["recipe"]))
-            if recipe.source.nbytes < weights.array_of(entry["value"]).nbytes:
-                found[i] = recipe
-    return found
+def _recipes(module: ir.Module) -> dict[int, AnyRecipe]:
+    """How weights are made of fewer bits while a model is loaded, by the number of the weight. Streams have no place for the source."""
+    entries = enumerate(module.operation.attributes["qcc.weights"])
+    return {i: recipe_of(python_value(entry["recipe"])) for i, entry in entries if "recipe" in entry}
 
 
 def _entropy_bytes(data: Array) -> float:

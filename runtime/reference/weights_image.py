@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects.weight_recipes import Recipe
+from qcc.dialects.weight_recipes import AnyRecipe
 from qcc.runtime.reference import weights_recipes
 from qcc.runtime.reference.codecs import CODERS, HUFFMAN, RANS, RAW
 
@@ -60,7 +60,7 @@ class Entry:
     stored_bytes: int = 0
     entropy_bytes: float = 0.0
     own_table: bool = False
-    recipe: Recipe | None = None
+    recipe: AnyRecipe | None = None
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Image:
 
 
 def encode(
-    block: Array, spans: Sequence[tuple[int, int]], codec: str, recipes: Mapping[int, Recipe] | None = None, raw: Collection[int] = ()
+    block: Array, spans: Sequence[tuple[int, int]], codec: str, recipes: Mapping[int, AnyRecipe] | None = None, raw: Collection[int] = ()
 ) -> Image:
     """Code `spans` (offset, size; ascending, apart from each other) of `block` u8 with `codec`: huffman, rans, or auto for the smaller.
 

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qcc.dialects.mlir import create_context, ir, parse_module, walk
+from qcc.passes.base import PassContext, make_pass
 from qcc.passes.tile.codelets import integer_stream, sparse_pixels, stream
 from test.property.test_codelets import EXAMPLES, _stored, _tensor
 from test.property.tiled_executor import Text, check, dense, quantized
@@ -66,7 +68,7 @@ def test_linear(
 
     ways: list[stream.Variant] = []
 
-    def only(lowering: object, codes: object, rows: int) -> list[stream.Variant]:
+    def only(lowering: object, codes: object, rows: int, zeros: object) -> list[stream.Variant]:
         found = stream.choose(isa, way[0], codes, rows, byte_expand=True, zeros=way[1])  # type: ignore[arg-type]
         ways.extend([found] if found.compute != "f32" else [])
         return ways
@@ -102,3 +104,23 @@ def test_where_weights_are_streamed() -> None:
         assert 'kind = "stream"' not in text
     assert 'decoder = "indexed"' in _layer(8, 0.05, rows=7), "too few rows for sparse_pixels"
     assert 'kind = "stream"' not in _layer(8, 0.05, rows=16, isa="amx"), "a matrix unit is quicker"
+
+
+@pytest.mark.parametrize("coded", [False, True])
+def test_coded_weights_of_few_rows_keep_their_zeros_and_the_report_says_what_that_costs(coded: bool) -> None:
+    t, rng = Text(), np.random.default_rng(0)
+    x = t.argument(_tensor([1, 512], quantized(8, False, 0.1, 0)))
+    stored = _stored(rng, (256, 512), 8, True) * (rng.random((256, 512)) < 0.05)
+    w = t.constant(stored.astype(np.int8), _tensor([256, 512], quantized(8, True, 0.1, 0)))
+    y = t.op("qcc.linear", [x, w], _tensor([1, 256], "i32"))
+    y = t.op("qcc.dequantize", [y], _tensor([1, 256], "f32"), "multiplier = dense<0.01> : tensor<1xf32>")
+    module, context = parse_module(t.module(y), create_context()), PassContext()
+    with module.context, ir.Location.unknown():
+        for op in walk(module, "qcc.linear"):
+            op.location = ir.Location.name("layer")
+        make_pass("assign-layout").run(module, context)
+        make_pass("lower-to-codelets", f"isa=avx512_bf16 byte-expand=true coded={str(coded).lower()}").run(module, context)
+    facts = context.facts["layer"]
+    assert ('decoder = "indexed"' in str(module)) == (not coded) == (facts["storage"] == "csr")
+    assert facts["storage_reason"].endswith("kept dense, because coded zeros take fewer bits than places") == coded
+    assert "95% zeros: compressed rows" in facts["storage_reason"]

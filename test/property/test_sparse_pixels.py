@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import create_context, ir, parse_module, walk
+from qcc.dialects.pixel_units import PixelUnits, quadruples
 from qcc.passes.base import PassContext, make_pass
 from qcc.passes.tile.codelets import sparse_pixels
-from qcc.passes.tile.codelets.sparse_packing import expected_pixel_bytes, pixel_rows, quadruples
+from qcc.passes.tile.codelets.sparse_packing import expected_pixel_bytes
 from test.property.tiled_executor import Text, Tiled, check, dense, quantized
 from test.tiers import draws, slow_except
 
@@ -139,7 +140,8 @@ def test_each_quadruple_is_stored_once(isa: str, pixels: int, channels: int, tap
     words = quadruples(w)
     part = np.count_nonzero(words) / words.size
     codelet = sparse_pixels.configuration(isa, (1, 1, pixels, channels), taps, run, part)
-    stream, starts = pixel_rows(codelet, words)
+    units = PixelUnits.of(codelet, w)
+    stream, starts = units.apply(), units.starts.reshape(-1, len(codelet.blocks))
     found, met = (
         np.zeros_like(words, shape=(channels + codelet.group, words.shape[1])),
         np.zeros((channels + codelet.group, words.shape[1]), int),
@@ -192,7 +194,8 @@ def _facts(density: float, isa: str, options: str = "") -> dict[str, Any]:
         (0.1, "avx512_bf16", "storage=dense", False),
         (0.9, "avx512_bf16", "", False),
         (0.9, "avx512_bf16", "storage=block", True),
-        (0.1, "avx512_bf16", "coded=true", False),
+        (0.1, "avx512_bf16", "coded=true", True),
+        (0.1, "avx512_bf16", "coded=true streamed=true", False),
     ],
 )
 def test_predicted_time_decides(density: float, isa: str, options: str, sparse: bool) -> None:
@@ -201,7 +204,7 @@ def test_predicted_time_decides(density: float, isa: str, options: str, sparse: 
     assert facts["sparse"] == sparse == (facts["storage"] == "block 1x4")
     times, even = facts["storage_times_us"], facts["storage_break_even"]["block"]
     assert (times["block"] < times["dense"]) == (1 - density > even)
-    assert ("coded" in facts["storage_reason"]) == ("coded" in options)
+    assert ("decoded while running" in facts["storage_reason"]) == ("streamed" in options)
     assert ("kept dense" in facts["storage_reason"]) == (not sparse and "storage" not in options)
 
 

@@ -55,12 +55,12 @@ class _Nest:
         """`count` pixels from the tile's first one on."""
         b, c, vectors = self.b, self.codelet, -(-count // self.lanes)
         self._list_pixels(b.mul(number, c.pixels), count)
-        blocks = len(c.blocks)
-        starts = b.at(self.buffers[c.starts], b.mul(self.chunk, 8 * blocks))
+        blocks, w = len(c.blocks), self.buffers[c.w.buffer]
+        starts = b.at(w, b.mul(self.chunk, 8 * blocks)) + c.order_bytes
 
         def block(k: Index, start: Any) -> None:
             self._turn_x(k, vectors)
-            heads = b.at(self.buffers[c.w.buffer], b.load("i64", b.at(starts, b.mul(k, 8))))
+            heads = b.at(w, b.load("i64", b.at(starts, b.mul(k, 8))))
             Units(b, c, self.instructions, vectors, self._sums).block(heads, self.x, self.channels, start, lambda _: None)
 
         block(0, self._bias)
@@ -134,11 +134,11 @@ class _Nest:
     def _ordered(self, square: Index) -> Callable[[Address], Value]:
         """What reads the channels of a square of a pixel in their order."""
         b, c, lanes = self.b, self.codelet, self.lanes
-        if c.order < 0:
+        if not c.ordered:
             return lambda place: b.load(f"{lanes}xi32", place)
         total, kind = c.taps[0] * c.taps[1] * c.run_squares, f"{QUAD * lanes}xi8"
         number = b.add(b.mul(self.chunk, total), square)
-        order = b.load(kind, b.at(self.buffers[c.order], b.mul(number, QUAD * lanes)))
+        order = b.load(kind, b.at(self.buffers[c.w.buffer], b.mul(number, QUAD * lanes)))
         return lambda place: b.op("llvm.bitcast", [self.instructions.permute_bytes(b, b.load(kind, place), order)], f"{lanes}xi32")
 
     def _first_quadruple(self, square: Index) -> Index:

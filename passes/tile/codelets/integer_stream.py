@@ -8,8 +8,9 @@ of weight-only layers multiplies x as signed bytes and adds up in 32 bits; here 
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -48,6 +49,10 @@ def linear(lowering: Lowering, op: Any) -> set[Any] | None:
     codes, start, values = found
     rows = math.prod(shape_of(op.operands[0])[:-1])
     variant, ratio = _fastest(lowering, op, codes, rows)
+    if lowering.coded and variant is not None and variant.decoder in FORMS:
+        reason = f"{_without(codes, variant, ratio)}; kept dense, because coded zeros take fewer bits than places"
+        lowering.fact(layer_name(op.location), storage="dense", storage_reason=reason)
+        variant, ratio = _fastest(lowering, op, codes, rows, (True,))
     if variant is None:
         return None
     program = Program(lowering)
@@ -61,10 +66,7 @@ def linear(lowering: Lowering, op: Any) -> set[Any] | None:
     stored_bytes = stream.call(lowering, codes, variant, x, program, y, start, sizes[0], strides, unit=True)
     facts: dict[str, Any] = {"stored_format": stream.words(codes, variant), "stored_bytes": stored_bytes}
     if variant.decoder in FORMS:
-        zeros = float((codes.codes == codes.zeros).mean())
-        facts["storage"], words = FORMS[variant.decoder]
-        words = f"{variant.kept}:{QUAD}" if variant.kept else words
-        facts["storage_reason"] = f"{zeros:.0%} zeros: {words} {ratio:.2f}x as fast as dense bytes"
+        facts |= {"storage": FORMS[variant.decoder][0], "storage_reason": _without(codes, variant, ratio)}
     else:
         facts["streaming"] = f"read as they are stored: {ratio:.2f}x as fast as bytes"
     lowering.fact(layer_name(op.location), **facts)
@@ -95,11 +97,21 @@ def _weights(lowering: Lowering, op: Any) -> tuple[Codes, np.ndarray, np.ndarray
     return replace(codes, scales=np.ones_like(codes.scales)), start.astype(np.float32), values
 
 
-def _fastest(lowering: Lowering, op: Any, codes: Codes, rows: int) -> tuple[stream.Variant | None, float]:
-    """The variant that is predicted to be fastest, and how many times as fast as bytes; None where that is not worth it."""
+def _without(codes: Codes, variant: stream.Variant, ratio: float) -> str:
+    """What leaving zeros out gains, in words."""
+    zeros = float((codes.codes == codes.zeros).mean())
+    words = f"{variant.kept}:{QUAD}" if variant.kept else FORMS[variant.decoder][1]
+    return f"{zeros:.0%} zeros: {words} {ratio:.2f}x as fast as dense bytes"
+
+
+def _fastest(
+    lowering: Lowering, op: Any, codes: Codes, rows: int, zeros: Sequence[bool] = (True, False)
+) -> tuple[stream.Variant | None, float]:
+    """The variant that is predicted to be fastest, and how many times as fast as bytes; None where that is not worth it. `zeros`: those
+    that store zeros, that do not, or both."""
     n, k = codes.codes.shape
     machine, best, least = shipped(lowering.isa), None, math.inf
-    for variant in _variants(lowering, codes, rows):
+    for variant in _variants(lowering, codes, rows, zeros):
         stored_bytes = _bytes(codes, variant)
         if (stored_bytes or n * k * codes.bits / 8) > GAIN * n * k:
             continue
@@ -113,14 +125,12 @@ def _fastest(lowering: Lowering, op: Any, codes: Codes, rows: int) -> tuple[stre
     return (best if least < min(GAIN * read * theirs, without_zeros) else None), theirs / least
 
 
-def _variants(lowering: Lowering, codes: Codes, rows: int) -> Iterator[stream.Variant]:
-    """The ways to compute with x as bytes, or as 16 bits where that is what few bits are looked up by. Weights that are coded keep their
-    zeros, which take fewer bits than places of the others."""
-    for activations in ("int8", "int16"):
-        for zeros in (True,) if lowering.coded else (True, False):
-            variant = stream.choose(lowering.isa, activations, codes, rows, byte_expand=lowering.byte_expand, zeros=zeros)
-            if variant.compute != "f32":
-                yield variant
+def _variants(lowering: Lowering, codes: Codes, rows: int, zeros: Sequence[bool]) -> Iterator[stream.Variant]:
+    """The ways to compute with x as bytes, or as 16 bits where that is what few bits are looked up by."""
+    for activations, stored in itertools.product(("int8", "int16"), zeros):
+        variant = stream.choose(lowering.isa, activations, codes, rows, byte_expand=lowering.byte_expand, zeros=stored)
+        if variant.compute != "f32":
+            yield variant
 
 
 def _bytes(codes: Codes, variant: stream.Variant) -> int:

@@ -14,6 +14,7 @@ from qcc.dialects import element_types, weights
 from qcc.dialects.codelet import ELEMENT_BYTES
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import create, error_at, ir, layer_name, op_attribute, to_attribute
+from qcc.dialects.pixel_units import PixelUnits
 from qcc.dialects.weight_recipes import Recipe
 from qcc.passes.tile.codelets.place import (
     MOVED_AS,
@@ -149,11 +150,12 @@ class Lowering:
             self._weights[key] = self.buffer(place, "weights", array.nbytes, value=stored, recipe=made).buffer
         return replace(place, buffer=self._weights[key])
 
-    def stream(self, array: np.ndarray) -> Place:
+    def stream(self, array: np.ndarray, recipe: PixelUnits | None = None) -> Place:
         """Constant bytes whose number depends on the data: their type does not, so that layers of one shape share code."""
         place = Place(None, "u8", (1,), (1,))
         stored = weights.constant_attribute(np.ascontiguousarray(array, np.uint8).view(np.int8), layer_name(self.current.location))
-        return self.buffer(place, "weights", array.nbytes, value=stored)
+        made = None if recipe is None else recipe.as_attribute()
+        return self.buffer(place, "weights", array.nbytes, value=stored, recipe=made)
 
     def constant_place(self, array: np.ndarray) -> Place:
         """f32 or i32 weights."""

@@ -15,13 +15,14 @@ from qcc.dialects.codelet import Contraction, Operand, SparsePixels, Step
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.machine import shipped
 from qcc.dialects.mlir import layer_name
-from qcc.passes.tile.codelets import channel_order, packing, winograd
+from qcc.dialects.pixel_units import PixelUnits, quadruples
+from qcc.passes.tile.codelets import packing, winograd
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place
 from qcc.passes.tile.codelets.program import Program
 from qcc.passes.tile.codelets.reading import Reading
 from qcc.passes.tile.codelets.register_tile import TASK_MACS, choose_tile
-from qcc.passes.tile.codelets.sparse_packing import expected_pixel_bytes, pixel_rows, quadruples
+from qcc.passes.tile.codelets.sparse_packing import expected_pixel_bytes
 from qcc.passes.tile.codelets.tasks import even_chunk
 
 MOST_VECTORS = 7  # of pixels of a tile
@@ -47,7 +48,6 @@ def configuration(isa: str, sizes: tuple[int, int, int, int], taps: tuple[int, i
         sizes=sizes,
         x=nowhere,
         w=Operand(1, "u8", (1,)),
-        starts=2,
         taps=taps,
         tap_strides=(0, 0),
         run=run,
@@ -58,7 +58,7 @@ def configuration(isa: str, sizes: tuple[int, int, int, int], taps: tuple[int, i
         operands=(),
         steps=(),
         y=nowhere,
-        bias=Operand(3, "i32", (0, 0, 0, 1)),
+        bias=Operand(2, "i32", (0, 0, 0, 1)),
     )
     wanted = max(1, min(MOST_TASKS, int(math.prod(sizes) * math.prod(taps) * run * density) // TASK_MACS))
     strip = even_chunk(found.tiles, min(found.tiles, wanted))
@@ -71,7 +71,7 @@ def rows_microseconds(lowering: Lowering, rows: int, kept: np.ndarray) -> float:
     """Predicted time of a linear layer of `rows` rows of bytes whose weights [out, k] stay where `kept`, steps and the order of channels
     left aside; infinite where it is not computed so, 0 where that is asked for."""
     out, k = kept.shape
-    if not _able(lowering, rows, out) or lowering.coded or lowering.storage not in ("auto", "block"):
+    if not _able(lowering, rows, out) or lowering.streamed or lowering.storage not in ("auto", "block"):
         return math.inf
     density = _kept(np.pad(kept, ((0, 0), (0, -k % 4))).reshape(out, -1, 4).max(axis=2))
     codelet = configuration(lowering.isa, (1, 1, rows, out), (1, 1), k, density)
@@ -99,20 +99,19 @@ def lower(
     n, _, height, width, channels = sizes
     if not _able(lowering, n * height * width, channels) or not _suits(reading, values):
         return False
-    w, order = values[0], None
-    density = _kept(quadruples(w))
+    w = values[0]
+    zeros, density = 1 - _kept(w), _kept(quadruples(w))
     codelet = replace(
         configuration(lowering.isa, (n, height, width, channels), reading.taps, reading.run, density), steps=tuple(program.steps)
     )
     dense = _direct_microseconds(lowering.isa, sizes, reading, program.steps)
     if other is not None:
         dense = min(dense, other.microseconds * codelet_cost.winograd_measured(lowering.isa, other.compute))
-    able, asked = not lowering.coded, lowering.storage == "block"
+    able, asked = not lowering.streamed, lowering.storage == "block"
     if able and ISAS[lowering.isa].byte_lanes and (asked or _microseconds(codelet, LEAST_CLUSTERED * density) < GAIN * dense):
-        order = channel_order.orders(codelet, w)
-        w = channel_order.ordered(codelet, w, order)
-    words = quadruples(w)
-    zeros, density = 1 - _kept(w), _kept(words)
+        codelet = replace(codelet, ordered=True)
+    units = PixelUnits.of(codelet, w)
+    density = _kept(units.words)
     microseconds = _microseconds(codelet, density)
     chosen = able and (asked or (lowering.storage == "auto" and microseconds < GAIN * dense))
     if chosen or zeros > LEAST_ZEROS:
@@ -123,14 +122,11 @@ def lower(
     if any(y.halo):
         halo = y.fill(len(program.words))
         program.words.append(halo_word)
-    stream, starts = pixel_rows(codelet, words)
     start = np.zeros((1, channels), np.int64) if bias is None else bias
     held = start.astype(np.uint32).view(np.int32)  # sums wrap
-    places = [reading.place, lowering.stream(stream), lowering.weights(starts.reshape(-1), "i64")]
+    made = units.apply()
+    places = [reading.place, lowering.stream(made, units if lowering.coded else None)]
     places.append(lowering.weights(packing.pad_channels(held, ISAS[lowering.isa].lanes), "i32"))
-    if order is not None:
-        codelet = replace(codelet, order=len(places))
-        places.append(lowering.weights(order, "u8"))
     strides = [tuple(s[i] if sizes[i] > 1 else 0 for i in (0, 2, 3, 4)) for s in spread]  # 0 where nothing varies
     sn, _, sh, sw, _ = reading.strides
     operands = tuple(place.operand(len(places) + i, strides[i]) for i, place in enumerate(program.operands))
@@ -148,8 +144,9 @@ def lower(
     lowering.call(codelet, [*places, y], scratch_bytes=codelet.scratch_bytes)
     lowering.fact(
         layer_name(op.location),
-        stored_format=f"the {density:.0%} of blocks of four input channels that are not 0",
-        stored_bytes=int(stream.nbytes + starts.nbytes),
+        stored_format=f"the {density:.0%} of blocks of four input channels that are not 0"
+        + (", made of all weights when loaded" if lowering.coded else ""),
+        stored_bytes=int(made.nbytes),
     )
     return True
 
@@ -162,8 +159,11 @@ def _report(
     pays = "never pays for this shape" if even is None else f"pays from {even:.0%} zeros in no order"
     words = f"{zeros:.0%} zeros: the {density:.0%} of blocks of four input channels {dense / microseconds:.2f}x as fast as dense ({pays})"
     if not chosen:
-        why = "kept dense, which is fastest" if lowering.storage == "auto" else f"{lowering.storage} asked for"
-        words += "; kept dense, because coded zeros take the fewest bytes" if lowering.coded else f"; {why}"
+        fastest = lowering.storage == "auto" and microseconds >= GAIN * dense
+        why = "kept dense, which is fastest" if fastest else f"{lowering.storage} asked for"
+        if lowering.streamed and not fastest and lowering.storage != "dense":
+            why = "kept dense, because weights decoded while running keep their zeros"
+        words += f"; {why}"
     lowering.fact(
         layer_name(op.location),
         storage="block 1x4" if chosen else "dense",

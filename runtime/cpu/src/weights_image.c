@@ -33,9 +33,10 @@ static int bits_of(const struct qcc_image_entry *entry) { return entry->width & 
 static int64_t tile_symbols(const struct qcc_image_entry *entry) { return (int64_t)QCC_TILE_SYMBOLS << (entry->width >> 4); }
 static int64_t symbols_of(const struct qcc_image_entry *entry) { return (int64_t)entry->size_bytes * 8 / bits_of(entry); }
 
-static int entry_is_sound(const struct qcc_image *image, const struct qcc_image_entry *entry, int64_t table_count) {
+/* `made`: by a recipe, from as many bytes as that says. */
+static int entry_is_sound(const struct qcc_image *image, const struct qcc_image_entry *entry, int64_t table_count, int made) {
     uint64_t decoded = (uint64_t)image->decoded_bytes, size = entry->size_bytes;
-    if (entry->offset_bytes > decoded || size > decoded - entry->offset_bytes) return 0;
+    if (entry->offset_bytes > decoded || size > (made ? INT64_MAX / 16 : decoded - entry->offset_bytes)) return 0;
     if (entry->mode == QCC_CODING_RAW)
         return entry->place <= (uint64_t)image->bytes && size <= (uint64_t)image->bytes - entry->place && entry->place % QCC_ALIGNMENT == 0;
     if (entry->mode != QCC_CODING_HUFFMAN && entry->mode != QCC_CODING_RANS) return 0;
@@ -68,9 +69,11 @@ int qcc_image_open(struct qcc_image *image, const void *data, int64_t bytes) {
     image->tables = (const void *)(at += image->recipe_count * 64);
     image->tiles = (const void *)(at + (int64_t)header->table_count * 8);
     uint64_t end = 0;
-    for (int64_t i = 0; i < image->entry_count; i++) {
-        if (image->entries[i].offset_bytes < end || !entry_is_sound(image, &image->entries[i], header->table_count)) return damaged("entry", i);
-        end = image->entries[i].offset_bytes + image->entries[i].size_bytes;
+    for (int64_t i = 0, r = 0; i < image->entry_count; i++) {
+        int made = r < image->recipe_count && image->recipes[r].entry == i;
+        if (image->entries[i].offset_bytes < end || !entry_is_sound(image, &image->entries[i], header->table_count, made)) return damaged("entry", i);
+        end = image->entries[i].offset_bytes + (made ? 0 : image->entries[i].size_bytes); /* what is made has its place: see below */
+        r += made;
     }
     for (int64_t i = 0; i < image->recipe_count; i++)
         if (!recipe_is_sound(image, i)) return damaged("recipe", i);
@@ -165,27 +168,30 @@ int qcc_image_decode(const struct qcc_image *image, const struct qcc_decode_job 
     return 1;
 }
 
+static uint64_t round_up(uint64_t bytes) { return (bytes + QCC_ALIGNMENT - 1) / QCC_ALIGNMENT * QCC_ALIGNMENT; }
+
 /* What every recipe makes, from its source in `sources`; all threads of a parallel region come here. */
-static void make_recipes(const struct qcc_image *image, uint8_t *block, uint8_t *const *sources, float *row) {
+static void make_recipes(const struct qcc_image *image, uint8_t *block, uint8_t *const *sources, void *scratch, atomic_int *sound) {
     for (int64_t i = 0; i < image->recipe_count; i++) {
         const struct qcc_recipe *recipe = &image->recipes[i];
 #pragma omp for schedule(dynamic) nowait
         for (int64_t b = 0; b < qcc_recipe_blocks(recipe); b++)
-            qcc_recipe_make(recipe, image->data, sources[i], block + image->entries[recipe->entry].offset_bytes, b, row);
+            if (!qcc_recipe_make(recipe, image->data, sources[i], block + image->entries[recipe->entry].offset_bytes, b, scratch)) atomic_store(sound, 0);
     }
 }
 
 /* Where the source of every recipe goes, in one block of memory; NULL where there is none. */
-static uint8_t *place_sources(const struct qcc_image *image, uint8_t **sources, uint64_t *most_columns) {
+static uint8_t *place_sources(const struct qcc_image *image, uint8_t **sources, uint64_t *most_scratch) {
     uint64_t total = 0;
     for (int64_t i = 0; i < image->recipe_count; i++) {
-        total += (image->entries[image->recipes[i].entry].size_bytes + QCC_ALIGNMENT - 1) / QCC_ALIGNMENT * QCC_ALIGNMENT;
-        if (image->recipes[i].columns > *most_columns) *most_columns = image->recipes[i].columns;
+        total += round_up(image->entries[image->recipes[i].entry].size_bytes);
+        uint64_t scratch = round_up(qcc_recipe_scratch_bytes(&image->recipes[i]));
+        if (scratch > *most_scratch) *most_scratch = scratch;
     }
     uint8_t *memory = aligned_alloc(QCC_ALIGNMENT, (size_t)total + QCC_ALIGNMENT), *at = memory;
     for (int64_t i = 0; memory && i < image->recipe_count; i++) {
         sources[i] = at;
-        at += (image->entries[image->recipes[i].entry].size_bytes + QCC_ALIGNMENT - 1) / QCC_ALIGNMENT * QCC_ALIGNMENT;
+        at += round_up(image->entries[image->recipes[i].entry].size_bytes);
     }
     return memory;
 }
@@ -194,14 +200,14 @@ int qcc_image_decode_all(const struct qcc_image *image, uint8_t *block, int thre
     struct qcc_decode_job *jobs = calloc((size_t)image->entry_count + 1, sizeof *jobs);
     struct qcc_decoder *decoders = calloc((size_t)threads, sizeof *decoders);
     uint8_t **sources = calloc((size_t)image->recipe_count + 1, sizeof *sources), *memory = NULL;
-    float *rows = NULL;
+    uint8_t *scratch = NULL;
     int64_t count = 0, tiles = 0;
-    uint64_t columns = 0, end = 0;
+    uint64_t each = 0, end = 0; /* bytes of a thread's scratch; of the block that are done */
     atomic_int sound = 1;
-    if (sources) memory = place_sources(image, sources, &columns);
-    if (memory) rows = calloc((size_t)threads * columns + 1, sizeof *rows);
-    if (!jobs || !decoders || !rows) {
-        free(jobs), free(decoders), free(sources), free(memory), free(rows);
+    if (sources) memory = place_sources(image, sources, &each);
+    if (memory) scratch = aligned_alloc(QCC_ALIGNMENT, (size_t)threads * each + QCC_ALIGNMENT);
+    if (!jobs || !decoders || !scratch) {
+        free(jobs), free(decoders), free(sources), free(memory), free(scratch);
         return qcc_fail(QCC_NO_MEMORY, "out of memory while the weights were decoded");
     }
     for (int64_t i = 0, r = 0; i < image->entry_count; i++) {
@@ -225,8 +231,8 @@ int qcc_image_decode_all(const struct qcc_image *image, uint8_t *block, int thre
         qcc_decoder_start(&decoders[thread], isa);
         if (!qcc_image_decode(image, jobs, count, thread, omp_get_num_threads(), &decoders[thread])) atomic_store(&sound, 0);
 #pragma omp barrier
-        if (atomic_load(&sound)) make_recipes(image, block, sources, rows + (uint64_t)thread * columns);
+        if (atomic_load(&sound)) make_recipes(image, block, sources, scratch + (uint64_t)thread * each, &sound);
     }
-    free(jobs), free(decoders), free(sources), free(memory), free(rows);
-    return atomic_load(&sound) ? QCC_OK : damaged("a tile or table of", (long long)tiles);
+    free(jobs), free(decoders), free(sources), free(memory), free(scratch);
+    return atomic_load(&sound) ? QCC_OK : damaged("a tile, table or recipe of", (long long)tiles);
 }

@@ -1,6 +1,8 @@
 /* Making packed weights of logical ones while a model is loaded. */
 #include "weights_recipe.h"
 
+#include "pixel_units.h"
+
 #include <string.h>
 
 _Static_assert(sizeof(struct qcc_recipe) == 64, "layout of the image");
@@ -11,9 +13,11 @@ static int element_bytes(const struct qcc_recipe *r) { return r->layout == QCC_P
 static uint64_t width_of(const struct qcc_recipe *r) { return (uint64_t)r->lanes * r->vectors; }
 
 uint64_t qcc_recipe_source_bytes(const struct qcc_recipe *r, uint64_t image_bytes) {
-    if (r->layout >= QCC_LAYOUT_COUNT || !r->lanes || !r->vectors || !r->batches || !r->channels || !r->columns || !r->inner || !r->period || !r->group) return 0;
+    if (r->layout >= QCC_LAYOUT_COUNT || !r->lanes || !r->vectors || !r->batches || !r->channels || !r->columns) return 0;
     uint64_t count = (uint64_t)r->batches * r->channels; /* below 2^64 */
     if (count > MOST || count * r->columns / r->columns != count || count * r->columns > MOST) return 0;
+    if (r->layout == QCC_PIXEL_UNITS) return qcc_pixel_units_source_bytes(r, image_bytes);
+    if (!r->inner || !r->period || !r->group) return 0;
     if (r->layout >= QCC_WINOGRAD_S16 && (r->batches != 1 || r->columns % 9 || r->channels % width_of(r))) return 0;
     if (r->layout == QCC_WINOGRAD_S16 && (r->coded || r->columns / 9 % 2)) return 0;
     if (r->coded) {
@@ -27,12 +31,14 @@ uint64_t qcc_recipe_source_bytes(const struct qcc_recipe *r, uint64_t image_byte
 }
 
 uint64_t qcc_recipe_target_bytes(const struct qcc_recipe *r) {
+    if (r->layout == QCC_PIXEL_UNITS) return r->made_bytes;
     if (r->layout >= QCC_WINOGRAD_S16) return (uint64_t)r->channels * (r->columns / 9) * POINTS * (uint64_t)element_bytes(r);
     return ((uint64_t)r->channels + r->lanes - 1) / r->lanes * r->lanes * r->batches * r->columns * (uint64_t)element_bytes(r);
 }
 
 static int64_t blocks_of_batch(const struct qcc_recipe *r) { return (int64_t)((r->channels + width_of(r) - 1) / width_of(r)); }
-int64_t qcc_recipe_blocks(const struct qcc_recipe *r) { return blocks_of_batch(r) * r->batches; }
+int64_t qcc_recipe_blocks(const struct qcc_recipe *r) { return r->layout == QCC_PIXEL_UNITS ? qcc_pixel_units_cells(r) : blocks_of_batch(r) * r->batches; }
+uint64_t qcc_recipe_scratch_bytes(const struct qcc_recipe *r) { return r->layout == QCC_PIXEL_UNITS ? qcc_pixel_units_scratch_bytes(r) : 4 * (uint64_t)r->columns; }
 
 /* The real weights of channel `c` of all batches. A code beyond the levels, which only a damaged image has, is the last level. */
 static const float *real_row(const struct qcc_recipe *r, const uint8_t *image, const uint8_t *source, uint64_t c, float *row) {
@@ -114,6 +120,8 @@ static void make_winograd(const struct qcc_recipe *r, const uint8_t *image, cons
     }
 }
 
-void qcc_recipe_make(const struct qcc_recipe *recipe, const uint8_t *image, const uint8_t *source, uint8_t *target, int64_t block, float *row) {
-    (recipe->layout >= QCC_WINOGRAD_S16 ? make_winograd : make_panel)(recipe, image, source, target, block, row);
+int qcc_recipe_make(const struct qcc_recipe *recipe, const uint8_t *image, const uint8_t *source, uint8_t *target, int64_t block, void *scratch) {
+    if (recipe->layout == QCC_PIXEL_UNITS) return qcc_pixel_units_make(recipe, image, source, target, block, scratch);
+    (recipe->layout >= QCC_WINOGRAD_S16 ? make_winograd : make_panel)(recipe, image, source, target, block, scratch);
+    return 1;
 }

@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import qcc
-from qcc.dialects.weight_recipes import LAYOUTS, PANELS_BF16, PANELS_F32, TRANSFORM_TIMES_24, WINOGRAD_F32, WINOGRAD_S16, Recipe
+from qcc.dialects.pixel_units import PIXEL_UNITS, PixelUnits
+from qcc.dialects.weight_recipes import (
+    LAYOUTS,
+    PANELS_BF16,
+    PANELS_F32,
+    TRANSFORM_TIMES_24,
+    WINOGRAD_F32,
+    WINOGRAD_S16,
+    AnyRecipe,
+    Recipe,
+)
 from qcc.passes.tile.codelets import packing
 from qcc.runtime.cpu import loader
 from qcc.runtime.reference import weights_image
@@ -49,7 +59,26 @@ def coded(rng: np.random.Generator, shape: tuple[int, int, int], inner: int, per
     }
 
 
-def recipe_of(rng: np.random.Generator, layout: str) -> Recipe:
+def pixel_units(rng: np.random.Generator) -> PixelUnits:
+    """Weights in which some channels are full or empty, and some read the same channels of x."""
+    channels, taps, run = int(rng.integers(1, 90)), int(rng.integers(1, 4)), int(rng.choice([3, 16, 64, 70, 128, 200]))
+    lanes, vectors = int(rng.choice([8, 16])), int(rng.integers(1, 8))
+    kept = rng.random((channels, taps, run)) < rng.choice([0, 0.1, 0.3, 1], (channels, 1, 1), p=[0.1, 0.6, 0.2, 0.1])
+    kept[:, :, ::5] |= rng.random((channels, 1, 1)) < 0.2
+    w = (rng.integers(-128, 128, kept.shape) * kept).astype(np.int8)
+    sizes = (
+        int(rng.integers(1, 9)),
+        run,
+        int(rng.integers(1, 5)),
+        int(rng.integers(1, 2 * channels + 1)),
+        lanes == 16 and rng.random() < 0.7,
+    )
+    return PixelUnits(lanes, vectors, *sizes, w.reshape(1, channels, -1))
+
+
+def recipe_of(rng: np.random.Generator, layout: str) -> AnyRecipe:
+    if layout == PIXEL_UNITS:
+        return pixel_units(rng)
     if layout in (WINOGRAD_S16, WINOGRAD_F32):
         out, inputs = 32 * int(rng.integers(1, 3)), 2 * int(rng.integers(1, 9))
         if layout == WINOGRAD_S16:
@@ -64,7 +93,7 @@ def recipe_of(rng: np.random.Generator, layout: str) -> Recipe:
     return Recipe(layout, 16, 2, **coded(rng, shape, 1, inputs, int(rng.integers(1, inputs + 1))))  # type: ignore[arg-type]
 
 
-def image_of(recipes: list[Recipe], codec: str, rng: np.random.Generator) -> tuple[weights_image.Image, np.ndarray]:
+def image_of(recipes: list[AnyRecipe], codec: str, rng: np.random.Generator) -> tuple[weights_image.Image, np.ndarray]:
     """Recipes between plain weights; the image, and the block that it must decode to."""
     parts, spans, at, where = [], [], 0, {}
     for recipe in recipes:
@@ -133,6 +162,45 @@ def test_an_artefact_makes_the_weights_of_winograd(tmp_path: Path) -> None:
     assert row["stored_bits"] < 1.05 * row["entropy_bits"] + 8 * 400 / row["weights"]
 
 
+def _sparse(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """A 3x3 and a 1x1 layer of 90 % zeros."""
+    t = Text()
+    q = t.op("qcc.quantize", [t.argument("tensor<1x128x14x14xf32>")], f"tensor<1x128x14x14x{quantized(8, False, 0.05, 100)}>")
+    for kernel in (3, 1):
+        w = (rng.integers(-100, 101, (128, 128, kernel, kernel)) * (rng.random((128, 128, kernel, kernel)) < 0.1)).astype(np.int8)
+        w = t.constant(w, f"tensor<128x128x{kernel}x{kernel}x{quantized(8, True, 0.1, 0)}>")
+        pad = f"{kernel // 2}, {kernel // 2}, {kernel // 2}, {kernel // 2}"
+        attributes = f"strides = array<i64: 1, 1>, padding = array<i64: {pad}>, dilations = array<i64: 1, 1>, groups = 1 : i64"
+        a = t.op("qcc.conv2d", [q, w], "tensor<1x128x14x14xi32>", attributes)
+        q = t.op(
+            "qcc.requantize",
+            [a],
+            f"tensor<1x128x14x14x{quantized(8, False, 0.05, 100)}>",
+            'multiplier = dense<0.002> : tensor<1xf32>, mode = "f32"',
+        )
+    (tmp_path / "model.mlir").write_text(t.module(t.op("qcc.dequantize", [q], "tensor<1x128x14x14xf32>")))
+    return tmp_path / "model.mlir"
+
+
+@pytest.mark.slow
+def test_layers_with_zeros_run_without_them_from_coded_weights(tmp_path: Path) -> None:
+    """What is stored are the bits of all weights; what runs is what runs uncoded, unless weights are decoded in every run."""
+    rng = np.random.default_rng(8)
+    model, given = _sparse(tmp_path, rng), rng.normal(size=(1, 128, 14, 14)).astype(np.float32) * 3
+    plain = qcc.compile(model, storage="block")
+    if sum("sparse_pixels" in step["codelet"] for step in plain.info["steps"]) != 2:
+        pytest.skip("this CPU has no codelet without zero blocks")
+    expected = plain(given)
+    for decode in ("load", "stream"):
+        qcc.compile(model, storage="block", coding="rans", decode=decode).save(tmp_path / "model.so")
+        loaded = qcc.load(tmp_path / "model.so", threads=2)
+        np.testing.assert_array_equal(loaded(given), expected)
+        assert sum("sparse_pixels" in step["codelet"] for step in loaded.info["steps"]) == (2 if decode == "load" else 0)
+        row = next(row for row in loaded.report["layers"] if row["op"] == "conv2d")
+        assert ("keep their zeros" in row["facts"]["storage_reason"]) == (decode == "stream")
+        assert row["stored_bits"] < 1.05 * row["entropy_bits"] + 8 * 600 / row["weights"]
+
+
 RNG = np.random.default_rng(6)
 SOUND, BLOCK = image_of(
     [
@@ -163,3 +231,20 @@ def test_a_recipe_that_contradicts_its_entry_is_found(field: int) -> None:
     record = 64 + 32 * len(SOUND.entries) + 64 * LAYOUTS.index(PANELS_F32)
     image[record + field : record + field + 4] = 255
     assert decode_in_c(image, BLOCK.size)[0] == BAD_WEIGHTS
+
+
+def test_places_that_codelets_follow_are_the_compilers_or_an_error() -> None:
+    """Whatever byte of the record, of what is known of cells or of the weights is another one."""
+    rng = np.random.default_rng(7)
+    recipe = pixel_units(rng)
+    while not recipe.ordered or len(recipe.cells) < 3:
+        recipe = pixel_units(rng)
+    image, block = image_of([recipe], "rans", rng)
+    assert decode_in_c(image.data, block.size)[0] == 0
+    record = 64 + 32 * len(image.entries)
+    for at in [*range(record, record + 64), *rng.integers(record + 64, image.data.size, 2000)]:
+        damaged = image.data.copy()
+        damaged[at] ^= 1 << int(rng.integers(0, 8))
+        status, found = decode_in_c(damaged, block.size)
+        made = recipe.apply().size
+        assert status == BAD_WEIGHTS or np.array_equal(found[:made], block[:made])
