@@ -128,7 +128,7 @@ def start(
     observer: Observer | None = None,
     calibration: Any = None,
 ) -> Compilation:
-    """Import `model` (nn.Module, ExportedProgram, ir.Module or the path of a .mlir, .onnx or .pt2 file).
+    """Import `model` (anything that `frontend.load` takes).
 
     `calibration` data (`compiler/calibration.py` says in which form) are run through the model first: it is compiled twice.
     Raises QccError for a file that cannot be read or a model that cannot be imported.

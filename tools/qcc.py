@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     p = Parser(prog="qcc", description=__doc__, epilog=EPILOG)
-    p.add_argument("model", help=".mlir (torch dialect, linalg, or a form of qcc's), .onnx or .pt2 file")
+    p.add_argument("model", help=".mlir (torch dialect, linalg, or a form of qcc's), .onnx, .pt2, or .pt (TorchScript) file")
     p.add_argument("-o", "--output", required=True, help="where the artefact (or the form of --emit) goes; - prints a form")
     p.add_argument("--target", choices=TARGETS, default="cpu", help="what the artefact runs on (default: cpu)")
     p.add_argument("--cpu", default="native", help="CPU: native (default), x86-64-v3, icelake-server, sapphirerapids, ...")

@@ -12,16 +12,18 @@ from qcc.dialects.mlir import ir
 
 __all__ = ["ImportedModel", "imported", "load", "main_function"]
 
-EXTENSIONS = (".mlir", ".mlirbc", ".onnx", ".pt2")
+EXTENSIONS = (".mlir", ".mlirbc", ".onnx", ".pt2", ".pt", ".pth")
 
 
 def load(model: Any, example_inputs: Sequence[Any] | None = None, batch: int = 1) -> ImportedModel:
-    """Import `model`: a path (.mlir, .mlirbc, .onnx, .pt2), a `torch.nn.Module`, a `torch.export.ExportedProgram`, an
-    `onnx.ModelProto` or an `ir.Module` whose context comes from `create_context`.
+    """Import `model`: a path (.mlir, .mlirbc, .onnx, .pt2, .pt of TorchScript), a `torch.nn.Module`, a `torch.export.ExportedProgram`,
+    an `onnx.ModelProto` or an `ir.Module` whose context comes from `create_context`.
 
-    `example_inputs` (torch tensors or numpy arrays) fix the shapes; a `torch.nn.Module` needs them. Without them `batch` is the size
-    of a first axis that the model leaves open. Raises QccError for everything qcc cannot take.
+    `example_inputs` (torch tensors or numpy arrays, or one of them) fix the shapes; a `torch.nn.Module` needs them. Without them
+    `batch` is the size of a first axis that the model leaves open. Raises QccError for everything qcc cannot take.
     """
+    if hasattr(example_inputs, "shape"):
+        example_inputs = [example_inputs]
     if isinstance(model, ir.Module):
         return imported(model)
     if isinstance(model, str | Path):
@@ -48,7 +50,7 @@ def _load_file(path: Path, example_inputs: Sequence[Any] | None, batch: int) -> 
         from qcc.compiler.frontend import onnx as onnx_front_end
 
         return onnx_front_end.import_model(path, example_inputs, batch)
-    if path.suffix == ".pt2":
+    if path.suffix in (".pt2", ".pt", ".pth"):
         from qcc.compiler.frontend import torch as torch_front_end
 
         return torch_front_end.import_file(path, example_inputs, batch)

@@ -1,4 +1,4 @@
-"""PyTorch: `torch.nn.Module`, `ExportedProgram` and `.pt2` files through torch-mlir's FX importer.
+"""PyTorch: `torch.nn.Module`, `ExportedProgram`, TorchScript, `.pt2` and `.pt` files through torch-mlir's FX importer.
 
 Weights go from torch's memory to MLIR resources without a copy through text, and every operation carries the name of its
 layer (the path of its `nn.Module`, such as `body.0.c1`) as an MLIR name location.
@@ -6,24 +6,27 @@ layer (the path of its `nn.Module`, such as `body.0.c1`) as an MLIR name locatio
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import re
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch._export.converter import TS2EPConverter
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch_mlir.extras.fx_importer import ContextCache, FxImporter, FxImporterHooks
 
 from qcc.compiler.frontend import torch_dynamic, torch_eager, torch_state
 from qcc.compiler.frontend.contract import to_backend_contract
 from qcc.compiler.frontend.model import ImportedModel, imported
-from qcc.compiler.frontend.torch_nodes import is_open, module_path
+from qcc.compiler.frontend.torch_nodes import arguments, is_open, module_path
 from qcc.compiler.frontend.torch_program import prepare, weight_values
 from qcc.dialects import weights
 from qcc.dialects.errors import QccError
@@ -31,11 +34,12 @@ from qcc.dialects.mlir import create_context, ir
 
 
 def import_file(path: Path, example_inputs: Sequence[Any] | None = None, batch: int = 1) -> ImportedModel:
-    """Import a `.pt2` file written by `torch.export.save`."""
+    """Import a `.pt2` file written by `torch.export.save`, or a `.pt` file of TorchScript."""
     try:
-        program = _load(path)
+        program = _load(path) if path.suffix == ".pt2" else torch.jit.load(str(path), map_location="cpu").eval()
     except Exception as error:  # torch raises whatever its zip and JSON readers meet
-        raise QccError(f"'{path}' cannot be read as a .pt2 file: {_first_line(error)}; write it with torch.export.save") from None
+        what = "a .pt2 file" if path.suffix == ".pt2" else "TorchScript (weights alone are no model)"
+        raise QccError(f"'{path}' cannot be read as {what}: {_first_line(error)}; write it with torch.export.save") from None
     return import_model(program, example_inputs, batch)
 
 
@@ -43,7 +47,9 @@ def import_model(model: Any, example_inputs: Sequence[Any] | None = None, batch:
     """Import a `torch.nn.Module` (with example inputs) or an `ExportedProgram`, whose open first axes get size `batch`."""
     program = _export(model, example_inputs, batch)
     _check_static(program)
+    _check_values(program)
     program, states = prepare(program)
+    _drop_constant_results(program)
     _check_interface(program)
     context = create_context()
     importer = FxImporter(context=context, hooks=_Weights())
@@ -90,20 +96,39 @@ def _export(model: Any, example_inputs: Sequence[Any] | None, batch: int) -> Any
             f"found a {type(model).__name__}, expected a torch.nn.Module, a torch.export.ExportedProgram, an onnx.ModelProto or a path"
         )
     if inputs is None:
-        raise QccError("a torch.nn.Module has no input shapes of its own; pass example_inputs=(x, ...)")
-    if model.training and not isinstance(model, torch.fx.GraphModule):
+        raise QccError("a torch.nn.Module has no input shapes of its own; pass example_inputs=(x, ...), or --input X.npy to qcc")
+    if getattr(model, "training", False) and not isinstance(model, torch.fx.GraphModule):  # frozen TorchScript has no such mode
         raise QccError("the model is in training mode, expected evaluation mode; call model.eval() first")
     traced = torch_eager.as_floats(model)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch.export deprecates what it uses itself
-            warnings.filterwarnings("ignore", r"The tensor attributes? .*_flat_weights", UserWarning)  # of recurrent layers, their own
+        with torch.no_grad(), _quiet():
+            if isinstance(model, torch.jit.ScriptModule):
+                return _export(TS2EPConverter(model, inputs).convert(), inputs, batch)  # leaves axes open
             program = torch.export.export(traced, inputs, strict=False)
             if traced is not model:
                 torch_eager.round_means(program)
             return program
+    except GuardOnDataDependentSymNode:
+        raise QccError(
+            "torch.export cannot trace the model: forward decides by the value of a tensor; decide by shapes or by arguments that are "
+            "no tensors, or choose with torch.where"
+        ) from None
     except Exception as error:  # tracing runs the user's own forward, which may raise anything
         raise QccError(f"torch.export cannot trace the model: {type(error).__name__}: {_first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None]:
+    """What torch logs and prints of a failure is in the error too, and it deprecates what it uses itself."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(None), contextlib.redirect_stderr(None):
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", r"The tensor attributes? .*_flat_weights", UserWarning)  # of recurrent layers, their own
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _batched_inputs(program: Any, batch: int) -> tuple[Any, ...]:
@@ -141,6 +166,39 @@ def _dynamic_axes(program: Any) -> list[tuple[str, int]]:
 def _check_static(program: Any) -> None:
     for name, axis in _dynamic_axes(program):
         raise _dynamic(name, axis)
+
+
+def _check_values(program: Any) -> None:
+    """Raises QccError for numbers that are read out of tensors, random ones, and results that are no tensors."""
+    names = layer_names(program.graph)
+    for node in program.graph.nodes:
+        if node.op == "output" and not any(isinstance(a, torch.fx.Node) for a in node.args[0]):
+            raise QccError(f"the model returns {', '.join(map(repr, node.args[0])) or 'nothing'}, expected at least one tensor")
+        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        if str(node.target).startswith(("aten.item.", "aten._local_scalar_dense.")) and node.users:
+            raise QccError(
+                "found a number that is read out of a tensor while running, expected arithmetic on tensors; leave .item() out, "
+                "or make the number an argument of the module",
+                layer=names[node.name],
+            )
+        given = arguments(node)
+        switches = [given[name] for name in ("train", "training", "dropout_p") if name in given]
+        if torch.Tag.nondeterministic_seeded in node.target.tags and (not switches or any(switches)):
+            raise QccError(
+                f"{node.target} draws random numbers, expected a model that does not; turn dropout off in evaluation, "
+                "or make the numbers an input",
+                layer=names[node.name],
+            )
+
+
+def _drop_constant_results(program: Any) -> None:
+    """What a model returns beside tensors, such as the None of attention without weights, is known before it runs: it is no output."""
+    output = next(node for node in program.graph.nodes if node.op == "output")
+    kept = [isinstance(value, torch.fx.Node) for value in output.args[0]]
+    specs = program.graph_signature.output_specs
+    specs[:] = [spec for spec, keep in zip(specs, kept, strict=True) if keep]
+    output.args = (tuple(value for value in output.args[0] if isinstance(value, torch.fx.Node)),)
 
 
 def _check_interface(program: Any) -> None:

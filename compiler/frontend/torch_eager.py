@@ -57,7 +57,7 @@ def as_floats(model: Any) -> Any:
 
 
 def _is_packed(module: Any) -> bool:
-    return any(isinstance(value, torch.ScriptObject) for value in vars(module).values())
+    return not isinstance(module, torch.jit.ScriptModule) and any(isinstance(v, torch.ScriptObject) for v in vars(module).values())
 
 
 def round_means(program: Any) -> None:

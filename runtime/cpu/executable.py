@@ -19,7 +19,7 @@ import tempfile
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,18 +123,26 @@ class Executable:
         for context in getattr(self, "_all", ()):
             self._program.library.qcc_model_destroy(context.model)
 
-    def __call__(self, *values: Any) -> Any:
-        """Run once. One argument per input, in order; one array, or a tuple of arrays where there are several outputs.
+    def __call__(self, *values: Any, **named: Any) -> Any:
+        """Run once. One argument per input, in order or by its name; one array, or a tuple of arrays where there are several outputs.
 
-        torch tensors in give torch tensors out, without copies where they are contiguous and on the CPU. Raises QccError for a wrong
-        number, shape or dtype.
+        Tuples and lists among the arguments stand for what they hold, as in the model's own signature. torch tensors in give torch tensors
+        out, without copies where they are contiguous and on the CPU. Raises QccError for a wrong number, name, shape or dtype.
         """
-        addresses, alive, torch = self._read(values)
+        addresses, alive, torch = self._read(self._in_order(values, named) if named or len(values) != len(self._expected) else values)
         outputs = [np.empty(shape, dtype) for shape, dtype in self._made]
         self._run_in_idle(addresses, [_address(y) for y in outputs])
         del alive
         results = outputs if torch is None else [_torch_of(y, spec, torch) for y, spec in zip(outputs, self.outputs, strict=True)]
         return results[0] if len(results) == 1 else tuple(results)
+
+    def _in_order(self, values: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
+        """Arguments as one per input."""
+        flat = list(_leaves(values))
+        missing = [spec.name for spec in self.inputs[len(flat) :]]
+        if named and sorted(named) != sorted(missing):
+            raise QccError(f"found inputs named {', '.join(named)}, expected {', '.join(missing) or 'none by name'}")
+        return flat + [named[name] for name in missing if named]
 
     def run_into(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Run once on contiguous arrays of the right shapes and dtypes, which the caller has checked."""
@@ -310,6 +318,15 @@ class Executable:
             predicted = row.get("predicted_us" if self.threads == 1 else "predicted_all_threads_us")
             row["measured_over_predicted"] = row["measured_us"] / predicted if row["measured_us"] and predicted else None
         return profile
+
+
+def _leaves(values: Sequence[Any]) -> Iterator[Any]:
+    """What nested tuples and lists hold."""
+    for value in values:
+        if isinstance(value, tuple | list):
+            yield from _leaves(value)
+        else:
+            yield value
 
 
 def _spec(entry: Mapping[str, Any]) -> TensorSpec:

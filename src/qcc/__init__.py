@@ -4,8 +4,8 @@
     y = exe(x)
     exe.save("model.so");  exe = qcc.load("model.so")
 
-`compile` takes an nn.Module, ExportedProgram, ir.Module or the path of a .mlir, .onnx or .pt2 file. Importing qcc loads neither torch nor
-onnx nor the MLIR bindings; they come with the first use.
+`compile` takes an nn.Module, ExportedProgram, ScriptModule, ir.Module or the path of a .mlir, .onnx, .pt2 or .pt (TorchScript) file.
+Importing qcc loads neither torch nor onnx nor the MLIR bindings; they come with the first use.
 """
 
 from __future__ import annotations

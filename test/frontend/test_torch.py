@@ -27,7 +27,7 @@ def graph_form(model: Any, *inputs: Any) -> Any:
     """`model` (in evaluation mode) in graph form."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own deprecations
-        imported = load(model.eval() if isinstance(model, nn.Module) else model, inputs)
+        imported = load(model.eval() if isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule) else model, inputs)
     run_pipeline(imported.module, IMPORT)
     forms.check("graph", imported.module)
     return imported
@@ -298,9 +298,32 @@ class TestBadInput:
         with pytest.raises(QccError, match=r"model.eval"):
             load(nn.Dropout(0.5), (torch.randn(2, 4),))
 
-    def test_untraceable_model(self) -> None:
-        with pytest.raises(QccError, match=r"torch.export cannot trace the model"):
-            load(Function(lambda x: x if x.sum() > 0 else -x).eval(), (torch.randn(2, 4),))
+    def test_untraceable_model(self, capfd: pytest.CaptureFixture[str]) -> None:
+        for function, words in (
+            (lambda x: x if x.sum() > 0 else -x, "by the value of a tensor"),
+            (lambda x: x.numpy(), "torch.export cannot trace the model"),
+            (lambda x: x * x.sum().item(), "read out of a tensor"),
+            (lambda x: torch.dropout(x, 0.5, True), "dropout.* random numbers"),
+            (lambda x: None, "returns None"),
+        ):
+            with pytest.raises(QccError, match=words):
+                load(Function(function).eval(), (torch.randn(2, 4),))
+        assert capfd.readouterr() == ("", "")  # torch says a lot more
+
+    def test_results_that_are_no_tensors_are_left_out(self) -> None:
+        imported = load(Function(lambda x: (x, None, 3, [x + 1, "words"])).eval(), torch.randn(2, 4))
+        assert imported.outputs == ("output_0", "output_1")
+
+    def test_torchscript(self, tmp_path: Any) -> None:
+        model, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval(), torch.randn(1, 3, 5, 5)
+        traced = torch.jit.trace(model, x)
+        traced.save(tmp_path / "m.pt")
+        for source in (traced, torch.jit.freeze(traced), tmp_path / "m.pt"):
+            found = interpreter.run(graph_form(source, x).module, [x.numpy()])[0]
+            np.testing.assert_allclose(found, model(x).detach().numpy(), rtol=1e-5, atol=1e-5)
+        torch.save(model.state_dict(), tmp_path / "weights.pt")
+        with pytest.raises(QccError, match=r"weights alone are no model"):
+            load(tmp_path / "weights.pt", (x,))
 
     def test_changed_parameters(self) -> None:
         class Counter(nn.Module):

@@ -86,6 +86,16 @@ def test_wrong_inputs_are_named(jit: Any, values: tuple[Any, ...], words: str) -
         jit(*values)
 
 
+def test_inputs_by_name_and_in_sequences(jit: Any) -> None:
+    assert np.array_equal(jit(x=X), jit(X))
+    assert np.array_equal(jit((), [X]), jit(X))
+    for given, words in (({"y": X}, "named y, expected x"), ({"x": X, "y": X}, "named x, y, expected x")):
+        with pytest.raises(QccError, match=words):
+            jit(**given)
+    with pytest.raises(QccError, match="expected none by name"):
+        jit(X, x=X)
+
+
 def test_many_threads_share_one_executable(jit: Any) -> None:
     wrong: list[int] = []
 
