@@ -1,4 +1,4 @@
-"""qcc-bench: measure what the cost model needs to know of this machine."""
+"""qcc-bench: measure what cost models need to know of this machine, and of the accelerator on an FPGA."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ EPILOG = """examples:
   qcc-bench machine                   # measure this machine once (some 15 s, better with nothing else running); qcc uses it from then on
   qcc-bench machine --out m.json      # into a file, for qcc --machine m.json
   qcc-bench machine --show            # what qcc would use now, without measuring
+  qcc-bench place ecp5-85k            # place and route the accelerator (minutes): resources and clock, kept beside the presets
+  qcc-bench place ecp5-85k,rows=2 --out small.json
 """
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    return guarded("qcc-bench", lambda: _machine(args))
+    return guarded("qcc-bench", lambda: {"machine": _machine, "place": _place}[args.command](args))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,7 +28,38 @@ def parser() -> argparse.ArgumentParser:
     m = commands.add_parser("machine", help="rates of products, bandwidths of caches and memory, cost of a step")
     m.add_argument("--out", metavar="FILE", help="where the description goes (default: qcc's cache directory)")
     m.add_argument("--show", action="store_true", help="print the description in use and stop")
+    f = commands.add_parser("place", help="resources and clock of an accelerator, placed and routed out of its context")
+    f.add_argument("device", help="a preset, or one with parameters changed, as of qcc --device")
+    f.add_argument("--out", metavar="FILE", help="where the figures go (default: for presets, beside them; for others, nowhere)")
+    f.add_argument("--seed", type=int, default=1, help="of the placer (default: 1)")
+    f.add_argument("--logs", metavar="DIR", help="keep what the tools read, wrote and said")
     return p
+
+
+def _place(args: argparse.Namespace) -> int:
+    from qcc.compiler.targets import place
+    from qcc.compiler.targets.fpga import PRESETS, FpgaTarget
+    from qcc.tools.progress import Progress
+
+    target, folder = FpgaTarget(args.device), Path(args.logs) if args.logs else None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    with Progress() as progress:
+        found = place.place(
+            args.device,
+            target.configuration,
+            target.preset.part,
+            target.megahertz,
+            seed=args.seed,
+            folder=folder,
+            progress=progress.update,
+        )
+    path = Path(args.out) if args.out else place.FOLDER / f"{args.device}.json" if args.device in PRESETS else None
+    print(found)
+    if path is not None:
+        found.write(path)
+        print(f"written to {path}", file=sys.stderr)
+    return 0
 
 
 def _machine(args: argparse.Namespace) -> int:

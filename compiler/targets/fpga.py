@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from qcc.compiler.targets import place
 from qcc.dialects.accelerator import Configuration
 from qcc.dialects.errors import QccError
 
@@ -15,23 +16,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Device:
-    """A preset. `evidence` says what its figures rest on."""
+    """A preset. `part` is what place.py places it on; nothing where the RTL does not reach."""
 
     configuration: Configuration
     clock_mhz: float
-    evidence: str
+    part: str = ""
 
-
-_NOT_PLACED = "planned: not placed and routed yet; buffers fit the device's block RAM by their size"
 
 PRESETS: dict[str, Device] = {
-    # LFE5U-85F: 208 block RAMs of 18 kbit; weights take 64, activations 32, tags 9, the rest under 30.
-    "ecp5-85k": Device(Configuration(), 125.0, _NOT_PLACED),
-    # LFE5U-45F: 108 block RAMs.
+    # 208 block RAMs of 18 kbit; weights take 64, activations 32, tags 9, the rest under 30.
+    "ecp5-85k": Device(Configuration(), 125.0, "LFE5U-85F"),
+    # 108 block RAMs.
     "ecp5-45k": Device(
         Configuration(weight_lines=1536, activation_words=1024, residual_words=256, output_words=256, parameter_entries=512),
         125.0,
-        _NOT_PLACED,
+        "LFE5U-45F",
     ),
     # Room for larger arrays on larger devices, and for tests.
     "array-8x8": Device(
@@ -47,7 +46,6 @@ PRESETS: dict[str, Device] = {
             post_lanes=8,
         ),
         200.0,
-        _NOT_PLACED,
     ),
 }
 
@@ -87,6 +85,12 @@ class FpgaTarget:
                 raise QccError(f"device has '{item}', expected a number for one of {', '.join(known)}, as in 'ecp5-85k,rows=8'")
             changed[key] = int(value)
         return dataclasses.replace(self.preset.configuration, **changed)
+
+    @property
+    def evidence(self) -> str:
+        """What the preset's clock and buffers rest on."""
+        placed = place.kept(self.device)
+        return str(placed) if placed else "planned: not placed and routed; buffers fit the device's block RAM by their size"
 
     @property
     def megahertz(self) -> float:

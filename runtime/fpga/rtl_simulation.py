@@ -65,12 +65,11 @@ def run(machine: Machine, words: Sequence[Word], *, unsteady: int = 0, progress:
     predicted = cycle.predict(c, machine.dram, words)
     handle = library.qcc_rtl_create(memory.ctypes.data, len(memory), len(machine.dram), c.dram_latency_cycles, unsteady)
     try:
-        status, done = _RUNNING, 0
-        while status == _RUNNING and done <= SLOWEST * predicted.cycles + STARTING_CYCLES:
+        status, counters = _RUNNING, library.qcc_rtl_counters(handle)
+        while status == _RUNNING and counters[0] <= SLOWEST * predicted.cycles + STARTING_CYCLES:
+            progress(f"RTL simulation: {counters[0]} cycles of about {predicted.cycles}", min(counters[0] / predicted.cycles, 1.0))
             status = library.qcc_rtl_run(handle, CHUNK_CYCLES)
-            done += CHUNK_CYCLES
-            progress(f"RTL simulation: {done} cycles of about {predicted.cycles}", min(done / max(predicted.cycles, 1), 0.99))
-        cycles, reads, writes, instructions, address = library.qcc_rtl_counters(handle)[:5]
+        cycles, reads, writes, instructions, address = counters[:5]
         count = ctypes.c_uint64()
         found = library.qcc_rtl_events(handle, ctypes.byref(count))
         events = np.array(found[: count.value], np.uint64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import subprocess
 import sys
@@ -25,7 +26,13 @@ def rtlil(component: wiring.Component, name: str) -> str:
         value = Value.cast(found)
         if not isinstance(value, Const):  # the `ready` of a stream that is always ready
             ports["_".join(map(str, path))] = value, PortDirection.Input if member.flow == wiring.In else PortDirection.Output
-    return back.convert(component, name=name, ports=ports, emit_src=False)
+    collects = gc.isenabled()
+    gc.disable()  # millions of small objects that all live to the end: to look for garbage among them takes half of the time
+    try:
+        return back.convert(component, name=name, ports=ports, emit_src=False)
+    finally:
+        if collects:
+            gc.enable()
 
 
 def yosys(commands: Sequence[str], folder: Path, line: Callable[[str], None] = lambda text: None) -> None:
