@@ -8,14 +8,18 @@ Each layer is judged twice:
   and the polynomials of exponentials are the target's own;
 * since the input: against the reference run from the model's input, which shows how errors of float layers travel.
 
-`artefact` adds a third figure, against the source model: its graph form, before any integer pass, computed in float. It shows what the
-passes themselves changed: ties that round to the other side, and biases rounded to the accumulator's step.
+`artefact` adds two figures from the source model: its graph form, before any integer pass.
+
+* source: against that form, computed in float. It shows what the passes themselves changed: ties that round to the other side, and
+  biases rounded to the accumulator's step;
+* rounding: what the model's own quantization costs there, against the same form without any rounding of activations. A layer whose range
+  or scale is wrong stands out, wherever in the model the accuracy drops.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,11 +30,13 @@ from qcc.compiler.options import CompileOptions
 from qcc.dialects import element_types
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import ir, layer_name, op_attribute, walk
+from qcc.passes.values import per_tensor
 from qcc.runtime.reference import formats, interpreter
 
 Array = np.ndarray[Any, Any]
 
 FLOAT_TOLERANCE = 1e-4
+POOR_DB = 20.0  # of 8 bits with a fitting range, normal values have some 40
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,36 @@ class Error:
 
 
 @dataclass(frozen=True)
+class Rounding:
+    """What quantizing a value costs: `sqnr_db` as in `Error`, the share of values `outside` of `range`, and what values `reach`."""
+
+    sqnr_db: float
+    range: tuple[float, float]
+    reach: tuple[float, float]
+    outside: float
+
+    @staticmethod
+    def of(real: Array, stored: Array, kind: ir.RankedTensorType) -> Rounding:
+        """Of `real` values that became `stored` ones, integers with one scale."""
+        low, high, half = _range(kind)
+        outside = float(np.mean((real < low - half) | (real > high + half)))
+        return Rounding(Error.of(_real(stored, kind), real).sqnr_db, (low, high), (float(real.min()), float(real.max())), outside)
+
+    @property
+    def words(self) -> str:
+        reach, within = (f"{low:.3g}..{high:.3g}" for low, high in (self.reach, self.range))
+        return f"{self.outside:.1%} of its values, which reach {reach}, lie outside of {within}"
+
+
+def _range(kind: ir.RankedTensorType) -> tuple[float, float, float]:
+    """Least and greatest value of integers with one scale, and half a step."""
+    a = element_types.affine(kind)
+    assert a is not None
+    low, high = ((bound - int(a.zero_points[0])) * float(a.scales[0]) for bound in (a.qmin, a.qmax))
+    return low, high, float(a.scales[0]) / 2
+
+
+@dataclass(frozen=True)
 class Layer:
     """One layer's output. `steps` is the greatest difference of stored integers, None for a float output."""
 
@@ -72,6 +108,7 @@ class Layer:
     steps: int | None
     largest: float
     source: Error | None = None
+    rounding: Rounding | None = None
 
     @property
     def leaves(self) -> bool:
@@ -101,15 +138,16 @@ class Comparison:
         """A table, and one sentence that names the first layer that leaves the reference."""
         width = max([len(layer.name) for layer in self.layers] + [5])
         heads = f"{'differing':>13} {'max abs':>10} {'mean abs':>10} {'cosine':>9} {'SQNR dB':>8} {'since input':>12} {'source':>8}"
-        lines = [f"{'layer':{width}}  {heads}"]
+        lines = [f"{'layer':{width}}  {heads} {'rounding':>9}"]
         for layer in self.layers:
-            e, source = layer.own, "" if layer.source is None else _decibel(layer.source.sqnr_db)
+            e = layer.own
+            source, rounding = ("" if given is None else _decibel(given.sqnr_db) for given in (layer.source, layer.rounding))
             lines.append(
                 f"{layer.name:{width}}  {f'{e.differing}/{e.count}':>13} {e.max_abs:10.3g} {e.mean_abs:10.3g} {e.cosine:9.6f} "
-                f"{_decibel(e.sqnr_db):>8} {_decibel(layer.since_input.sqnr_db):>12} {source:>8}"
+                f"{_decibel(e.sqnr_db):>8} {_decibel(layer.since_input.sqnr_db):>12} {source:>8} {rounding:>9}"
                 f"{'  <- leaves the reference' if layer.leaves else ''}"
             )
-        return "\n".join([*lines, self.verdict])
+        return "\n".join([*lines, self.verdict, *([self.costliest] if self.costliest else [])])
 
     @property
     def verdict(self) -> str:
@@ -125,6 +163,16 @@ class Comparison:
             f"max abs {e.max_abs:.3g}, mean abs {e.mean_abs:.3g}, cosine {e.cosine:.6f}, SQNR {_decibel(e.sqnr_db)} dB"
         )
 
+    @property
+    def costliest(self) -> str:
+        """A sentence about the layer that quantization costs most, '' where nothing is known of it."""
+        found = [(layer.rounding.sqnr_db, layer.name, layer.rounding) for layer in self.layers if layer.rounding is not None]
+        if not found:
+            return ""
+        sqnr, name, r = min(found, key=lambda each: each[0])
+        words = f"quantization costs most at '{name}': SQNR {_decibel(sqnr)} dB"
+        return words if sqnr >= POOR_DB else f"{words}; {r.words}; calibrate it again, or give it more bits"
+
 
 def _decibel(value: float) -> str:
     return "exact" if value == math.inf else f"{value:.1f}"
@@ -139,13 +187,15 @@ def artefact(executable: Any, model: Any, inputs: Sequence[Array], *, source: bo
     if not options.keep_layers:
         raise QccError("the artefact does not keep its layers' outputs; compile it with --keep-layers to compare it")
     compilation = driver.start(model, options, example_inputs=inputs)
-    values = _source_values(compilation.run_to("graph"), inputs) if source else {}
+    graph = compilation.run_to("graph")
+    values, costs = (_source_values(graph, inputs), roundings(graph, inputs)) if source else ({}, {})
     module = compilation.run_to("integer")
     outputs = executable(*inputs)
-    return module_outputs(module, inputs, list(outputs) if isinstance(outputs, tuple | list) else [outputs], values)
+    return module_outputs(module, inputs, list(outputs) if isinstance(outputs, tuple | list) else [outputs], values, costs)
 
 
-Source = dict[tuple[str, str], Array]  # (layer name, type) -> what the source graph computes there
+Place = tuple[str, str]  # name of a layer, type of a quantized value
+Source = dict[Place, Array]  # what the source graph computes there
 
 
 def _source_values(module: ir.Module, inputs: Sequence[Array]) -> Source:
@@ -155,17 +205,49 @@ def _source_values(module: ir.Module, inputs: Sequence[Array]) -> Source:
     def collect(op: Any, results: Sequence[Array]) -> None:
         if op.name != "qcc.quantize":
             return
-        kind = op.results[0].type
-        maker = op
-        while maker is not None and maker.name != "qcc.dequantize":
-            found.setdefault((layer_name(maker.location), str(kind)), results[0])
-            maker = None if not maker.operands or isinstance(maker.operands[0].owner, ir.Block) else maker.operands[0].owner.operation
+        for place in _places(op):
+            found.setdefault(place, results[0])
 
     interpreter.run(module, list(inputs), on_op=collect)
     return found
 
 
-def module_outputs(module: ir.Module, inputs: Sequence[Array], outputs: Sequence[Array], source: Source | None = None) -> Comparison:
+def _places(quantize: Any) -> Iterator[Place]:
+    maker, kind = quantize, str(quantize.results[0].type)
+    while maker is not None and maker.name != "qcc.dequantize":
+        yield layer_name(maker.location), kind
+        maker = None if not maker.operands or isinstance(maker.operands[0].owner, ir.Block) else maker.operands[0].owner.operation
+
+
+def roundings(module: ir.Module, inputs: Sequence[Array]) -> dict[Place, Rounding]:
+    """What every quantize of a graph-form module costs by itself: dequantize gives back what was quantized."""
+    main = next(op for op in walk(module, "func.func") if op_attribute(op, "sym_name") == "main")
+    real: dict[Any, Array] = dict(zip(main.regions[0].blocks[0].arguments, inputs, strict=True))
+    found: dict[Place, Rounding] = {}
+
+    def pass_on(op: Any, results: Sequence[Array]) -> Sequence[Array] | None:
+        if op.name == "qcc.quantize" and op.operands[0] in real:
+            x, kind = real[op.operands[0]], op.results[0].type
+            if per_tensor(op.results[0]) is not None and x.size:
+                low, high, _ = _range(kind)  # a bound of zero is a ReLU that the exporter left out
+                x = np.maximum(x, 0) if low == 0 else np.minimum(x, 0) if high == 0 else x
+                for place in _places(op):
+                    found.setdefault(place, Rounding.of(x, results[0], kind))
+            real[op.results[0]] = x
+            return None
+        results = [real[op.operands[0]]] if op.name == "qcc.dequantize" and op.operands[0] in real else results
+        quantized = [v for v in op.results if any(use.owner.name == "qcc.quantize" for use in v.uses)]
+        real.update({value: array for value, array in zip(op.results, results, strict=True) if value in quantized})
+        return results
+
+    interpreter.run(module, list(inputs), on_op=pass_on)
+    return found
+
+
+def module_outputs(
+    module: ir.Module, inputs: Sequence[Array], outputs: Sequence[Array], source: Source | None = None,
+    roundings: Mapping[Place, Rounding] | None = None,
+) -> Comparison:  # fmt: skip
     """Compare `outputs`, all results of a compiled integer-form `module` whose layers are kept, with the reference on `inputs`."""
     main = next(op for op in walk(module, "func.func") if op_attribute(op, "sym_name") == "main")
     block = main.regions[0].blocks[0]
@@ -179,7 +261,7 @@ def module_outputs(module: ir.Module, inputs: Sequence[Array], outputs: Sequence
                 f"the artefact gives {list(found.shape)}, the model {list(value.type.shape)}; expected the model it was compiled from",
                 layer=name,
             )
-    judge = _Judge(dict(zip(returned, zip(names, outputs, strict=True), strict=True)), source or {})
+    judge = _Judge(dict(zip(returned, zip(names, outputs, strict=True), strict=True)), source or {}, roundings or {})
     interpreter.run(module, list(inputs), on_op=judge.remember)
     interpreter.run(module, list(inputs), on_op=judge.judge)
     return Comparison(judge.layers)
@@ -191,6 +273,7 @@ class _Judge:
 
     kept: dict[Any, tuple[str, Array]]
     source: Source
+    roundings: Mapping[Place, Rounding]
     expected: dict[str, Array] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
 
@@ -212,9 +295,11 @@ class _Judge:
             reals = [_real(v, value.type) if quantized else v for v in (found, array, self.expected[name])]
             steps = int(np.abs(found.astype(np.int64) - array.astype(np.int64)).max(initial=0)) if quantized else None
             largest = float(np.abs(reals[1]).max(initial=0.0))
-            origin = self.source.get((name.partition("#")[0], str(value.type)))
+            place = (name.partition("#")[0], str(value.type))
+            origin = self.source.get(place)
             against = None if origin is None else Error.of(reals[0], _real(origin, value.type))
-            self.layers.append(Layer(name, op.name, Error.of(reals[0], reals[1]), Error.of(reals[0], reals[2]), steps, largest, against))
+            own, since = Error.of(reals[0], reals[1]), Error.of(reals[0], reals[2])
+            self.layers.append(Layer(name, op.name, own, since, steps, largest, against, self.roundings.get(place)))
             replaced[i] = found
         return replaced
 

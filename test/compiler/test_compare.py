@@ -95,3 +95,32 @@ def test_sqnr_is_the_ratio_of_powers_in_decibel() -> None:
     assert error.sqnr_db == pytest.approx(10 * math.log10(25 / 0.25))
     assert (error.differing, error.count, error.max_abs) == (1, 3, 0.5)
     assert error.mean_abs == pytest.approx(0.5 / 3)
+
+
+GRAPH = """
+!narrow = !quant.uniform<u8:f32, 0.01>
+!fits = !quant.uniform<i8:f32, 0.1>
+func.func @main(%x: tensor<64xf32>) -> tensor<64xf32> {
+  %a = "qcc.quantize"(%x) : (tensor<64xf32>) -> tensor<64x!fits> loc("in")
+  %b = "qcc.dequantize"(%a) : (tensor<64x!fits>) -> tensor<64xf32>
+  %c = "qcc.unary"(%b) {kind = "exp"} : (tensor<64xf32>) -> tensor<64xf32> loc("layer")
+  %d = "qcc.quantize"(%c) : (tensor<64xf32>) -> tensor<64x!narrow> loc("behind")
+  %e = "qcc.dequantize"(%d) : (tensor<64x!narrow>) -> tensor<64xf32>
+  %f = "qcc.add"(%e, %e) : (tensor<64xf32>, tensor<64xf32>) -> tensor<64xf32> loc("sum")
+  %g = "qcc.quantize"(%f) : (tensor<64xf32>) -> tensor<64x!fits> loc("sum")
+  %y = "qcc.dequantize"(%g) : (tensor<64x!fits>) -> tensor<64xf32>
+  return %y : tensor<64xf32>
+}
+"""
+
+
+def test_the_layer_whose_range_is_wrong_is_named() -> None:
+    """The values of 'layer' reach 4.5 and its range ends at 2.55; what is behind it has a range that fits, and is not blamed."""
+    x = np.linspace(-1.5, 1.5, 64, dtype=np.float32)
+    found = compare.roundings(parse_module(GRAPH, create_context()), [x])
+    by_name = {name: rounding for (name, _), rounding in found.items()}
+    assert by_name["in"].sqnr_db > 25 and by_name["sum"].sqnr_db > 25
+    assert by_name["layer"].sqnr_db < 15 and by_name["layer"] == by_name["behind"]
+    assert by_name["layer"].outside == pytest.approx(np.mean(np.exp(x) > 2.555))
+    worst = compare.Comparison([compare.Layer(name, "", *[compare.Error.of(x, x)] * 2, 0, 1.0, None, r) for name, r in by_name.items()])
+    assert "quantization costs most at 'behind'" in worst.costliest and "lie outside of 0..2.55" in worst.costliest
