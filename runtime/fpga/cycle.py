@@ -8,9 +8,9 @@ later, so consecutive loads are pipelined. `execute` and the `post` that takes i
 `accumulator_tiles` finished
 tiles wait in between. Instruction fetch is sequential and counts as traffic, but does not compete for the bus.
 
-Costs in cycles: execute, lines of the tile x activation planes + 1 per tile; post, R x C values / lanes (twice with
-a residual), at least the
-planes it writes or reads; load and store, words x K/8 / bus bytes.
+Costs in cycles: execute, lines of the tile x activation planes, and `GROUP_CYCLES` per group of pixels; post, the longest of R x C
+values / lanes, the planes it writes and those it reads; load and store, words x K/8 / bus bytes. The RTL has these costs and the lengths of
+pipelines below; what it has besides, a few cycles from instruction to instruction and fetches on the bus, is within a few percent.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ from qcc.runtime.fpga.encoder import Word
 from qcc.runtime.fpga.isa import INSTRUCTION_BYTES, UNITS
 from qcc.runtime.fpga.machine import Lines, Machine
 from qcc.runtime.fpga.trace import add_activations
+
+GROUP_CYCLES = 3  # until the array's front is full again
+TOKEN_CYCLES = 3  # from an instruction's end to the start of one that waits for it
+DEPTH = {"load": 12, "execute": 12, "post": 29, "store": 5}  # of the units: from the last word, step or tile to the instruction's end
+RESIDUAL_DEPTH = 12  # more of the post unit where it adds a residual
 
 
 @dataclass
@@ -164,7 +169,7 @@ class _Simulation:
         for other in range(len(UNITS)):
             if word.signal >> other & 1:
                 queue = self.tokens[word.unit][other]
-                queue.append(end)
+                queue.append(end + TOKEN_CYCLES)
                 if len(queue) > self.c.token_limit:
                     raise QccError(f"the program holds more than {self.c.token_limit} tokens from {UNITS[word.unit]} to {UNITS[other]}")
 
@@ -175,20 +180,23 @@ class _Simulation:
         self.machine.run(word)
         words = self.machine.moved_words(word)
         if words is None:
-            cycles = self._execute_cycles(word)[0] if word.name == "execute" else 1
-            self._finish(index, start, start + cycles, start + cycles, cycles)
+            execute = word.name == "execute"
+            cycles = self._execute_cycles(word)[0] if execute else 1
+            self._finish(index, start, start + cycles, start + cycles + (DEPTH["execute"] if execute else 0), cycles)
             return
         size = words * self.c.word_bytes
         cycles = max(-(-size // self.c.bus_bytes_per_cycle), 1)
         begin = self._reserve(start, cycles)
         self.timing.traffic[index] = size
         self.timing.activations[index] = self.machine.pixel_bytes(word)
-        if unit == UNITS.index("store"):
+        moved = end = begin + cycles
+        if word.row.unit == "store":
             self.timing.write_bytes += size
         else:
             self.timing.read_bytes += size
+            end += self.c.dram_latency_cycles
         self.timing.bus_cycles += cycles
-        self._finish(index, start, begin + cycles, begin + cycles + self.c.dram_latency_cycles, begin + cycles - start)
+        self._finish(index, start, moved, end + DEPTH[word.row.unit], moved - start)
 
     def _reserve(self, start: int, cycles: int) -> int:
         """The first time from `start` at which the bus is free for `cycles`."""
@@ -209,7 +217,8 @@ class _Simulation:
         """Cycles of every tile of one group."""
         ends = self.machine.tile_ends(word)
         planes = self.machine.modes["execute_mode"]["planes"]
-        return [int(n) * planes + 1 for n in np.diff(ends, prepend=word["line"])]
+        cycles = [int(n) * planes for n in np.diff(ends, prepend=word["line"])]
+        return [*cycles[:-1], cycles[-1] + GROUP_CYCLES]
 
     def _execute_pair(self, start: int) -> None:
         """An emitting execute and the post behind it, tile by tile."""
@@ -229,21 +238,23 @@ class _Simulation:
         self.machine.run(word)
         costs = self._execute_cycles(word) * word["groups"]
         self.machine.run(post)
-        emitted, taken, depth = start, deque([0] * self.c.accumulator_tiles), self._post_cycles()
-        finished, first = begin, None
+        emitted, taken, cost_of_post = start, deque([0] * self.c.accumulator_tiles), self._post_cycles()
+        free = begin  # when the post unit can begin with another tile
         for cost in costs:
             emitted = max(emitted + cost, taken.popleft())
-            first = emitted if first is None else first
-            taken.append(max(finished, emitted))
-            finished = max(finished, emitted) + depth
-        self._finish(index, start, emitted, emitted, sum(costs))
-        self._finish(other, begin, finished, finished, depth * len(costs))
+            free = max(free, emitted + DEPTH["execute"]) + cost_of_post
+            taken.append(free)
+        depth = DEPTH["post"] + (RESIDUAL_DEPTH if self.machine.modes["post_residual"]["enable"] else 0)
+        self._finish(index, start, emitted, emitted + DEPTH["execute"], sum(costs))
+        self._finish(other, begin, free, free + depth, cost_of_post * len(costs))
 
     def _post_cycles(self) -> int:
+        """From a tile to the next."""
         c, modes = self.c, self.machine.modes
         residual = modes["post_residual"]
-        passes = -(-c.rows * c.columns // c.post_lanes) * (2 if residual["enable"] else 1)
-        return max(passes, modes["post_requantize"]["bits"], residual["planes"] if residual["enable"] else 0)
+        return max(
+            -(-c.rows * c.columns // c.post_lanes), modes["post_requantize"]["bits"], residual["planes"] if residual["enable"] else 0
+        )
 
 
 class TimingMachine(Machine):

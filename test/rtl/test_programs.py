@@ -19,7 +19,7 @@ from test.runtime.fpga.test_machine import linear_program
 from test.tiers import slow_except
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-CYCLES_TOLERANCE = 0.10  # of what the cycle simulator predicts, for programs of 10,000 cycles and more
+CYCLES_TOLERANCE = 0.02  # of what the cycle simulator predicts, for programs of 10,000 cycles and more
 STARTING_CYCLES = 150  # and these, because what is not overlapped yet weighs more in short programs
 
 

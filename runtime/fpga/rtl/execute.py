@@ -165,24 +165,25 @@ class Execute(wiring.Component):
         # Where tiles, groups and the instruction end.
         tag = self.tags.data
         tile_end, emits, go, finished = Signal(), Signal(), Signal(), Signal()
-        tiles_left, groups_left, first = Signal.like(now.tiles), Signal.like(now.groups), Signal()
-        base = Signal(BUFFER_BITS)
+        tiles_left, groups_left, last_tile, last_group = Signal.like(now.tiles), Signal.like(now.groups), Signal(), Signal()
+        base, first = Signal(BUFFER_BITS), Signal()
         m.d.comb += [
             tile_end.eq(valid & tagged.top & tag.last),
             emits.eq(tile_end & now.emit),
             advance.eq(~emits | (room != 0)),
             go.eq(valid & advance),
-            restart.eq(tile_end & (tiles_left == 1) & advance),
-            finished.eq(restart & (groups_left == 1)),
+            restart.eq(tile_end & last_tile & advance),
+            finished.eq(restart & last_group),
         ]
         m.d.sync += room.eq(room - (emits & advance) + queue.freed)
         with m.If(go):
             m.d.sync += first.eq(tile_end)
         with m.If(tile_end & advance):
-            m.d.sync += tiles_left.eq(tiles_left - 1)
+            m.d.sync += [tiles_left.eq(tiles_left - 1), last_tile.eq(tiles_left == 2)]
         with m.If(restart):
-            m.d.sync += [line.eq(now.line), plane.eq(0), tiles_left.eq(now.tiles), base.eq(base + mode.vector_words)]
-            m.d.sync += [groups_left.eq(groups_left - 1), issuing.eq(groups_left != 1)]
+            m.d.sync += [line.eq(now.line), plane.eq(0), base.eq(base + mode.vector_words), issuing.eq(~last_group)]
+            m.d.sync += [tiles_left.eq(now.tiles), last_tile.eq(now.tiles == 1)]
+            m.d.sync += [groups_left.eq(groups_left - 1), last_group.eq(groups_left == 2)]
 
         # The next instruction, when nothing of the last is in front of here.
         head, mode_head = (data.View(instruction(name), self.instructions.payload) for name in ("execute", "execute_mode"))
@@ -192,7 +193,8 @@ class Execute(wiring.Component):
             m.d.sync += mode.eq(mode_head)
         with m.Elif(taken):
             m.d.sync += [now.eq(head), issuing.eq(1), line.eq(head.line), plane.eq(0), base.eq(head.activation)]
-            m.d.sync += [tiles_left.eq(head.tiles), groups_left.eq(head.groups), first.eq(~head.accumulate)]
+            m.d.sync += [tiles_left.eq(head.tiles), last_tile.eq(head.tiles == 1), first.eq(~head.accumulate)]
+            m.d.sync += [groups_left.eq(head.groups), last_group.eq(head.groups == 1)]
 
         # The address of the activations, then those and the line.
         control, offset, place = Signal(_CONTROL), Signal(BUFFER_BITS), Signal(BUFFER_BITS)

@@ -34,6 +34,9 @@ from qcc.runtime.fpga.rtl.requantize import (
 WAITING = 4  # instructions that each part may be behind
 FINISHED_STEPS = 32  # steps on their way through the lanes, or behind them
 
+_ENDS = data.StructLayout({"window": 1, "group": 1, "all": 1})
+"""What a tile ends: its window, its group of pixels; `all`: its group is the instruction's last."""
+
 
 def steps(c: Configuration) -> int:
     """Steps of a tile."""
@@ -73,44 +76,54 @@ class Feed(wiring.Component):
         size, slots = steps(c), max(FINISHED_STEPS, 4 * steps(c))
         m.submodules.results = results = SyncFIFO(width=finished_step(c).size, depth=slots)
 
-        # Where we are.
+        # Where we are. A tile has steps enough to find out meanwhile what the next one ends.
         now, busy, step = Signal(instruction("post")), Signal(), Signal(range(size))
         tiles_left, groups_left, window_left = Signal.like(now.tiles), Signal.like(now.groups), Signal.like(now.window)
-        entry, room = Signal.like(now.parameter), Signal(range(slots + 1), init=slots)
-        last_step, ends_window, ends_group = step == size - 1, window_left == 1, tiles_left == 1
-        go, starts = Signal(), step == 0
-        m.d.comb += [
-            go.eq(busy & self.tiles.valid & (~starts | ~ends_window | ((room >= size) & (~self.add | self.residuals.valid)))),
-            self.tiles.ready.eq(go & last_step),
-            self.residuals.ready.eq(go & last_step & ends_window & self.add),
-            self.posts.ready.eq(~busy | (go & last_step & ends_group & (groups_left == 1))),
+        entry, room, has_room = Signal.like(now.parameter), Signal(range(slots + 1), init=slots), Signal()
+        ends, next_ends = Signal(_ENDS), Signal(_ENDS)
+        m.d.sync += [
+            next_ends.window.eq(Mux(ends.window, now.window == 1, window_left == 2)),
+            next_ends.group.eq(Mux(ends.group, now.tiles == 1, tiles_left == 2)),
+            next_ends.all.eq(Mux(ends.group, groups_left == 2, groups_left == 1)),
+            has_room.eq(room >= size),
         ]
-        m.d.sync += room.eq(room - Mux(go & starts & ends_window, size, 0) + (results.r_rdy & results.r_en))
+        go, starts, last_step, finishes = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            starts.eq(step == 0),
+            last_step.eq(step == size - 1),
+            go.eq(busy & self.tiles.valid & (~starts | ~ends.window | (has_room & (~self.add | self.residuals.valid)))),
+            finishes.eq(go & last_step & ends.group & ends.all),
+            self.tiles.ready.eq(go & last_step),
+            self.residuals.ready.eq(go & last_step & ends.window & self.add),
+            self.posts.ready.eq(~busy | finishes),
+        ]
+        m.d.sync += room.eq(room - Mux(go & starts & ends.window, size, 0) + (results.r_rdy & results.r_en))
         with m.If(go):
             m.d.sync += step.eq(Mux(last_step, 0, step + 1))
         with m.If(go & last_step):
-            m.d.sync += [tiles_left.eq(tiles_left - 1), window_left.eq(window_left - 1)]
-            with m.If(ends_window):
+            m.d.sync += [ends.eq(next_ends), tiles_left.eq(tiles_left - 1), window_left.eq(window_left - 1)]
+            with m.If(ends.window):
                 m.d.sync += [window_left.eq(now.window), entry.eq(entry + c.rows)]
-            with m.If(ends_group):
-                m.d.sync += [tiles_left.eq(now.tiles), entry.eq(now.parameter), groups_left.eq(groups_left - 1), busy.eq(groups_left != 1)]
+            with m.If(ends.group):
+                m.d.sync += [tiles_left.eq(now.tiles), entry.eq(now.parameter), groups_left.eq(groups_left - 1), busy.eq(~ends.all)]
         with m.If(self.posts.valid & self.posts.ready):
             head = self.posts.payload
             m.d.sync += [now.eq(head), busy.eq(1), entry.eq(head.parameter), groups_left.eq(head.groups)]
             m.d.sync += [tiles_left.eq(head.tiles), window_left.eq(head.window)]
+            m.d.sync += [ends.window.eq(head.window == 1), ends.group.eq(head.tiles == 1), ends.all.eq(head.groups == 1)]
         m.d.comb += self.parameters.address.eq(entry + step // (c.columns // c.post_lanes))
 
         # Through the lanes.
         marks = Signal(data.StructLayout({"valid": 1, "starts": 1, "ends": 1, "group": 1, "all": 1, "step": step.shape()}))
         first_of_window = Signal(init=1)
         with m.If(go & last_step):
-            m.d.sync += first_of_window.eq(ends_window)
+            m.d.sync += first_of_window.eq(ends.window)
         m.d.comb += [
             marks.valid.eq(go),
             marks.starts.eq(first_of_window),
-            marks.ends.eq(go & ends_window),
-            marks.group.eq(ends_group),
-            marks.all.eq(ends_group & (groups_left == 1)),
+            marks.ends.eq(go & ends.window),
+            marks.group.eq(ends.group),
+            marks.all.eq(ends.group & ends.all),
             marks.step.eq(step),
         ]
         chosen = Signal(data.ArrayLayout(signed(32), c.post_lanes), reset_less=True)
@@ -133,7 +146,7 @@ class Feed(wiring.Component):
         m.d.comb += [done.group.eq(marks.group), done.all.eq(marks.all)]
         m.d.comb += [done.values[lane].eq(value) for lane, value in enumerate(greatest)]
         added, added_marks = (
-            self._add_residuals(m, go & ends_window, step, marks.ends, greatest),
+            self._add_residuals(m, go & ends.window, step, marks.ends, greatest),
             later(m, marks, RESIDUAL_LATENCY, reset=True),
         )
         with m.If(self.add):

@@ -44,7 +44,18 @@ class FetchResidual(wiring.Component):
         pending, full = Signal(2), Signal()
         held, valid = Signal(self.numbers, reset_less=True), Signal()
         marks = Signal(data.StructLayout({"valid": 1, "plane": 5, "last": 1, "slot": slot.shape()}))
-        top, going, hand_over = plane == mode.planes - 1, Signal(), Signal()
+        top_plane, top, going, hand_over = Signal(5), Signal(), Signal(), Signal()
+        m.d.sync += top_plane.eq(mode.planes - 1)
+        m.d.comb += top.eq(plane == top_plane)
+        # Found out in the cycle that is left between two tiles.
+        between, group_ends, last_group, next_word, next_group = Signal(), Signal(), Signal(), Signal(BUFFER_BITS), Signal(BUFFER_BITS)
+        m.d.sync += [
+            between.eq(going & top),
+            group_ends.eq(tiles_left == now.window),
+            last_group.eq(groups_left == 1),
+            next_word.eq(word + mode.planes),
+            next_group.eq(group + mode.residual_words),
+        ]
         with m.FSM():
             with m.State("idle"):
                 m.d.comb += self.posts.ready.eq(1)
@@ -56,20 +67,20 @@ class FetchResidual(wiring.Component):
                 m.next = "place"
             with m.State("place"):
                 m.d.sync += [group.eq(word + now.residual), word.eq(word + now.residual), plane.eq(0), slot.eq(first_slot)]
-                m.d.sync += tiles_left.eq(now.tiles)
+                m.d.sync += [tiles_left.eq(now.tiles), between.eq(1)]
                 m.next = "read"
             with m.State("read"):
-                m.d.comb += going.eq((plane != 0) | (pending == 0) | ((pending == 1) & ~valid))
+                m.d.comb += going.eq((plane != 0) | (~between & ((pending == 0) | ((pending == 1) & ~valid))))
                 with m.If(going):
                     m.d.sync += plane.eq(Mux(top, 0, plane + 1))
                 with m.If(going & top):
                     m.d.sync += [tiles_left.eq(tiles_left - now.window), slot.eq(slot + 1)]
                     with m.If(slot == per_word - 1):
-                        m.d.sync += [slot.eq(0), word.eq(word + mode.planes)]
-                    with m.If(tiles_left == now.window):
+                        m.d.sync += [slot.eq(0), word.eq(next_word)]
+                    with m.If(group_ends):
                         m.d.sync += [groups_left.eq(groups_left - 1), tiles_left.eq(now.tiles), slot.eq(first_slot)]
-                        m.d.sync += [group.eq(group + mode.residual_words), word.eq(group + mode.residual_words)]
-                        with m.If(groups_left == 1):
+                        m.d.sync += [group.eq(next_group), word.eq(next_group)]
+                        with m.If(last_group):
                             m.next = "idle"
         m.d.comb += [marks.valid.eq(going), marks.plane.eq(plane), marks.last.eq(top), marks.slot.eq(slot)]
         m.d.comb += self.buffer.address.eq(later(m, (word + plane)[:BUFFER_BITS]))

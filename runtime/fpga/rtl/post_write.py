@@ -64,12 +64,20 @@ class WritePlanes(wiring.Component):
         next_slot = Signal(range(per_word))  # of the tile that comes next, as `next_word` and `left`
         group, word, next_word = Signal(BUFFER_BITS), Signal(BUFFER_BITS), Signal(BUFFER_BITS)
         left, exists = Signal(signed(18)), Signal(c.rows)  # channels that exist from this tile on
-        writing, top = Signal(), plane == self.bits - 1
+        writing, top = Signal(), Signal()  # `top`: this is the last plane
+        one_plane, before_top = Signal(), Signal.like(plane)
+        following, next_group = Signal(BUFFER_BITS), Signal(BUFFER_BITS)  # words that may come next; a tile has cycles enough to find them
+        m.d.sync += [
+            one_plane.eq(self.bits == 1),
+            before_top.eq(self.bits - 2),
+            following.eq(next_word + self.bits),
+            next_group.eq(group + now.output_words),
+        ]
         marks = Signal(data.StructLayout({"valid": 1, "slot": slot.shape(), "address": BUFFER_BITS, "end": 1}))
-        idle, ready = Signal(), Signal()
+        ready = Signal()
         with m.FSM():
             with m.State("idle"):
-                m.d.comb += [self.posts.ready.eq(1), idle.eq(1)]
+                m.d.comb += self.posts.ready.eq(1)
                 m.d.sync += now.eq(self.posts.payload)
                 with m.If(self.posts.valid):
                     m.next = "multiply"
@@ -79,6 +87,8 @@ class WritePlanes(wiring.Component):
             with m.State("place"):
                 m.d.sync += [group.eq(next_word + now.output), next_word.eq(next_word + now.output), next_slot.eq(first_slot)]
                 m.d.sync += left.eq(self.channels - now.channel)
+                m.next = "settle"
+            with m.State("settle"):
                 m.next = "tiles"
             with m.State("tiles"):
                 m.d.comb += ready.eq(1)
@@ -86,20 +96,28 @@ class WritePlanes(wiring.Component):
                     m.next = "idle"
         m.d.comb += move.eq(ready & full & (~writing | top))
         with m.If(writing):
-            m.d.sync += plane.eq(plane + 1)
+            m.d.sync += [plane.eq(plane + 1), top.eq(plane == before_top)]
             for row in range(c.rows):
                 m.d.sync += [tile[row][column].eq(tile[row][column] >> 1) for column in range(c.columns)]
             with m.If(top):
                 m.d.sync += writing.eq(0)
         with m.If(move):
-            m.d.sync += [tile.eq(gathered), writing.eq(1), plane.eq(0), slot.eq(next_slot), word.eq(next_word), last.eq(ends)]
+            m.d.sync += [
+                tile.eq(gathered),
+                writing.eq(1),
+                plane.eq(0),
+                top.eq(one_plane),
+                slot.eq(next_slot),
+                word.eq(next_word),
+                last.eq(ends),
+            ]
             m.d.sync += [exists[row].eq(left > row) for row in range(c.rows)]
             m.d.sync += [next_slot.eq(next_slot + 1), left.eq(left - c.rows)]
             with m.If(next_slot == per_word - 1):
-                m.d.sync += [next_slot.eq(0), next_word.eq(next_word + self.bits)]
+                m.d.sync += [next_slot.eq(0), next_word.eq(following)]
             with m.If(ends[0]):
                 m.d.sync += [next_slot.eq(first_slot), left.eq(self.channels - now.channel)]
-                m.d.sync += [group.eq(group + now.output_words), next_word.eq(group + now.output_words)]
+                m.d.sync += [group.eq(next_group), next_word.eq(next_group)]
 
         # Read, add, write.
         m.d.comb += [

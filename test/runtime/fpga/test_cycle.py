@@ -29,7 +29,7 @@ SHAPE = {"n": 4, "k": 70, "out": 8, "a_bits": 4, "a_signed": False, "w_bits": 3,
 def test_execute_takes_lines_times_planes():
     timing, _ = timed(**SHAPE, coding=0)
     lines, tiles, groups = 3 * 3, 2, 2  # words x weight planes
-    assert timing.busy["execute"] == tiles * groups * (lines * 4 + 1) + 1  # and one cycle for execute_mode
+    assert timing.busy["execute"] == groups * (tiles * lines * 4 + cycle.GROUP_CYCLES) + 1  # and one cycle for execute_mode
 
 
 def test_zero_words_take_no_time():
