@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,7 @@ Progress = Callable[[str, float], None]
 TOOLS = ("amaranth", "pyosys", "verilator")
 SOURCES = ("rtl/*.py", "rtl/*.cpp", "isa.py", "rtl_simulation.py", "../../dialects/accelerator.py", "../../dialects/bitplanes.py")
 """Files beside this one that a simulator is made of."""
-COMPILER_OPTIONS = ("-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-w")  # -O2 takes a quarter longer to build and runs no faster
+COMPILER_OPTIONS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-w")
 VERILATOR_OPTIONS = ("--cc", "--no-timing", "-O3", "-Wno-fatal", "-Wno-lint", "--prefix", "Vtestbench", "--Mdir", "verilated")
 
 AHEAD_WORDS = 16  # instructions are read ahead, past the end of a program too: PREFETCH_WORDS of rtl/fetch.py
@@ -193,19 +193,26 @@ def _build(configuration: Configuration, compiler: list[str], path: Path, progre
         progress("RTL simulator: Verilog to C++", 0.3)
         _run([str(root / "bin" / "verilator_bin"), *VERILATOR_OPTIONS, "testbench.v"], folder, {"VERILATOR_ROOT": str(root)})
         shutil.copy(Path(__file__).resolve().parent / "rtl" / "harness.cpp", folder)
-        # one file of all: reading the headers takes longer than compiling what is behind them
-        parts = ["harness.cpp", *sorted(str(file.relative_to(folder)) for file in (folder / "verilated").glob("*.cpp"))]
-        (folder / "simulator.cpp").write_text("".join(f'#include "{part}"\n' for part in parts))
-        libraries = [root / "include" / name for name in ("verilated.cpp", "verilated_threads.cpp")]
-        (folder / "library.cpp").write_text("".join(f'#include "{file}"\n' for file in libraries))
-        places = [f"-I{folder / 'verilated'}", f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}"]
-        options = [*COMPILER_OPTIONS, *places, "-DVL_TIME_CONTEXT", f"-DWORD_BYTES={configuration.word_bytes}"]
+        # Two files, since reading the headers takes as long as compiling what is behind them: what runs in every cycle, and the rest.
+        made = [f"verilated/{file.name}" for file in sorted((folder / "verilated").glob("*.cpp"))]
+        rest = [part for part in made if part.endswith("Slow.cpp")]
+        library = [str(root / "include" / name) for name in ("verilated.cpp", "verilated_threads.cpp")]
+        _include(folder / "cycles.cpp", ["harness.cpp", *(part for part in made if part not in rest)])
+        _include(folder / "rest.cpp", [*rest, *library])
+        places = [f"-I{folder}", f"-I{folder / 'verilated'}", f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}"]
+        command = [*compiler, *COMPILER_OPTIONS, *places, "-DVL_TIME_CONTEXT", f"-DWORD_BYTES={configuration.word_bytes}", "-c"]
         progress("RTL simulator: compile", 0.4)
+        # -O2 takes a quarter longer than -O1 and what it makes runs no faster
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda part: _run([*compiler, *options, "-c", f"{part}.cpp"], folder), ("simulator", "library")))
-        _run([*compiler, "-shared", "-o", "simulator.so", "simulator.o", "library.o", "-pthread"], folder)
+            list(pool.map(lambda part: _run([*command, *part], folder), (["-O1", "cycles.cpp"], ["-O0", "rest.cpp"])))
+        # of functions in both the linker takes the first
+        _run([*compiler, "-shared", "-o", "simulator.so", "cycles.o", "rest.o", "-pthread"], folder)
         with atomic_write(path, mode=0o755) as stream:
             stream.write((folder / "simulator.so").read_bytes())
+
+
+def _include(path: Path, parts: Iterable[str]) -> None:
+    path.write_text("".join(f'#include "{part}"\n' for part in parts))
 
 
 def _run(command: list[str], folder: Path, environment: Mapping[str, str] | None = None) -> None:
