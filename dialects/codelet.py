@@ -330,6 +330,22 @@ class PackPairs(Pack):
     kind: str = "pack_pairs"
 
 
+@dataclass(frozen=True)
+class PackBf16:
+    """The computed right operand of a matmul, x[b0, b1, k, n] bf16, packed for dot2_bf16: [b0][b1][block][step][vector][lane][2].
+
+    The last step of an odd k is 0 and the last row. A task is `chunk` of the b0 * b1 matrices.
+    """
+
+    isa: str
+    sizes: tuple[int, int, int, int]
+    vectors: int
+    x: Operand
+    y: Operand
+    chunk: int
+    kind: str = "pack_bf16"
+
+
 _KINDS = (
     Map,
     Contraction,
@@ -348,6 +364,7 @@ _KINDS = (
     Insert,
     Pack,
     PackPairs,
+    PackBf16,
     PackSigns,
     Columns,
     Stream,
@@ -464,7 +481,7 @@ def tasks(codelet: Any) -> int:
         return -(-codelet.sizes[1] // codelet.chunk)
     if isinstance(codelet, SparsePixels):
         return -(-codelet.tiles // codelet.strip) * -(-codelet.sizes[3] // codelet.chunk)
-    if isinstance(codelet, Depthwise | Window | Pack | PackSigns | Attend):
+    if isinstance(codelet, Depthwise | Window | Pack | PackBf16 | PackSigns | Attend):
         return -(-codelet.sizes[0] * codelet.sizes[1] // codelet.chunk)
     return -(-codelet.sizes[0] // codelet.chunk)
 

@@ -254,6 +254,11 @@ def _pack(c: codelets.Pack, machine: Machine) -> Work:
     return Work(elements / 4, 0, 2 * elements)
 
 
+def _pack_bf16(c: codelets.PackBf16, machine: Machine) -> Work:
+    elements = math.prod(c.sizes)
+    return Work(elements / 8, 0, 2 * ELEMENT_BYTES["bf16"] * elements)
+
+
 def _pack_signs(c: PackSigns, machine: Machine) -> Work:
     n, height, width, channels = c.sizes
     cycles = n * height * width * (5.0 + c.planes * 3.0 * math.ceil(channels / 64))
@@ -370,6 +375,7 @@ _MODELS: dict[str, Any] = {  # by kind of codelet
     "table_softmax": _table_softmax,
     "pack": _pack,
     "pack_pairs": _pack,
+    "pack_bf16": _pack_bf16,
     "pack_signs": _pack_signs,
     "embedding": _embedding,
     "insert": _insert,

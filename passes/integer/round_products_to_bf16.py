@@ -12,7 +12,9 @@ After:
 The operands of qcc.conv2d, qcc.linear and qcc.matmul are rounded to the nearest bfloat16, half to even, where they are made (in front of
 reshapes, transposes, slices and concatenations), and every other operation that reads such a value reads the rounded one, so that only one
 is stored.
-What @main returns stays unrounded. Attention stays in f32, and so do weight-only linear layers, which stream their stored weights.
+What @main returns stays unrounded. Attention of more than a few queries becomes its two products and the softmax between them, so that
+they are products like others; that of a few, whose time is that of reading keys and values, stays in f32, and so do weight-only linear
+layers, which stream their stored weights.
 
 Requires: integer form; option `enabled`, without which nothing changes.
 Guarantees: both operands of every f32 product hold bfloat16 values, in f32 containers: storing them in two bytes loses nothing, and a
@@ -29,13 +31,14 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects import weights
+from qcc.dialects import shapes, weights
+from qcc.dialects.attention_codelet import MOST_QUERIES
 from qcc.dialects.element_types import are_bfloat16
-from qcc.dialects.mlir import create, ir, layer_name, op_attribute, walk
+from qcc.dialects.mlir import create, ir, layer_name, op_attribute, replace_op, walk
 from qcc.dialects.real_values import decode
 from qcc.dialects.unary_functions import unary
 from qcc.passes.base import Pass, PassContext
-from qcc.passes.values import VIEWS, constant_array, dequantized, make_float_constant, producer
+from qcc.passes.values import VIEWS, constant_array, dequantized, make_float_constant, producer, shape_of
 
 PRODUCTS = ("qcc.conv2d", "qcc.linear", "qcc.matmul")
 
@@ -56,6 +59,9 @@ class RoundProductsToBf16Pass(Pass):
     def run(self, module: ir.Module, context: PassContext) -> None:
         if not self.options.enabled:
             return
+        for op in list(walk(module, "qcc.attention")):
+            if shape_of(op.operands[0])[-2] > MOST_QUERIES and all(_is_f32(v) for v in op.operands):
+                _separate(op)
         rounded: dict[Any, Any] = {}
         for op in list(walk(module)):
             if op.name == "qcc.conv2d":
@@ -71,6 +77,35 @@ class RoundProductsToBf16Pass(Pass):
                     for value in sources:
                         if value not in rounded and not _is_rounded(value):
                             rounded[value] = _round(value)
+
+
+def _separate(op: Any) -> None:
+    """softmax(q k^T * scale + mask) v as operations of their own."""
+    q, k, v, *terms = op.operands
+    *batch, keys, depth = shape_of(k)
+
+    def make(name: str, operands: list[Any], shape: list[int], **attributes: Any) -> Any:
+        kind = ir.RankedTensorType.get(shape, ir.F32Type.get())
+        return create(name, operands, [kind], attributes, loc=op.location, ip=ir.InsertionPoint(op)).results[0]
+
+    turned = make("qcc.transpose", [k], [*batch, depth, keys], permutation=[*range(len(batch)), len(batch) + 1, len(batch)])
+    shape = [*_together(shape_of(q)[:-2], batch), shape_of(q)[-2], keys]
+    scores = make("qcc.matmul", [q, turned], shape)
+    scores = make("qcc.mul", [scores, make_float_constant(np.array([op_attribute(op, "scale")]), op)], shape)
+    if op_attribute(op, "causal"):
+        later = np.where(np.tri(*shape[-2:], dtype=np.bool_), 0, -np.inf)
+        terms.append(make_float_constant(later, op))
+    for term in terms:
+        shape = _together(shape, shape_of(term))
+        scores = make("qcc.add", [scores, term], shape)
+    softmax = make("qcc.softmax", [scores], shape, axis=len(shape) - 1)
+    replace_op(op, [make("qcc.matmul", [softmax, v], shape_of(op.results[0]))])
+
+
+def _together(*given: list[int]) -> list[int]:
+    found = shapes.broadcast(*given)
+    assert found is not None, "the operation was verified"
+    return found
 
 
 def _streams(op: Any) -> bool:

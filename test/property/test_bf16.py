@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,38 @@ def test_linear(isa: str) -> None:
     assert _computes(tiled.text) == {COMPUTES.get(isa, "lane_f32")}
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    ("batch", "shared", "m", "k", "n", "turned"),
+    slow_except(
+        [
+            ((2, 3), (2, 3), 9, 64, 37, True),
+            ((2, 3), (2, 3), 5, 37, 64, False),
+            ((3,), (1,), 4, 35, 20, True),
+            ((), (), 3, 2, 5, False),
+            ((2, 2, 3), (2, 1, 3), 6, 48, 70, False),
+            ((2,), (2,), 1, 1, 8, False),
+        ],
+        ((2, 3), (2, 3), 9, 64, 37, True),
+    ),
+)
+def test_matmul_of_two_computed_factors(
+    isa: str, batch: tuple[int, ...], shared: tuple[int, ...], m: int, k: int, n: int, turned: bool
+) -> None:
+    """As of attention: keys lie along the reduction, values across it; the last pair of an odd one has a weight of 0."""
+    rng, t = np.random.default_rng(k), Text()
+    shapes = [(*batch, m, k), (*shared, n, k) if turned else (*shared, k, n)]
+    a, b = (_rounded(t, t.op("qcc.unary", [t.argument(_tensor(shape, "f32"))], _tensor(shape, "f32"), 'kind = "tanh"')) for shape in shapes)
+    if turned:
+        order = [*range(len(shared)), len(shared) + 1, len(shared)]
+        b = t.op("qcc.transpose", [b], _tensor((*shared, k, n), "f32"), f"permutation = array<i64: {', '.join(map(str, order))}>")
+    y = t.op("qcc.matmul", [a, b], _tensor((*batch, m, n), "f32"))
+    tiled = check(t.module(y), [rng.standard_normal(shape).astype(np.float32) for shape in shapes], isa, tolerance=1e-3)
+    in_pairs = isa == "avx512_bf16" and k > 1
+    assert _computes(tiled.text) == {"dot2_bf16" if in_pairs else "lane_f32"}
+    assert ('kind = "pack_bf16"' in tiled.text) == in_pairs
+
+
 @pytest.mark.parametrize("kind", ["max", "avg"])
 @pytest.mark.parametrize("isa", COMPUTES)
 def test_pooling_reads_what_products_read(isa: str, kind: str) -> None:
@@ -161,3 +194,20 @@ def test_the_option_reaches_tiles() -> None:
     assert amx.machine_has_amx() or amx.count("tdpbf16ps") > before
     error = np.abs(results[1] - results[0]).max() / np.abs(results[0]).max()
     assert 0 < error < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_is_within_the_rounding_of_its_factors(causal: bool, tmp_path: Path) -> None:
+    """Of queries, keys, values and weights, 2^-9 each: the scores move by at most 2^-8 of the sum of magnitudes, which moves weights by as
+    much, and weights sum up to 1."""
+    rng, t = np.random.default_rng(9), Text()
+    shapes = [(2, 3, 20, 16), (2, 3, 20, 16), (2, 3, 20, 24)]
+    q, k, v = (t.argument(_tensor(shape, "f32")) for shape in shapes)
+    given = f"scale = 0.25 : f64, causal = {str(causal).lower()}"
+    (tmp_path / "model.mlir").write_text(t.module(t.op("qcc.attention", [q, k, v], _tensor([2, 3, 20, 24], "f32"), given)))
+    inputs = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    found = qcc.compile(tmp_path / "model.mlir", float_precision="bf16")(*inputs)
+    exact = qcc.compile(tmp_path / "model.mlir")(*inputs)
+    moved = 2.0**-8 * 0.25 * np.einsum("bhtd,bhsd->bhts", np.abs(inputs[0]), np.abs(inputs[1])).max()
+    assert 0 < np.abs(found - exact).max() <= (2 * np.expm1(moved) + 2.0**-8) * np.abs(inputs[2]).max()

@@ -100,7 +100,7 @@ class Lowering:
         element = element_name(value.type)
         if element is None:
             raise error_at(op, f"'{op.name}' gives elements of {ir.RankedTensorType(value.type).element_type}, which no codelet stores")
-        if configuration.ISAS[self.isa].bf16_products and _is_left_factor_in_bf16(value):
+        if configuration.ISAS[self.isa].bf16_products and _is_factor_in_bf16(value, computed=configuration.ISAS[self.isa].dot2_bf16):
             element = "bf16"
         shape = whole_shape(self.slices, value)
         channels_last = op_attribute(op, "qtile.layout") == "channels_last" and len(shape) == 4
@@ -254,9 +254,9 @@ class Lowering:
         return 0 if a is None else (int(a.zero_points[0]) + stored_offset(value.type)) & 0xFFFFFFFF
 
 
-def _is_left_factor_in_bf16(value: Any) -> bool:
+def _is_factor_in_bf16(value: Any, *, computed: bool) -> bool:
     """Whether `value` holds bfloat16 numbers, rounded to them, that a product with constant weights reads (through views and
-    concatenations)."""
+    concatenations), or one with another such value, where those are `computed` with."""
     if not _is_in_bf16(value):
         return False
     readers = [value]
@@ -265,6 +265,8 @@ def _is_left_factor_in_bf16(value: Any) -> bool:
             if user.name in (*VIEWS, "tensor.concat"):
                 readers.append(user.results[0])
             elif user.name in ("qcc.conv2d", "qcc.linear") and user.operands[0] == v and constant_array(user.operands[1]) is not None:
+                return True
+            elif computed and user.name == "qcc.matmul" and all(_is_in_bf16(operand) for operand in user.operands):
                 return True
     return False
 

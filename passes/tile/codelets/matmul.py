@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qcc.dialects.codelet import Pack, PackPairs
+from qcc.dialects.codelet import Pack, PackBf16, PackPairs
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.mlir import error_at, ir
 from qcc.passes.tile.codelets import elementwise, tile_products
@@ -18,7 +18,7 @@ from qcc.passes.tile.codelets.place import Place, row_major, stored_offset
 from qcc.passes.tile.codelets.program import Program
 from qcc.passes.tile.codelets.reading import Reading
 from qcc.passes.tile.codelets.register_tile import MOST_TASKS, choose_tile
-from qcc.passes.values import affine_of
+from qcc.passes.values import affine_of, shape_of
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,21 @@ def matmul(lowering: Lowering, op: Any) -> set[Any]:
         a, b = mergeable(lowering, lowering.place(op.operands[0]), lowering.place(op.operands[1]), program, y)
         za, zb = (int(affine_of(v).zero_points[0]) + stored_offset(v.type) for v in op.operands)  # type: ignore[union-attr]
         _contract(lowering, a, _pack_bytes(lowering, b, y.shape[-2], za, zb, None, depth=2), program, y, "dot2_s16")
+    elif compute == "lane_f32" and (halves := _in_bf16(lowering, op)) is not None:
+        a, b = mergeable(lowering, *halves, program, y)
+        _contract(lowering, a, _pack_bf16(lowering, b, y.shape[-2]), program, y, "dot2_bf16")
     else:
         a, b = (multiplicand(lowering, op, v) for v in op.operands)
         multiply(lowering, a, b, program, y, compute)
     return {op, *absorbed}
+
+
+def _in_bf16(lowering: Lowering, op: Any) -> tuple[Place, Place] | None:
+    """Both operands of `op` where they are stored in bf16 and pairs of it are multiplied."""
+    if not ISAS[lowering.isa].dot2_bf16 or shape_of(op.operands[0])[-1] == 1:
+        return None
+    a, b = (lowering.place(value, narrow=True) for value in op.operands)
+    return (a, b) if a.element == b.element == "bf16" else None
 
 
 def accumulation(op: Any) -> str:
@@ -179,6 +190,29 @@ def _pack_bytes(lowering: Lowering, b: Place, m: int, za: int, zb: int, shape: t
     zeros = lowering.weights(np.full(padded, zero), "i32") if zero else None
     block = steps * width * depth
     return Packed(packed, tuple(batch), packed.strides[:-1], block, tile, bias, bias.strides[:-1], zeros, shape)
+
+
+def _pack_bf16(lowering: Lowering, b: Place, m: int) -> Packed:
+    """b [..., k, n] bf16 in pairs along k."""
+    *batch, k, n = b.shape
+    lanes, steps = ISAS[lowering.isa].lanes, -(-k // 2)
+    tile = choose_tile(lowering.isa, "dot2_bf16", "bf16", 1, m, n, steps, one_row=True, summed=False)
+    packed = lowering.temporary("bf16", [*batch, steps * 2 * -(-n // lanes) * lanes])
+    sizes, strides = elementwise.collapse(batch or [1], [s or (0,) for s in (b.strides[:-2], packed.strides[:-1])])
+    if len(sizes) > 2:
+        return _pack_bf16(lowering, elementwise.convert(lowering, b, "bf16", 0), m)
+    outer = [1] * (2 - len(sizes)) + sizes
+    x, y = ((*[0] * (2 - len(s)), *s) for s in strides)
+    codelet = PackBf16(
+        isa=lowering.isa,
+        sizes=(outer[0], outer[1], k, n),
+        vectors=tile[2],
+        x=b.operand(0, (*x, *b.strides[-2:])),
+        y=packed.operand(1, (*y, 0, 0)),
+        chunk=max(1, outer[0] * outer[1] // MOST_TASKS),
+    )
+    lowering.call(codelet, [b, packed])
+    return Packed(packed, tuple(batch), packed.strides[:-1], steps * 2 * tile[2] * lanes, tile)
 
 
 def _pack(lowering: Lowering, b: Place, vectors: int, lanes: int) -> tuple[Place, Sequence[int]]:

@@ -41,3 +41,28 @@ func.func @parts(%x: tensor<2x1xf32>) -> tensor<2x2xf32> {
   %y = "qcc.matmul"(%c, %c) : (tensor<2x2xf32>, tensor<2x2xf32>) -> tensor<2x2xf32>
   return %y : tensor<2x2xf32>
 }
+
+// Attention of many queries are two products; that of a few, which reads keys and values once, stays.
+// CHECK-LABEL: @attention
+// CHECK: %[[S:.*]] = "qcc.matmul"(%[[Q:.*]], %[[K:.*]]) {{.*}}tensor<9x4xf32>
+// CHECK: %[[A:.*]] = "qcc.mul"(%[[S]]
+// CHECK: %[[P:.*]] = "qcc.softmax"(%[[A]]) {axis = 1 : i64}
+// CHECK: %[[R:.*]] = "qcc.unary"(%[[P]]) {{.*}}kind = "round_bf16"
+// CHECK: "qcc.matmul"(%[[R]], %{{.*}}) {{.*}}tensor<9x6xf32>
+// CHECK: "qcc.attention"
+func.func @attention(%q: tensor<9x5xf32>, %r: tensor<2x5xf32>, %k: tensor<4x5xf32>, %v: tensor<4x6xf32>) -> (tensor<9x6xf32>, tensor<2x6xf32>) {
+  %a = "qcc.attention"(%q, %k, %v) {scale = 0.5 : f64, causal = false} : (tensor<9x5xf32>, tensor<4x5xf32>, tensor<4x6xf32>) -> tensor<9x6xf32>
+  %b = "qcc.attention"(%r, %k, %v) {scale = 0.5 : f64, causal = false} : (tensor<2x5xf32>, tensor<4x5xf32>, tensor<4x6xf32>) -> tensor<2x6xf32>
+  return %a, %b : tensor<9x6xf32>, tensor<2x6xf32>
+}
+
+// Keys after the query, and a mask, are terms of the scores.
+// CHECK-LABEL: @causal
+// CHECK: %[[M:.*]] = "qcc.mul"(
+// CHECK: %[[T:.*]] = "qcc.add"(%[[M]], %arg3)
+// CHECK: %[[C:.*]] = "qcc.add"(%[[T]], %{{.*}})
+// CHECK: "qcc.softmax"(%[[C]])
+func.func @causal(%q: tensor<9x5xf32>, %k: tensor<9x5xf32>, %v: tensor<9x6xf32>, %m: tensor<9xf32>) -> tensor<9x6xf32> {
+  %a = "qcc.attention"(%q, %k, %v, %m) {scale = 0.5 : f64, causal = true} : (tensor<9x5xf32>, tensor<9x5xf32>, tensor<9x6xf32>, tensor<9xf32>) -> tensor<9x6xf32>
+  return %a : tensor<9x6xf32>
+}
