@@ -18,12 +18,13 @@ from qcc.compiler.options import CompileOptions
 from qcc.dialects import element_types
 from qcc.dialects.errors import QccError
 from qcc.dialects.mlir import ir, layer_name, op_attribute, walk
+from qcc.passes.values import VIEWS
 
 Array = np.ndarray[Any, Any]
 
 MOST_SAMPLES = 64  # of what is given, evenly spread: a share of zeros settles after a few
 _PRODUCTS = ("qcc.conv2d", "qcc.linear", "qcc.matmul", "qcc.dynamic_linear")
-_MOVING = ("qcc.reshape", "qcc.transpose", "qcc.slice", "qcc.broadcast")
+_MOVING = (*VIEWS, "qcc.broadcast")
 
 
 @dataclass(frozen=True)

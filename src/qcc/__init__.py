@@ -39,6 +39,11 @@ def compile(
     if not isinstance(target, str):
         options = {**target.options(), **options}
         target = options.pop("target")
+    known = CompileOptions.__dataclass_fields__
+    if unknown := [name for name in options if name not in known]:
+        from qcc.dialects.errors import QccError
+
+        raise QccError(f"there is no option '{unknown[0]}', expected some of: {', '.join(known)}")
     run = {} if threads is None else {"threads": threads}
     return driver.compile_model(
         model, CompileOptions(target=target, **options), example_inputs=example_inputs, calibration=calibration, **run

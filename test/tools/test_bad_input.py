@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import qcc
 from qcc.tools import qcc as qcc_tool
 from qcc.tools import qcc_run
 from test.tiers import slow_except
@@ -145,6 +146,12 @@ def test_run_options(compiled: Path, capsys: pytest.CaptureFixture[str]) -> None
         fails(capsys, qcc_run.main([str(compiled), "--benchmark", "--seconds", seconds]), "seconds")
     assert qcc_run.main([str(compiled), "--profile"]) == 0
     assert "head" in capsys.readouterr().out
+
+
+def test_an_unknown_option_of_compile(tmp_path: Path) -> None:
+    (tmp_path / "good.mlir").write_text(GOOD)
+    with pytest.raises(qcc.QccError, match="no option 'optimise', expected some of: target"):
+        qcc.compile(tmp_path / "good.mlir", optimise="size")
 
 
 def test_missing_compiler(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

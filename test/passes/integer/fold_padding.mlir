@@ -33,3 +33,15 @@ func.func @others(%x: tensor<1x1x4x4xf32>) -> (tensor<1x1x5x5xf32>, tensor<1x1x4
   %c = "qcc.conv2d"(%r, %v) {strides = array<i64: 1, 1>, padding = array<i64: 0, 0, 0, 0>, dilations = array<i64: 1, 1>, groups = 1 : i64} : (tensor<1x2x4x4xf32>, tensor<1x2x1x1xf32>) -> tensor<1x1x4x4xf32>
   return %a, %c : tensor<1x1x5x5xf32>, tensor<1x1x4x4xf32>
 }
+
+// Of means, what stood around the image counts in the divisor; padding of a mean's own that does not count is of another kind.
+// CHECK-LABEL: @means
+// CHECK: [[P:%.+]] = "qcc.pad"(%arg0)
+// CHECK: "qcc.avg_pool2d"(%arg0) {{.*}}count_include_pad = true{{.*}}padding = array<i64: 0, 0, 1, 1>
+// CHECK: "qcc.avg_pool2d"([[P]]) {{.*}}count_include_pad = false{{.*}}padding = array<i64: 1, 1, 1, 1>
+func.func @means(%x: tensor<1x1x4x4xf32>) -> (tensor<1x1x4x4xf32>, tensor<1x1x6x6xf32>) {
+  %p = "qcc.pad"(%x) {low = array<i64: 0, 0, 0, 0>, high = array<i64: 0, 0, 1, 1>, value = 0.0 : f64} : (tensor<1x1x4x4xf32>) -> tensor<1x1x5x5xf32>
+  %a = "qcc.avg_pool2d"(%p) {kernel = array<i64: 2, 2>, strides = array<i64: 1, 1>, padding = array<i64: 0, 0, 0, 0>, count_include_pad = false} : (tensor<1x1x5x5xf32>) -> tensor<1x1x4x4xf32>
+  %b = "qcc.avg_pool2d"(%p) {kernel = array<i64: 2, 2>, strides = array<i64: 1, 1>, padding = array<i64: 1, 1, 1, 1>, count_include_pad = false} : (tensor<1x1x5x5xf32>) -> tensor<1x1x6x6xf32>
+  return %a, %b : tensor<1x1x4x4xf32>, tensor<1x1x6x6xf32>
+}
