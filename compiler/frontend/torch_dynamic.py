@@ -1,4 +1,7 @@
-"""Activations that torchao quantizes while running, a range for each row: written as one operator that qcc has a word for.
+"""Activations that are quantized while running: written as one operator that qcc has a word for.
+
+PT2E's have one range, which `choose_qparams` finds: 256 levels of it that are dequantized again become `qcc::round_dynamic`, whatever least
+scale torch would choose. torchao's have a range for each row.
 
 `quantize_affine` of what `choose_qparams_affine` found for the same tensor becomes `qcc::round_dynamic` where it is dequantized again
 (Int8DynamicActivationIntxWeightConfig), and where it is multiplied in integers and scaled behind the product
@@ -54,6 +57,12 @@ class _Levels:
 def recognise(program: Any) -> None:
     """Rewrite in place."""
     graph = program.graph
+    for node in [n for n in graph.nodes if _is(n, "quantized_decomposed.dequantize_per_tensor.tensor")]:
+        if (x := _of_one_range(node)) is not None:
+            with graph.inserting_before(node):
+                made = _made(graph, torch.ops.qcc.round_dynamic.default, (x, "", 0.0), x.meta["val"], node)
+            _replace(graph, node, made)
+    graph.eliminate_dead_code()
     if not any(_is(node, "torchao.quantize_affine.") for node in graph.nodes):
         return
     for node in [n for n in graph.nodes if _is(n, "aten._int_mm.")]:
@@ -103,6 +112,20 @@ def _levels(node: Any) -> _Levels | None:
         return None
     epsilon = torch.finfo(torch.float32).eps if found["eps"] is None else float(found["eps"])
     return _Levels(x, scale, zero, _MAPPINGS[found["mapping_type"]], epsilon)
+
+
+def _of_one_range(dequantize: Any) -> Any:
+    """What was quantized to 256 levels between its extremes and is dequantized here, or None."""
+    levels = dequantize.args[0]
+    if not _is(levels, "quantized_decomposed.quantize_per_tensor.tensor") or levels.args[1:] != dequantize.args[1:]:
+        return None
+    x, scale, zero, low, high, _ = levels.args
+    makers = [n.args if getattr(n, "target", None) is operator.getitem else (None, 0) for n in (scale, zero)]
+    maker: Any = makers[0][0]
+    if makers != [(maker, 0), (maker, 1)] or not _is(maker, "quantized_decomposed.choose_qparams.tensor"):
+        return None
+    fits = maker.args[:3] == (x, low, high) and high - low == 255 and x.meta["val"].dtype == torch.float32
+    return x if fits else None
 
 
 def _take_shift_back(graph: Any, product: Any) -> None:

@@ -90,10 +90,10 @@ def pt2e(model: nn.Module, quantizer: Any, *inputs: Any, qat: bool = False) -> A
         return convert_pt2e(graph)
 
 
-def x86_quantizer() -> Any:
+def x86_quantizer(dynamic: bool = False) -> Any:
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
-    return x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+    return x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config(is_dynamic=dynamic))
 
 
 def symmetric_quantizer(low: int, high: int, *, per_channel: bool = True, dynamic: bool = False, qat: bool = False) -> Any:
@@ -164,12 +164,15 @@ def test_pt2e_program_from_file(tmp_path: Any) -> None:
 
 
 @pytest.mark.slow
-def test_pt2e_dynamic_activations_take_the_generic_path() -> None:
+@pytest.mark.parametrize("quantizer", ["xnnpack", "x86"])
+def test_pt2e_dynamic_activations_are_rounded_while_running(quantizer: str) -> None:
     torch.manual_seed(0)
     x = torch.randn(3, 16)
     model = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))
-    quantized = pt2e(model, symmetric_quantizer(-127, 127, dynamic=True), x)
+    chosen = symmetric_quantizer(-127, 127, dynamic=True) if quantizer == "xnnpack" else x86_quantizer(dynamic=True)
+    quantized = pt2e(model, chosen, x)
     imported = graph_form(quantized, x)
+    assert len(list(walk(imported.module, "qcc.round_dynamic"))) == 2 and not list(walk(imported.module, "func.call"))
     agrees(imported, quantized, x)
 
 
