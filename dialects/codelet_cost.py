@@ -58,6 +58,9 @@ TILE_CYCLES = 5.0  # to begin and end a register tile
 REDUCTION_CYCLES = 1.0  # one step of a reduction beyond its products: the loop
 LOAD_CYCLES = 0.3  # of each load of a step, although products hide most: a tile of few vectors loads x more often
 ROW_CYCLES = 30.0  # to begin and end an innermost loop
+PIXEL_CYCLES = 4.0  # to find the window of a pixel
+WINDOW_CYCLES = {("max", True): (2.2, 0.5), ("max", False): (1.1, 0.5), ("mean", True): (1.0, 1.0), ("mean_quantized", False): (1.15, 2.5)}
+"""Of pooling, by operation and whether of floats: cycles of a tap, and to finish, of 16 channels; Zen 4."""
 LOOKED_UP_CYCLES = 6.0  # of 64 bytes in a table of 256
 INTERLEAVE_CYCLES = (9.0, 14.0)  # of four pixels of 64 bytes to quadruples: 8 shuffles; where products take a whole cycle, beside them
 EXPOSED_BLOCK = 0.35  # share of reading weights from the second-level cache, tile by tile, that products do not hide
@@ -208,12 +211,12 @@ def _depthwise_quads(c: DepthwiseQuads, machine: Machine) -> Work:
 
 def _window(c: Window, machine: Machine) -> Work:
     n, height, width, channels = c.sizes
-    vectors = math.ceil(channels / (64 if c.op == "max" and c.x.element == "u8" else 16))
-    taps = math.prod(c.kernel)
-    one = taps * (2.5 if c.op == "max" else 3.0) + steps_cycles(c.steps) + STORED_VECTOR_CYCLES
+    each, finish = WINDOW_CYCLES[c.op, c.x.element in ("f32", "bf16")]
+    one = math.prod(c.kernel) * each + finish + steps_cycles(c.steps)
     elements = n * height * width * channels
     x = n * math.prod(c.image) * channels * ELEMENT_BYTES[c.x.element]
-    return Work(n * height * width * (vectors * one + ROW_CYCLES), 0, x + elements * ELEMENT_BYTES[c.y.element])
+    cycles = n * height * width * (math.ceil(channels / 16) * one + PIXEL_CYCLES)
+    return Work(cycles, 0, x + elements * ELEMENT_BYTES[c.y.element])
 
 
 def _rows(c: Rows, machine: Machine) -> Work:
