@@ -145,7 +145,7 @@ def start(
     begin = time.perf_counter()
 
     def load() -> frontend.ImportedModel:
-        return frontend.load(model, example_inputs)
+        return frontend.load(model, example_inputs, options.batch)
 
     table = energy.read_table(options.energy_table)
     compilation = Compilation(load(), load, options, observer, energy_table=table)

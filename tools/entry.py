@@ -36,7 +36,7 @@ def guarded(tool: str, work: Callable[[], int]) -> int:
         sys.stderr.close()
         return 0
     except KeyboardInterrupt:
-        print(f"{tool}: interrupted, nothing was written", file=sys.stderr)
+        print(f"{tool}: interrupted; no file is left half-written", file=sys.stderr)
         return 130
     except Exception as error:  # the one broad handler: what gets here is a bug, and the user must be able to report it
         return _report_bug(tool, error)

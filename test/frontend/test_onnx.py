@@ -71,6 +71,12 @@ def test_dynamic_batch_and_shape_arithmetic() -> None:
     assert np.array_equal(y, x.reshape(4, 6))
 
 
+def test_the_option_batch_is_the_size_of_an_open_first_axis() -> None:
+    source = model([helper.make_node("Relu", ["x"], ["y"])], {"x": (FLOAT, ["N", 3])}, ["y"], {})
+    assert qcc.compile(source, batch=4).inputs[0].shape == (4, 3)
+    assert qcc.compile(source, batch=4, example_inputs=[np.zeros((2, 3), np.float32)]).inputs[0].shape == (2, 3)
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_branch_that_shapes_decide_is_chosen(batch: int) -> None:
     value = helper.make_tensor_value_info("r", FLOAT, None)
