@@ -55,10 +55,13 @@ class Memory:
 
 
 async def give(ctx: Any, instructions: Any, words: Iterable[Word]) -> None:
-    """The instructions `words` to a unit, each as soon as it takes it."""
+    """The instructions `words` to a unit, each as soon as it takes it, which it must do some time."""
     for word in words:
         ctx.set(instructions.payload, int.from_bytes(encode(word), "little"))
         ctx.set(instructions.valid, 1)
-        while not (await ctx.tick().sample(instructions.ready))[-1]:
-            pass
+        for _ in range(10000):
+            if (await ctx.tick().sample(instructions.ready))[-1]:
+                break
+        else:
+            raise AssertionError(f"no one takes {word}")
     ctx.set(instructions.valid, 0)

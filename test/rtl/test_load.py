@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qcc.dialects import bitplanes
+from qcc.dialects import bitplanes, zero_flags
 from qcc.dialects.accelerator import Configuration
 from qcc.runtime.fpga.encoder import Word
 from qcc.runtime.fpga.isa import CODINGS, MAX_SHIFT, PARAMETER_BYTES
@@ -26,6 +26,29 @@ SHAPES = {
     ),
     "1x1x128": Configuration(
         1, 1, 128, weight_lines=64, activation_words=1024, residual_words=256, parameter_entries=64, bus_bytes_per_cycle=16
+    ),
+    "flags 4x4x64": Configuration(activation_words=512, residual_words=128, weight_lines=64, parameter_entries=64, activation_codings=2),
+    "flags 2x3x32": Configuration(
+        2,
+        3,
+        32,
+        weight_lines=64,
+        activation_words=512,
+        residual_words=128,
+        parameter_entries=64,
+        bus_bytes_per_cycle=4,
+        activation_codings=2,
+    ),
+    "flags 1x1x128": Configuration(
+        1,
+        1,
+        128,
+        weight_lines=64,
+        activation_words=1024,
+        residual_words=256,
+        parameter_entries=64,
+        bus_bytes_per_cycle=16,
+        activation_codings=2,
     ),
     "8x5x64": Configuration(8, 5, 64, weight_lines=64, activation_words=512, residual_words=128, parameter_entries=64),
 }
@@ -56,7 +79,10 @@ class Program:
     def geometry(self, run_words: int | None = None, taps: int | None = None) -> None:
         """Half of the images are so wide that places in them need more than half of a multiplier's bits."""
         r = self.rng.randint
-        run = run_words or r(1, 4)
+        coded = self.c.activation_codings > 1 and r(0, 2) > 0
+        run = run_words or (self.rng.choice([1, 2, 7, 8, 9, 17]) if coded else r(1, 4))
+        if coded and run > 4:
+            taps = 1
         geometry = {
             "height": r(1, 8),
             "width": r(1, 8) if r(0, 1) else r(1100, 1200),
@@ -68,14 +94,27 @@ class Program:
             "run_words": run,
         }
         pixel = run + r(0, 3)
+        if coded:
+            geometry["width"] %= 10
+            pixel = zero_flags.slot_words(run)
+        self.image = self.slots(geometry["width"] * geometry["height"] + 1, run) if coded else None
         layout = {
-            "padding": r(0, _IMAGE_WORDS - 4),
+            "padding": r(0, _IMAGE_WORDS - 4) if self.image is None else self.image,
             "pixel_words": pixel,
-            "row_words": pixel * geometry["width"] + r(0, 5),
+            "row_words": pixel * geometry["width"] + (0 if coded else r(0, 5)),
             "vector_words": run * geometry["kernel_y"] * geometry["kernel_x"] + r(0, 2),
-            "coding": 0,
+            "coding": int(coded),
         }
         self.words += [Word("load_geometry", geometry), Word("load_layout", layout)]
+
+    def slots(self, pixels: int, run: int) -> int:
+        """Coded pixels with few or many zeros behind what is there; returns the address of the first."""
+        generator, address = np.random.default_rng(self.rng.randrange(1 << 32)), self.size
+        values = generator.integers(0, 256, (pixels, run, self.c.word_bytes), np.uint8)
+        values *= generator.random(values.shape) < generator.choice([0, 0.1, 0.5, 1], (pixels, 1, 1))
+        self.parts.append(zero_flags.code(values)[0].reshape(-1, self.c.word_bytes))
+        self.size += len(self.parts[-1])
+        return address
 
     def activations(self, count: int | None = None) -> None:
         r, c = self.rng.randint, self.c
@@ -84,7 +123,7 @@ class Program:
         first = r(0, 3 * c.columns)
         taps = (first + count - 1) // c.columns * layout["vector_words"] + layout["vector_words"]
         fields = {
-            "address": r(0, _IMAGE_WORDS - 8 * layout["row_words"] - 8),
+            "address": r(0, _IMAGE_WORDS - 8 * layout["row_words"] - 8) if self.image is None else self.image + layout["pixel_words"],
             "activation": r(0, max(c.activation_words - taps, 0)),
             "first": first,
             "count": count,
@@ -109,6 +148,8 @@ class Program:
             "pixel_words": self.rng.choice([0, run, 2 * run]),
             "coding": 0,
         }
+        if self.c.activation_codings > 1 and r(0, 1):
+            fields |= {"address": self.slots(count, run), "pixel_words": zero_flags.slot_words(run), "coding": 1}
         self.words.append(Word("load_residual", fields))
 
     def parameters(self) -> None:
@@ -198,7 +239,7 @@ def _written(machine: Machine, word: Word) -> int:
     """Writes that the instruction makes, once `machine` has run it."""
     if word.name == "load_weights":
         return len(machine._decoded(word)[0]) * machine.configuration.rows
-    return word["count"] if word.name == "load_parameters" else machine.moved_words(word) or 0
+    return word["count"] if word.name == "load_parameters" else machine._raw_words(word) or 0
 
 
 def _load(program: Program, gaps: float = 0.0, **memory: Any) -> tuple[Buffers, Memory]:
@@ -276,6 +317,18 @@ def test_consecutive_loads_do_not_wait_for_memory() -> None:
     _, ram = _load(program, latency=40)
     words = 10 * 4 * 2 * 2 * 2
     assert len(ram.accepted) == words and ram.accepted[-1] - ram.accepted[0] < words + 10
+
+
+@pytest.mark.parametrize("latency", [8, 40])
+def test_coded_pixels_come_at_a_word_per_cycle_but_for_rests(latency: int) -> None:
+    """What is written into the buffer limits, or what is read; and at the end of a slot the rest of a word is dropped."""
+    program = Program(SHAPES["flags 4x4x64"], random.Random(5))
+    run, count = 8, 8
+    for _ in range(6):
+        fields = {"address": program.slots(count, run), "residual": 0, "first": 0, "count": count, "run_words": run}
+        program.words.append(Word("load_residual", {**fields, "pixel_words": zero_flags.slot_words(run), "coding": 1}))
+    buffers, ram = _load(program, latency=latency)
+    assert buffers.ends[-1] - ram.accepted[0] <= 6 * count * (run + 1) + 2 * latency + OVERHEAD
 
 
 @pytest.mark.parametrize("empty", ["count", "run_words", "kernel_x"])

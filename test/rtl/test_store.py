@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qcc.dialects import zero_flags
 from qcc.dialects.accelerator import Configuration
 from qcc.runtime.fpga.encoder import Word
 from qcc.runtime.fpga.machine import Machine
@@ -21,30 +22,53 @@ SHAPES = {
     "4x4x64": Configuration(output_words=128),
     "2x3x32": Configuration(2, 3, 32, output_words=128, bus_bytes_per_cycle=4),
     "1x1x128": Configuration(1, 1, 128, output_words=128, bus_bytes_per_cycle=16),
+    "flags 4x4x64": Configuration(output_words=128, activation_codings=2),
+    "flags 2x3x32": Configuration(2, 3, 32, output_words=128, bus_bytes_per_cycle=4, activation_codings=2),
+    "flags 1x1x128": Configuration(1, 1, 128, output_words=128, bus_bytes_per_cycle=16, activation_codings=2),
 }
-DRAM_WORDS = 2048
-OVERHEAD = 8  # cycles of an instruction beyond its words
+DRAM_WORDS = 4096
 
 
-def _store(c: Configuration, rng: random.Random, count: int | None = None, run: int | None = None) -> Word:
-    run, count = rng.randint(1, 6) if run is None else run, rng.randint(1, 3 * c.columns) if count is None else count
-    groups, stride, pixel = -(-count // c.columns), run + rng.randint(0, 2), run + rng.randint(0, 3)
+def _store(
+    c: Configuration, rng: random.Random, at: int = 0, count: int | None = None, run: int | None = None, coded: bool = False
+) -> Word:
+    """A store behind word `at` of DRAM."""
+    run = rng.choice([1, 2, 3, 7, 8, 9, 17]) if run is None else run
+    count = rng.randint(1, 3 * c.columns) if count is None else count
+    groups, stride = -(-count // c.columns), run + rng.randint(0, 2)
+    pixel = (zero_flags.slot_words(run) if coded else run) + rng.randint(0, 3)
     fields = {
-        "address": rng.randint(0, DRAM_WORDS - count * pixel - 1),
+        "address": at + rng.randint(0, 3),
         "output": rng.randint(0, c.output_words - groups * stride - 1),
         "count": count,
         "run_words": run,
         "pixel_words": pixel,
         "output_words": stride,
-        "coding": 0,
+        "coding": int(coded),
     }
     return Word("store", fields)
 
 
-def _run(c: Configuration, words: list[Word], busy: float = 0.0, seed: int = 0) -> tuple[list[int], list[int]]:
-    """Store and compare DRAM, write by write. Returns the cycles of the writes and of the ends."""
+def _stores(c: Configuration, rng: random.Random, number: int, **options: Any) -> list[Word]:
+    """Stores one behind the other; half of them coded where the unit can. What they leave of their slots is nobody's."""
+    words: list[Word] = []
+    for _ in range(number):
+        at = words[-1]["address"] + words[-1]["count"] * words[-1]["pixel_words"] if words else 0
+        words.append(_store(c, rng, at, coded=c.activation_codings > 1 and rng.random() < 0.5, **options))
+    return words
+
+
+def _run(c: Configuration, words: list[Word], busy: float = 0.0, seed: int = 0, share: float | None = None) -> tuple[list[int], list[int]]:
+    """Store and compare DRAM, write by write. Returns the cycles of the writes and of the ends.
+
+    `share` of the bytes are not 0; if None, few of some words and many of others.
+    """
     rng, machine, part = random.Random(seed), Machine(c, np.zeros((DRAM_WORDS, c.word_bytes), np.uint8)), Store(c)
-    machine.outputs[:] = np.random.default_rng(seed).integers(0, 256, machine.outputs.shape)
+    generator = np.random.default_rng(seed)
+    machine.outputs[:] = generator.integers(0, 256, machine.outputs.shape)
+    machine.outputs *= generator.random(machine.outputs.shape) < (
+        generator.choice([0, 0.1, 0.5, 0.9, 1], (c.columns, c.output_words, 1)) if share is None else share
+    )
     dram, sim, writes, ends, expected_writes = np.zeros_like(machine.dram), simulator(part), [], [], []
     for word in words:
         machine.run(word)
@@ -98,23 +122,33 @@ def _run(c: Configuration, words: list[Word], busy: float = 0.0, seed: int = 0) 
 @pytest.mark.parametrize("shape, seed", slow_except([(s, i) for s in SHAPES for i in range(6)], *((s, 0) for s in SHAPES)))
 def test_dram_holds_what_the_machine_says(shape: str, seed: int) -> None:
     rng = random.Random(seed)
-    _run(SHAPES[shape], [_store(SHAPES[shape], rng) for _ in range(8)], busy=0.3 * (seed % 3), seed=seed)
+    _run(SHAPES[shape], _stores(SHAPES[shape], rng, 8), busy=0.3 * (seed % 3), seed=seed)
 
 
 @pytest.mark.parametrize("run", [1, 5])
 def test_a_word_is_written_every_cycle(run: int) -> None:
     c = SHAPES["4x4x64"]
-    writes, ends = _run(c, [_store(c, random.Random(1), count=12, run=run)])
+    writes, ends = _run(c, _stores(c, random.Random(1), 1, count=12, run=run))
     assert writes[-1] - writes[0] == 12 * run - 1
     assert ends[0] == writes[-1]
 
 
 def test_consecutive_stores_leave_no_more_than_a_cycle() -> None:
     c, rng = SHAPES["4x4x64"], random.Random(2)
-    writes, _ = _run(c, [_store(c, rng, count=6, run=4) for _ in range(4)])
+    writes, _ = _run(c, _stores(c, rng, 4, count=6, run=4))
     assert writes[-1] - writes[0] <= 4 * 24 + 3
 
 
 def test_a_store_of_nothing_ends_in_its_place() -> None:
     c, rng = SHAPES["4x4x64"], random.Random(3)
-    _run(c, [_store(c, rng), _store(c, rng, count=0), _store(c, rng), _store(c, rng, run=0)])
+    _run(c, [_store(c, rng), _store(c, rng, count=0), _store(c, rng, 400), _store(c, rng, run=0)])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_coded_word_is_taken_every_cycle_but_for_flags_and_rests(share: float) -> None:
+    c, run, count = SHAPES["flags 4x4x64"], 16, 8
+    machine_words = _stores(c, random.Random(1), 1, count=count, run=run)
+    words = [Word("store", {**machine_words[0].fields, "coding": 1, "pixel_words": zero_flags.slot_words(run)})]
+    writes, ends = _run(c, words, share=share)
+    assert ends[0] == writes[-1]
+    assert writes[-1] <= count * (run + zero_flags.flag_words(run) + 1) + 16

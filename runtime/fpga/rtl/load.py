@@ -1,6 +1,6 @@
 """The load unit: instructions become walks through DRAM (`load_setup.py`), walks addresses (`load_walk.py`), addresses words
-(`load_words.py`), and words are put into the buffers (`load_place.py`). Each part is ahead of the next, so loads follow each other without
-waiting for memory.
+(`load_words.py`, or where pixels may be coded `load_coded_words.py`), and words are put into the buffers (`load_place.py`). Each part is
+ahead of the next, so loads follow each other without waiting for memory.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from amaranth.lib.wiring import Out
 from qcc.dialects.accelerator import Configuration
 from qcc.dialects.errors import QccError
 from qcc.runtime.fpga.rtl.interfaces import bank_write, line_write, parameter_write, reader, unit
+from qcc.runtime.fpga.rtl.load_coded_words import CodedWords
 from qcc.runtime.fpga.rtl.load_place import Place
 from qcc.runtime.fpga.rtl.load_setup import Setup, destination
 from qcc.runtime.fpga.rtl.load_walk import Walk
@@ -21,12 +22,14 @@ _INSTRUCTIONS_AHEAD = 16  # whose words are on their way: what one LUT RAM holds
 
 
 class Load(wiring.Component):
-    """Raises QccError for a configuration that knows other codings of activations than raw."""
+    """Raises QccError for a configuration that knows run lengths of activations."""
 
     def __init__(self, configuration: Configuration) -> None:
         c = self._configuration = configuration
-        if c.activation_codings != 1:
-            raise QccError(f"the load unit is asked for {c.activation_codings} codings of activations, expected 1: raw")
+        if c.activation_codings > 2:
+            raise QccError(
+                f"the load unit is asked for {c.activation_codings} codings of activations, expected 1 (raw) or 2 (and zero flags)"
+            )
         super().__init__(
             {
                 **unit(),
@@ -42,7 +45,7 @@ class Load(wiring.Component):
         m, c = Module(), self._configuration
         m.submodules.setup = setup = Setup(c)
         m.submodules.walk = walk = Walk()
-        m.submodules.words = words = Words(c)
+        m.submodules.words = words = Words(c) if c.activation_codings == 1 else CodedWords(c)
         m.submodules.place = place = Place(c)
         wiring.connect(m, wiring.flipped(self.instructions), setup.instructions)
         wiring.connect(m, setup.walks, walk.walks)

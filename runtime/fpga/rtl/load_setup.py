@@ -9,12 +9,13 @@ from __future__ import annotations
 from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from qcc.dialects.accelerator import Configuration
 from qcc.dialects.bitplanes import INDEX_BITS, PLANE_BITS
-from qcc.runtime.fpga.isa import BY_NAME, CODINGS, PARAMETER_BYTES
+from qcc.runtime.fpga.isa import ACTIVATION_CODINGS, BY_NAME, CODINGS, PARAMETER_BYTES
 from qcc.runtime.fpga.rtl.interfaces import ADDRESS_BITS, BUFFER_BITS, INSTRUCTION_BITS, instruction
-from qcc.runtime.fpga.rtl.load_walk import WALK
+from qcc.runtime.fpga.rtl.load_walk import WALK, WORDS_PER_FLAGS
 
 _ACTIVATIONS = instruction("load_activations")
 _FIRST_BITS = _ACTIVATIONS["first"].width
@@ -133,6 +134,12 @@ class Setup(wiring.Component):
             entry = PARAMETER_BYTES // self._configuration.word_bytes
             m.d.comb += [run.eq(load["load_parameters"].count * entry), count.eq(1)]
         m.d.comb += [walk.run.eq(run), walk.count.eq(count)]
+        if self._configuration.activation_codings > ACTIVATION_CODINGS.index("flags"):
+            coding = Mux(windows, layout.coding, load["load_residual"].coding)
+            m.d.comb += walk.coded.eq((windows | residual) & (coding == ACTIVATION_CODINGS.index("flags")))
+            with m.If(walk.coded):  # the rest follows when the flags are known
+                m.d.comb += walk.last_words.eq(run - 1)
+                m.d.comb += walk.run.eq((run[: len(geometry.run_words)] + (WORDS_PER_FLAGS - 1)) >> exact_log2(WORDS_PER_FLAGS))
 
         y, x, place = Signal.like(pixels.y), Signal.like(pixels.x), Signal(ADDRESS_BITS)
         with m.Switch(phase):

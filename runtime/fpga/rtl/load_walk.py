@@ -10,12 +10,14 @@ from __future__ import annotations
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, enum, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from qcc.runtime.fpga.rtl.interfaces import ADDRESS_BITS, instruction
 
 _GEOMETRY, _LAYOUT = instruction("load_geometry"), instruction("load_layout")
 _STEP_BITS = 24  # 8 bits of dilation or stride times 16 of a pixel's words
 _COORDINATE_BITS = 22  # the column of a tile's last tap: 20 bits, 12 bits of pixels times 8 of stride and 8 of taps times 8 of dilation
+WORDS_PER_FLAGS = 8  # a flag stands for a byte, so a word of flags for eight words
 _REQUESTS = 4  # between the walk and memory, so that memory's ready does not stop the stages directly
 
 
@@ -32,6 +34,8 @@ WALK = data.StructLayout(
         "pixel_step": _STEP_BITS,
         "run": instruction("load_weights")["size_words"].width,
         "count": instruction("load_activations")["count"].width,
+        "coded": 1,  # runs are of flags; `last_words` is MARKS.words of the last of them
+        "last_words": exact_log2(WORDS_PER_FLAGS),
         "windows": 1,  # taps may lie outside the image; otherwise they have no coordinates
         "x": signed(_COORDINATE_BITS),
         "y": signed(_COORDINATE_BITS),
@@ -40,9 +44,11 @@ WALK = data.StructLayout(
 )
 """No run, kernel or count is 0."""
 
-ENDS = data.StructLayout({"run": 1, "pixel": 1, "all": 1})
+ENDS = data.StructLayout({"pixel": 1, "all": 1})
 """What a word is the last of."""
-REQUEST = data.StructLayout({"address": ADDRESS_BITS, "ends": ENDS})
+MARKS = data.StructLayout({"coded": 1, "words": exact_log2(WORDS_PER_FLAGS), "run": 1, "ends": ENDS})
+"""A word that is read: `coded` if it is flags, of one more than `words` words; `run` if it ends one; and what its last word ends."""
+REQUEST = data.StructLayout({"address": ADDRESS_BITS, "marks": MARKS})
 
 
 class Level(enum.Enum, shape=2):
@@ -77,26 +83,26 @@ class Walk(wiring.Component):
         m.d.comb += self.walks.ready.eq(~counting & advance)
         with m.If(self.walks.valid & self.walks.ready):
             m.d.sync += walk.eq(self.walks.payload)
-        begins, level, word_ends = self._count(m, walk, counting, advance)
+        begins, level, marks = self._count(m, walk, counting, advance)
 
-        added_begins, added_ends = Signal(), Signal(ENDS)
+        added_begins, added_marks = Signal(), Signal(MARKS)
         with m.If(advance):
-            m.d.sync += [adding.eq(counting), added_begins.eq(begins), added_ends.eq(word_ends)]
+            m.d.sync += [adding.eq(counting), added_begins.eq(begins), added_marks.eq(marks)]
         source = self._add(m, walk, level, counting & begins & advance)
 
-        chosen, chosen_begins, chosen_source, chosen_ends = Signal(), Signal(), Signal(ADDRESS_BITS), Signal(ENDS)
-        valid, address, out_ends = Signal(), Signal(ADDRESS_BITS), Signal(ENDS)
+        chosen, chosen_begins, chosen_source, chosen_marks = Signal(), Signal(), Signal(ADDRESS_BITS), Signal(MARKS)
+        valid, address, out_marks = Signal(), Signal(ADDRESS_BITS), Signal(MARKS)
         with m.If(advance):
-            m.d.sync += [chosen.eq(adding), chosen_begins.eq(added_begins), chosen_source.eq(source), chosen_ends.eq(added_ends)]
-            m.d.sync += [valid.eq(chosen), out_ends.eq(chosen_ends)]
+            m.d.sync += [chosen.eq(adding), chosen_begins.eq(added_begins), chosen_source.eq(source), chosen_marks.eq(added_marks)]
+            m.d.sync += [valid.eq(chosen), out_marks.eq(chosen_marks)]
             with m.If(chosen):
                 m.d.sync += address.eq(Mux(chosen_begins, chosen_source, address + 1))
 
-        m.d.comb += [requests.w_en.eq(valid & advance), requests.w_data.eq(Cat(address, out_ends))]
+        m.d.comb += [requests.w_en.eq(valid & advance), requests.w_data.eq(Cat(address, out_marks))]
         return m
 
     def _count(self, m: Module, walk: data.View, counting: Signal, advance: Signal) -> tuple[Signal, Signal, data.View]:
-        """The loops. Returns whether a tap begins with the word, what begins with the tap, and what ends with the word."""
+        """The loops. Returns whether a tap begins with the word, what begins with the tap, and the word's marks."""
         first = self.walks.payload
         # Of each loop what is left, the current one included.
         words, taps, rows, pixels = (
@@ -105,17 +111,19 @@ class Walk(wiring.Component):
             Signal.like(first.kernel_y),
             Signal.like(first.count),
         )
-        begins, level, ends = Signal(), Signal(Level), Signal(ENDS)
-        row_ends = Signal()
+        begins, level, marks, row_ends = Signal(), Signal(Level), Signal(MARKS), Signal()
+        ends = marks.ends
         m.d.comb += [
-            ends.run.eq(words == 1),
-            row_ends.eq(ends.run & (taps == 1)),
+            marks.coded.eq(walk.coded),
+            marks.run.eq(words == 1),
+            marks.words.eq(Mux(marks.run, walk.last_words, Mux(walk.coded, WORDS_PER_FLAGS - 1, 0))),
+            row_ends.eq(marks.run & (taps == 1)),
             ends.pixel.eq(row_ends & (rows == 1)),
             ends.all.eq(ends.pixel & (pixels == 1)),
         ]
         with m.If(counting & advance):
-            m.d.sync += [words.eq(words - 1), begins.eq(ends.run)]
-            with m.If(ends.run):
+            m.d.sync += [words.eq(words - 1), begins.eq(marks.run)]
+            with m.If(marks.run):
                 m.d.sync += [words.eq(walk.run), taps.eq(taps - 1), level.eq(Level.TAP)]
             with m.If(row_ends):
                 m.d.sync += [taps.eq(walk.kernel_x), rows.eq(rows - 1), level.eq(Level.ROW)]
@@ -126,7 +134,7 @@ class Walk(wiring.Component):
         with m.If(self.walks.valid & self.walks.ready):
             m.d.sync += [words.eq(first.run), taps.eq(first.kernel_x), rows.eq(first.kernel_y), pixels.eq(first.count)]
             m.d.sync += [begins.eq(1), level.eq(Level.WALK), counting.eq(1)]
-        return begins, level, ends
+        return begins, level, marks
 
     def _add(self, m: Module, walk: data.View, level: Signal, enable: Signal) -> Signal:
         """Addresses and coordinates of the tap, of its row's first tap and of its pixel's first tap. Returns the address to read at."""

@@ -42,7 +42,7 @@ class Words(wiring.Component):
             self.reader.request.payload.eq(self.requests.payload.address),
             self.reader.request.valid.eq(self.requests.valid & ends.w_rdy),
             self.requests.ready.eq(self.reader.request.ready & ends.w_rdy),
-            ends.w_data.eq(self.requests.payload.ends),
+            ends.w_data.eq(self.requests.payload.marks.ends),
             ends.w_en.eq(self.requests.valid & self.reader.request.ready),
             answers.w_data.eq(self.reader.answer.payload),
             answers.w_en.eq(self.reader.answer.valid),
