@@ -10,7 +10,8 @@ tiles wait in between. Instruction fetch is sequential and counts as traffic, bu
 
 Costs in cycles: execute, lines of the tile x activation planes, and `GROUP_CYCLES` per group of pixels; post, the longest of R x C
 values / lanes, the planes it writes and those it reads; load and store, words x K/8 / bus bytes. The RTL has these costs and the lengths of
-pipelines below; what it has besides, a few cycles from instruction to instruction and fetches on the bus, is within a few percent.
+pipelines below; what it has besides, a few cycles from instruction to instruction and fetches on the bus, is within a few percent. Coded
+pixels take the coders at least a cycle per raw word, and loads memory's latency twice: bytes are asked for when their flags are known.
 """
 
 from __future__ import annotations
@@ -184,18 +185,21 @@ class _Simulation:
             cycles = self._execute_cycles(word)[0] if execute else 1
             self._finish(index, start, start + cycles, start + cycles + (DEPTH["execute"] if execute else 0), cycles)
             return
-        size = words * self.c.word_bytes
-        cycles = max(-(-size // self.c.bus_bytes_per_cycle), 1)
-        begin = self._reserve(start, cycles)
+        size, pixels, latency = words * self.c.word_bytes, self.machine.pixel_bytes(word), self.c.dram_latency_cycles
+        on_bus = cycles = max(-(-size // self.c.bus_bytes_per_cycle), 1)
+        for coding, (_, raw) in pixels.items():
+            if coding != "raw":
+                cycles, latency = max(cycles, raw // self.c.word_bytes), 2 * latency
+        begin = self._reserve(start, on_bus)
         self.timing.traffic[index] = size
-        self.timing.activations[index] = self.machine.pixel_bytes(word)
+        self.timing.activations[index] = pixels
         moved = end = begin + cycles
         if word.row.unit == "store":
             self.timing.write_bytes += size
         else:
             self.timing.read_bytes += size
-            end += self.c.dram_latency_cycles
-        self.timing.bus_cycles += cycles
+            end += latency
+        self.timing.bus_cycles += on_bus
         self._finish(index, start, moved, end + DEPTH[word.row.unit], moved - start)
 
     def _reserve(self, start: int, cycles: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ WIDE = Configuration(
     rows=4, columns=2, word_bits=128, weight_lines=256, activation_words=128, residual_words=64, output_words=64, parameter_entries=128,
     bus_bytes_per_cycle=16, post_lanes=2, dram_latency_cycles=60,
 )  # fmt: skip
+FLAGS = replace(SMALL, activation_codings=2)
 
 
 def build(seed: int) -> tuple[Builder, Any]:
@@ -65,7 +67,7 @@ def run(seed: int, configuration: Configuration, unsteady: int = 0) -> tuple[cyc
     builder, result = build(seed)
     emitted, segment, x, wanted = compiled(builder, result, configuration)
     machine = Machine(configuration, memory(builder.rng, emitted, segment, x))
-    predicted = cycle.predict(configuration, machine.dram, segment.words)
+    predicted = cycle.run(Machine(configuration, machine.dram.copy()), segment.words)
     timing = rtl_simulation.run(machine, segment.words, unsteady=unsteady)
     np.testing.assert_array_equal(segment.outputs[0].read(machine.dram), wanted, err_msg=f"seed {seed}\n{builder.text(result)}")
     return timing, predicted

@@ -38,7 +38,7 @@ def test_random_segments_on_a_small_accelerator(seed: int, unsteady: int) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(40))
-@pytest.mark.parametrize("name", ["ODD", "WIDE"])
+@pytest.mark.parametrize("name", ["ODD", "WIDE", "FLAGS"])
 def test_random_segments_on_other_accelerators(name: str, seed: int) -> None:
     configuration = getattr(programs, name)
     compare(*programs.run(seed, configuration, seed % 2 * (seed + 1)), configuration)

@@ -19,6 +19,7 @@ from qcc.runtime.fpga.rtl.load_walk import MARKS, REQUEST
 from qcc.runtime.fpga.rtl.load_words import reads_ahead, word_of
 
 _SLOTS = 16  # whose flags were asked for and whose other words were not: what one LUT RAM holds
+_NEAR = 4  # words between block RAM and Expand, which decides late in a cycle whether it takes one
 _LENGTH_BITS = instruction("load_geometry")["run_words"].width + 1
 _TAG = data.StructLayout({"flags": 1, "run": 1})
 """Of a read: whether it is of flags, and of the last ones of their slot."""
@@ -52,7 +53,9 @@ class CodedWords(wiring.Component):
             marks.r_en.eq(expand.marks.ready),
         ]
         wiring.connect(m, flags.r_stream, expand.flags)
-        wiring.connect(m, bytes_.r_stream, expand.bytes)
+        m.submodules.near = near = fifo.SyncFIFO(width=c.word_bits, depth=_NEAR)
+        wiring.connect(m, bytes_.r_stream, near.w_stream)
+        wiring.connect(m, near.r_stream, expand.bytes)
 
         tag = data.View(_TAG, tags.r_data)
         answer = self.reader.answer

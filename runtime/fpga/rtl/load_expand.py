@@ -25,7 +25,7 @@ def sum_of(values: list[Value]) -> Value:
 class Expand(wiring.Component):
     """`marks` say what comes: a raw word of `bytes`, or several words whose flags are a word of `flags`.
 
-    Where a slot ends within a word of `bytes`, dropping the rest takes a cycle.
+    Where a slot's last word takes from two words of `bytes`, and not all of the second, dropping the rest takes a cycle.
     """
 
     def __init__(self, configuration: Configuration) -> None:
@@ -42,7 +42,7 @@ class Expand(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m, size = Module(), self._word_bytes
-        advance, step, drop, flush = Signal(), Signal(), Signal(), Signal()
+        advance, step, drop, flush, ends = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += advance.eq(~self.words.valid | self.words.ready)
         low, high, low_valid, high_valid = self._held(m, drop)
         active, marks, flags, ones = self._flags(m, step)
@@ -51,22 +51,23 @@ class Expand(wiring.Component):
         m.d.comb += [
             behind.eq(used + ones),
             step.eq(active & ~flush & advance & ((ones == 0) | low_valid) & ((behind <= size) | high_valid)),
-            drop.eq(flush | (step & (behind >= size))),
+            ends.eq(marks.run & (marks.words == 0)),
+            drop.eq(flush | (step & ((behind >= size) | (ends & (behind != 0))))),
         ]
         with m.If(flush):
-            m.d.sync += [flush.eq(0), used.eq(0)]
+            m.d.sync += flush.eq(0)
         with m.Elif(step):
-            m.d.sync += [used.eq(behind), flush.eq(marks.run & (marks.words == 0) & (behind % size != 0))]
+            m.d.sync += [used.eq(Mux(ends, 0, behind)), flush.eq(ends & (behind > size))]
 
         # Two stages: bring the word's bytes to the front, then each to its place.
-        chosen, some, bytes_, ends = Signal(), Signal(size), Signal(8 * size), Signal(ENDS)
+        chosen, some, bytes_, word_ends = Signal(), Signal(size), Signal(8 * size), Signal(ENDS)
         below = [Signal(range(i + 1), name=f"below_{i}") for i in range(size)]
         out = self.words.payload
         with m.If(advance):
             m.d.sync += [chosen.eq(step), some.eq(flags[:size]), bytes_.eq(Cat(low, high) >> (8 * used))]
-            m.d.sync += ends.eq(Mux(marks.words == 0, marks.ends, 0))
+            m.d.sync += word_ends.eq(Mux(marks.words == 0, marks.ends, 0))
             m.d.sync += [below[i].eq(sum_of([*flags[:i]])) for i in range(size)]
-            m.d.sync += [self.words.valid.eq(chosen), out.ends.eq(ends)]
+            m.d.sync += [self.words.valid.eq(chosen), out.ends.eq(word_ends)]
             m.d.sync += out.data.eq(Cat(Mux(some[i], bytes_[: 8 * (i + 1)].word_select(below[i], 8), 0) for i in range(size)))
         return m
 
@@ -85,19 +86,22 @@ class Expand(wiring.Component):
         size = self._word_bytes
         ahead, ahead_valid = Signal(8 * size), Signal()  # a flag word, because what a block RAM answers is late in its cycle
         active, marks, flags, ones = Signal(), Signal(MARKS), Signal(8 * size), Signal(range(size + 1))
-        take, fits = Signal(), Signal()
+        coming, coming_valid, take, fits = Signal(MARKS), Signal(), Signal(), Signal()
         m.d.comb += [
             take.eq(~active | (step & (marks.words == 0))),
-            fits.eq(self.marks.valid & (~self.marks.payload.coded | ahead_valid)),
-            self.marks.ready.eq(take & fits),
-            self.flags.ready.eq(~ahead_valid | (take & fits & self.marks.payload.coded)),
+            fits.eq(coming_valid & (~coming.coded | ahead_valid)),
+            self.marks.ready.eq(~coming_valid | (take & fits)),
+            self.flags.ready.eq(~ahead_valid),  # that it may be used now would be known too late; only slots of one word need more
         ]
+        with m.If(self.marks.ready):
+            m.d.sync += [coming.eq(self.marks.payload), coming_valid.eq(self.marks.valid)]
         with m.If(self.flags.ready):
             m.d.sync += [ahead.eq(self.flags.payload), ahead_valid.eq(self.flags.valid)]
         with m.If(take):
-            m.d.sync += [active.eq(fits), marks.eq(self.marks.payload)]
-            m.d.sync += flags.eq(Mux(self.marks.payload.coded, ahead, ~C(0, 8 * size)))
-            m.d.sync += ones.eq(Mux(self.marks.payload.coded, sum_of([*ahead[:size]]), size))
+            m.d.sync += [active.eq(fits), marks.eq(coming), flags.eq(Mux(coming.coded, ahead, ~C(0, 8 * size)))]
+            m.d.sync += ones.eq(Mux(coming.coded, sum_of([*ahead[:size]]), size))
+            with m.If(fits & coming.coded):
+                m.d.sync += ahead_valid.eq(0)
         with m.Elif(step):
             m.d.sync += [marks.words.eq(marks.words - 1), flags.eq(flags >> size), ones.eq(sum_of([*flags[size : 2 * size]]))]
         return active, marks, flags, ones

@@ -36,16 +36,17 @@ class Place(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        kind, busy, begin, ended = Signal(Kind), Signal(), Signal(), Signal()
+        kind, busy, nothing, begin, ended = Signal(Kind), Signal(), Signal(), Signal(), Signal()
         word = self.words.payload
         m.d.comb += [
-            self.words.ready.eq(busy & (kind != Kind.NOTHING)),
-            ended.eq(busy & ((kind == Kind.NOTHING) | (self.words.valid & word.ends.all))),
+            ended.eq(nothing | (self.words.ready & self.words.valid & word.ends.all)),
             self.destinations.ready.eq(~busy | ended),
             begin.eq(self.destinations.valid & self.destinations.ready),
         ]
         with m.If(self.destinations.ready):
+            nothing_next = self.destinations.payload.kind == Kind.NOTHING
             m.d.sync += [busy.eq(self.destinations.valid), kind.eq(self.destinations.payload.kind)]
+            m.d.sync += [nothing.eq(self.destinations.valid & nothing_next), self.words.ready.eq(begin & (~nothing_next))]
         written = Signal()
         m.d.sync += [written.eq(ended), self.done.eq(written)]
 

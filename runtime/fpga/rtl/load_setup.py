@@ -141,6 +141,8 @@ class Setup(wiring.Component):
                 m.d.comb += walk.last_words.eq(run - 1)
                 m.d.comb += walk.run.eq((run[: len(geometry.run_words)] + (WORDS_PER_FLAGS - 1)) >> exact_log2(WORDS_PER_FLAGS))
 
+        m.d.sync += walk.short.eq(walk.run == 1)
+
         y, x, place = Signal.like(pixels.y), Signal.like(pixels.x), Signal(ADDRESS_BITS)
         with m.Switch(phase):
             with m.Case(_OPERANDS):

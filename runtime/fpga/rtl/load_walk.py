@@ -7,7 +7,7 @@ addresses and coordinates; choose between a tap and the padding; count the words
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, enum, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -33,6 +33,7 @@ WALK = data.StructLayout(
         "row_step": ADDRESS_BITS,
         "pixel_step": _STEP_BITS,
         "run": instruction("load_weights")["size_words"].width,
+        "short": 1,  # runs are of one word
         "count": instruction("load_activations")["count"].width,
         "coded": 1,  # runs are of flags; `last_words` is MARKS.words of the last of them
         "last_words": exact_log2(WORDS_PER_FLAGS),
@@ -103,37 +104,37 @@ class Walk(wiring.Component):
 
     def _count(self, m: Module, walk: data.View, counting: Signal, advance: Signal) -> tuple[Signal, Signal, data.View]:
         """The loops. Returns whether a tap begins with the word, what begins with the tap, and the word's marks."""
-        first = self.walks.payload
-        # Of each loop what is left, the current one included.
-        words, taps, rows, pixels = (
-            Signal.like(first.run),
-            Signal.like(first.kernel_x),
-            Signal.like(first.kernel_y),
-            Signal.like(first.count),
-        )
-        begins, level, marks, row_ends = Signal(), Signal(Level), Signal(MARKS), Signal()
-        ends = marks.ends
+        first, begin, step = self.walks.payload, self.walks.valid & self.walks.ready, counting & advance
+        begins, level, marks = Signal(), Signal(Level), Signal(MARKS)
+        ends, inner = [], C(1)  # of each loop and those inside it
+        for limit in ("run", "kernel_x", "kernel_y", "count"):
+            left, last = Signal.like(walk[limit], name=f"{limit}_left"), Signal(name=f"{limit}_last")  # the current one included
+            short = limit == "run"  # too long a number to compare it here
+            with m.If(begin):
+                m.d.sync += [left.eq(first[limit]), last.eq(first.short if short else first[limit] == 1)]
+            with m.Elif(step & inner):
+                m.d.sync += [left.eq(left - 1), last.eq(left == 2)]
+                with m.If(last):
+                    m.d.sync += [left.eq(walk[limit]), last.eq(walk.short if short else walk[limit] == 1)]
+            inner = inner & last
+            ends.append(inner)
+        run_ends, row_ends, pixel_ends, all_end = ends
+
+        with m.If(begin):
+            m.d.sync += [counting.eq(1), begins.eq(1), level.eq(Level.WALK)]
+        with m.Elif(step):
+            m.d.sync += [
+                counting.eq(~all_end),
+                begins.eq(run_ends),
+                level.eq(Mux(pixel_ends, Level.PIXEL, Mux(row_ends, Level.ROW, Level.TAP))),
+            ]
         m.d.comb += [
             marks.coded.eq(walk.coded),
-            marks.run.eq(words == 1),
-            marks.words.eq(Mux(marks.run, walk.last_words, Mux(walk.coded, WORDS_PER_FLAGS - 1, 0))),
-            row_ends.eq(marks.run & (taps == 1)),
-            ends.pixel.eq(row_ends & (rows == 1)),
-            ends.all.eq(ends.pixel & (pixels == 1)),
+            marks.run.eq(run_ends),
+            marks.words.eq(Mux(run_ends, walk.last_words, Mux(walk.coded, WORDS_PER_FLAGS - 1, 0))),
+            marks.ends.pixel.eq(pixel_ends),
+            marks.ends.all.eq(all_end),
         ]
-        with m.If(counting & advance):
-            m.d.sync += [words.eq(words - 1), begins.eq(marks.run)]
-            with m.If(marks.run):
-                m.d.sync += [words.eq(walk.run), taps.eq(taps - 1), level.eq(Level.TAP)]
-            with m.If(row_ends):
-                m.d.sync += [taps.eq(walk.kernel_x), rows.eq(rows - 1), level.eq(Level.ROW)]
-            with m.If(ends.pixel):
-                m.d.sync += [rows.eq(walk.kernel_y), pixels.eq(pixels - 1), level.eq(Level.PIXEL)]
-            with m.If(ends.all):
-                m.d.sync += counting.eq(0)
-        with m.If(self.walks.valid & self.walks.ready):
-            m.d.sync += [words.eq(first.run), taps.eq(first.kernel_x), rows.eq(first.kernel_y), pixels.eq(first.count)]
-            m.d.sync += [begins.eq(1), level.eq(Level.WALK), counting.eq(1)]
         return begins, level, marks
 
     def _add(self, m: Module, walk: data.View, level: Signal, enable: Signal) -> Signal:
