@@ -133,15 +133,15 @@ class Setup(wiring.Component):
         with m.Else():
             entry = PARAMETER_BYTES // self._configuration.word_bytes
             m.d.comb += [run.eq(load["load_parameters"].count * entry), count.eq(1)]
-        m.d.comb += [walk.run.eq(run), walk.count.eq(count)]
+        reads, coded = Signal.like(walk.run), Signal()  # words of a run that the walk asks for
+        m.d.comb += [reads.eq(run), walk.run.eq(reads), walk.count.eq(count), walk.coded.eq(coded)]
+        m.d.sync += walk.short.eq(reads == 1)
         if self._configuration.activation_codings > ACTIVATION_CODINGS.index("flags"):
             coding = Mux(windows, layout.coding, load["load_residual"].coding)
-            m.d.comb += walk.coded.eq((windows | residual) & (coding == ACTIVATION_CODINGS.index("flags")))
-            with m.If(walk.coded):  # the rest follows when the flags are known
+            m.d.comb += coded.eq((windows | residual) & (coding == ACTIVATION_CODINGS.index("flags")))
+            with m.If(coded):  # only flags; the rest follows when they are known
                 m.d.comb += walk.last_words.eq(run - 1)
-                m.d.comb += walk.run.eq((run[: len(geometry.run_words)] + (WORDS_PER_FLAGS - 1)) >> exact_log2(WORDS_PER_FLAGS))
-
-        m.d.sync += walk.short.eq(walk.run == 1)
+                m.d.comb += reads.eq((run[: len(geometry.run_words)] + (WORDS_PER_FLAGS - 1)) >> exact_log2(WORDS_PER_FLAGS))
 
         y, x, place = Signal.like(pixels.y), Signal.like(pixels.x), Signal(ADDRESS_BITS)
         with m.Switch(phase):
