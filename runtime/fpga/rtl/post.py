@@ -232,28 +232,35 @@ class Post(wiring.Component):
         m.submodules.write = write = WritePlanes(c)
         requantize, scale, residual = (Signal(instruction(n)) for n in ("post_requantize", "post_residual_scale", "post_residual"))
 
-        # A post goes to all parts at once.
-        head = data.View(instruction("post"), self.instructions.payload)
-        is_post, is_mode, taken, unfinished = Signal(), Signal(), Signal(), Signal(range(2 * WAITING))
+        # An instruction waits in a register, with what it is. A post goes to all parts at once.
+        head, waits, unfinished = Signal(instruction("post")), Signal(), Signal(range(2 * WAITING))
+        modes = {"post_requantize": requantize, "post_residual_scale": scale, "post_residual": residual}
+        is_post, is_mode = Signal(), {name: Signal(name=f"is_{name}") for name in modes}
+        sends, sets, idle = Signal(), Signal(), Signal()
+        m.d.comb += self.instructions.ready.eq(~waits)
+        with m.If(self.instructions.valid & ~waits):
+            opcode = data.View(instruction("post"), self.instructions.payload).opcode
+            m.d.sync += [head.eq(self.instructions.payload), waits.eq(1), is_post.eq(opcode == BY_NAME["post"].opcode)]
+            m.d.sync += [flag.eq(opcode == BY_NAME[name].opcode) for name, flag in is_mode.items()]
+        with m.If(sends | sets):
+            m.d.sync += waits.eq(0)
         parts, room = (fetch, feed, write), []
         for name, part in zip(("fetch", "feed", "write"), parts, strict=True):
             m.submodules[f"{name}_queue"] = queue = SyncFIFO(width=head.shape().size, depth=WAITING)
             wanted = residual.enable if part is fetch else 1
-            m.d.comb += [queue.w_data.eq(head), queue.w_en.eq(taken & is_post & wanted)]
+            m.d.comb += [queue.w_data.eq(head), queue.w_en.eq(sends & wanted)]
             m.d.comb += [part.posts.payload.eq(queue.r_data), part.posts.valid.eq(queue.r_rdy), queue.r_en.eq(part.posts.ready)]
             room.append(queue.w_rdy)
-        free = room[0] & room[1] & room[2] & (unfinished != 2 * WAITING - 1)
         m.d.comb += [
-            self.instructions.ready.eq(Mux(is_post, free, unfinished == 0)),
-            taken.eq(self.instructions.valid & self.instructions.ready),
-            is_post.eq(head.opcode == BY_NAME["post"].opcode),
-            is_mode.eq(taken & ~is_post),
-            self.done.eq(write.done | later(m, is_mode, reset=True)),
+            idle.eq(unfinished == 0),
+            sends.eq(waits & is_post & room[0] & room[1] & room[2] & (unfinished != 2 * WAITING - 1)),
+            sets.eq(waits & ~is_post & idle),
+            self.done.eq(write.done | later(m, sets, reset=True)),
         ]
-        m.d.sync += unfinished.eq(unfinished + (taken & is_post) - write.done)
-        for mode, name in ((requantize, "post_requantize"), (scale, "post_residual_scale"), (residual, "post_residual")):
-            with m.If(taken & (head.opcode == BY_NAME[name].opcode)):
-                m.d.sync += mode.eq(data.View(instruction(name), self.instructions.payload))
+        m.d.sync += unfinished.eq(unfinished + sends - write.done)
+        for name, mode in modes.items():
+            with m.If(sets & is_mode[name]):
+                m.d.sync += mode.eq(data.View(instruction(name), head.as_value()))
 
         # What the modes mean for the parts.
         m.d.comb += [
