@@ -86,8 +86,11 @@ def _load(path: Path) -> Any:
 
 def _export(model: Any, example_inputs: Sequence[Any] | None, batch: int) -> Any:
     inputs = None if example_inputs is None else tuple(_as_tensor(x) for x in example_inputs)
+    has_open = isinstance(model, torch.export.ExportedProgram) and bool(_dynamic_axes(model))
+    if batch != 1 and not has_open:
+        raise QccError(f"batch is {batch} but no input of the model has a dynamic first axis; leave it out, or export the model with one")
     if isinstance(model, torch.export.ExportedProgram):
-        if not _dynamic_axes(model):
+        if not has_open:
             return model
         inputs = inputs or _batched_inputs(model, batch)
         model = model.module()

@@ -290,6 +290,14 @@ class TestBadInput:
         imported = graph_form(program, torch.randn(3, 4))
         assert "tensor<3x4xf32>" in str(imported.main.attributes["function_type"])
 
+    def test_a_batch_that_the_model_does_not_have(self) -> None:
+        for model, inputs in (
+            (nn.Linear(4, 4).eval(), (torch.zeros(2, 4),)),
+            (torch.export.export(nn.Linear(4, 4).eval(), (torch.zeros(2, 4),)), None),
+        ):
+            with pytest.raises(QccError, match=r"batch is 5 but no input of the model has a dynamic first axis"):
+                load(model, inputs, batch=5)
+
     def test_module_without_example_inputs(self) -> None:
         with pytest.raises(QccError, match=r"pass example_inputs"):
             load(nn.Linear(4, 4).eval())
