@@ -45,9 +45,12 @@ def test_random_segments_on_other_accelerators(name: str, seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", ["digits_cnn.mlir", "digits_mixer.mlir"])
-def test_digits_on_ecp5_85k(file: str) -> None:
-    executable = qcc.compile(EXAMPLES / file, target="fpga")
+@pytest.mark.parametrize(
+    "file, device",
+    [("digits_cnn.mlir", "ecp5-85k"), ("digits_mixer.mlir", "ecp5-85k"), ("digits_cnn.mlir", "ecp5-85k,activation_codings=2")],
+)
+def test_digits_on_ecp5_85k(file: str, device: str) -> None:
+    executable = qcc.compile(EXAMPLES / file, target=qcc.FpgaTarget(device))
     image = np.load(EXAMPLES / "digits.npz")["images"][:1]
     found, predicted = (executable.simulate(image, level=level) for level in ("rtl", "cycle"))
     np.testing.assert_array_equal(found.outputs[0], predicted.outputs[0])
