@@ -43,10 +43,12 @@ def as_floats(model: Any) -> Any:
     model = copy.deepcopy(model)
     if type(model) in _RULES:
         return _RULES[type(model)](model)
-    for path, module in list(model.named_modules()):
+    made: dict[Any, Any] = {}
+    for path, module in list(model.named_modules(remove_duplicate=False)):
         parent, _, name = path.rpartition(".")
         if type(module) in _RULES:
-            setattr(model.get_submodule(parent), name, _RULES[type(module)](module))
+            made[module] = made.get(module) or _RULES[type(module)](module)
+            setattr(model.get_submodule(parent), name, made[module])
         elif isinstance(module, torch.fx.GraphModule):
             _rewrite(module)
     for path, module in model.named_modules():

@@ -102,6 +102,13 @@ def test_dynamic_linear() -> None:
     assert [row["op"] for row in executable.report["layers"]] == ["dynamic_linear", "clamp", "dynamic_linear"]
 
 
+def test_a_layer_that_stands_at_two_places() -> None:
+    torch.manual_seed(0)
+    (layer,) = ao.quantize_dynamic(nn.Sequential(nn.Linear(32, 32)), {nn.Linear})
+    network = nn.Sequential(layer, nn.ReLU(), layer).eval()
+    agrees(network, torch.randn(5, 32), steps=0.02)
+
+
 class Recurrent(nn.Module):
     def __init__(self, kind: str) -> None:
         super().__init__()
