@@ -33,8 +33,8 @@ from qcc.runtime.fpga.trace import add_activations
 
 GROUP_CYCLES = 3  # until the array's front is full again
 TOKEN_CYCLES = 3  # from an instruction's end to the start of one that waits for it
-DEPTH = {"load": 12, "execute": 12, "post": 29, "store": 5}  # of the units: from the last word, step or tile to the instruction's end
-RESIDUAL_DEPTH = 12  # more of the post unit where it adds a residual
+DEPTH = {"load": 12, "execute": 12, "post": 32, "store": 5}  # of the units: from the last word, step or tile to the instruction's end
+RESIDUAL_DEPTH = 14  # more of the post unit where it adds a residual
 
 
 @dataclass

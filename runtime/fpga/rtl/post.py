@@ -32,6 +32,7 @@ from qcc.runtime.fpga.rtl.requantize import (
 )
 
 WAITING = 4  # instructions that each part may be behind
+GREATEST_LATENCY = 3
 FINISHED_STEPS = 32  # steps on their way through the lanes, or behind them
 
 _ENDS = data.StructLayout({"window": 1, "group": 1, "all": 1})
@@ -111,7 +112,7 @@ class Feed(wiring.Component):
             m.d.sync += [now.eq(head), busy.eq(1), entry.eq(head.parameter), groups_left.eq(head.groups)]
             m.d.sync += [tiles_left.eq(head.tiles), window_left.eq(head.window)]
             m.d.sync += [ends.window.eq(head.window == 1), ends.group.eq(head.tiles == 1), ends.all.eq(head.groups == 1)]
-        m.d.comb += self.parameters.address.eq(entry + step // (c.columns // c.post_lanes))
+        m.d.sync += self.parameters.address.eq(entry + step // (c.columns // c.post_lanes))
 
         # Through the lanes.
         marks = Signal(data.StructLayout({"valid": 1, "starts": 1, "ends": 1, "group": 1, "all": 1, "step": step.shape()}))
@@ -131,15 +132,15 @@ class Feed(wiring.Component):
             for i in range(size):
                 with m.Case(i):
                     m.d.sync += [chosen[lane].eq(value) for lane, value in enumerate(lanes_of(c, self.tiles.payload, i))]
-        accumulators = later(m, chosen, READ_LATENCY - 1)
+        accumulators = later(m, chosen, READ_LATENCY)
         scaled: list[Any] = []
         for lane in range(c.post_lanes):
             m.submodules[f"requantize_{lane}"] = unit = Requantize()
             m.d.comb += [unit.accumulator.eq(accumulators[lane]), unit.parameter.eq(self.parameters.data), unit.by.eq(self.by)]
             scaled.append(unit.result)
-        marks = later(m, marks, READ_LATENCY + REQUANTIZE_LATENCY, reset=True)
+        marks = later(m, marks, 1 + READ_LATENCY + REQUANTIZE_LATENCY, reset=True)
         greatest = self._greatest(m, marks, scaled)
-        marks = later(m, marks, 2, reset=True)
+        marks = later(m, marks, GREATEST_LATENCY, reset=True)
 
         # Results, with a residual or without.
         done = Signal(finished_step(c))
@@ -162,7 +163,10 @@ class Feed(wiring.Component):
         return m
 
     def _greatest(self, m: Module, marks: Any, values: list[Any]) -> list[Any]:
-        """The greatest of the values that each place had since the window's first tile, 2 cycles later."""
+        """The greatest of the values that each place had since the window's first tile, `GREATEST_LATENCY` cycles later.
+
+        A place comes again after `limits.LEAST_STEPS` cycles or more, when its new value is kept.
+        """
         c = self.configuration
         kept = [Signal(data.ArrayLayout(signed(32), c.post_lanes), name=f"kept_{i}", reset_less=True) for i in range(steps(c))]
         before = Signal(kept[0].shape(), reset_less=True)
@@ -171,9 +175,11 @@ class Feed(wiring.Component):
                 with m.Case(i):
                     m.d.sync += before.eq(held)
         values, marks = [later(m, value) for value in values], later(m, marks, reset=True)
+        greater = [later(m, before[lane] - value)[-1] for lane, value in enumerate(values)]  # by its sign: one carry chain
+        values, before, marks = [later(m, value) for value in values], later(m, before), later(m, marks, reset=True)
         greatest = Signal(kept[0].shape(), reset_less=True)
         for lane, value in enumerate(values):
-            m.d.sync += greatest[lane].eq(Mux(marks.starts | (value > before[lane]), value, before[lane]))
+            m.d.sync += greatest[lane].eq(Mux(marks.starts | greater[lane], value, before[lane]))
         marks = later(m, marks, reset=True)
         for i, held in enumerate(kept):
             with m.If(marks.valid & (marks.step == i)):

@@ -56,6 +56,8 @@ class FetchResidual(wiring.Component):
             next_word.eq(word + mode.planes),
             next_group.eq(group + mode.residual_words),
         ]
+        product = Signal(BUFFER_BITS)
+        m.d.sync += product.eq((now.channel >> (c.word_bits.bit_length() - 1)) * mode.planes)
         with m.FSM():
             with m.State("idle"):
                 m.d.comb += self.posts.ready.eq(1)
@@ -63,10 +65,10 @@ class FetchResidual(wiring.Component):
                 with m.If(self.posts.valid):
                     m.next = "multiply"
             with m.State("multiply"):
-                m.d.sync += [word.eq((now.channel >> (c.word_bits.bit_length() - 1)) * mode.planes), groups_left.eq(now.groups)]
+                m.d.sync += groups_left.eq(now.groups)
                 m.next = "place"
             with m.State("place"):
-                m.d.sync += [group.eq(word + now.residual), word.eq(word + now.residual), plane.eq(0), slot.eq(first_slot)]
+                m.d.sync += [group.eq(product + now.residual), word.eq(product + now.residual), plane.eq(0), slot.eq(first_slot)]
                 m.d.sync += [tiles_left.eq(now.tiles), between.eq(1)]
                 m.next = "read"
             with m.State("read"):

@@ -74,7 +74,8 @@ class WritePlanes(wiring.Component):
             next_group.eq(group + now.output_words),
         ]
         marks = Signal(data.StructLayout({"valid": 1, "slot": slot.shape(), "address": BUFFER_BITS, "end": 1}))
-        ready = Signal()
+        ready, product = Signal(), Signal(BUFFER_BITS)
+        m.d.sync += product.eq((now.channel >> (c.word_bits.bit_length() - 1)) * self.bits)
         with m.FSM():
             with m.State("idle"):
                 m.d.comb += self.posts.ready.eq(1)
@@ -82,10 +83,9 @@ class WritePlanes(wiring.Component):
                 with m.If(self.posts.valid):
                     m.next = "multiply"
             with m.State("multiply"):
-                m.d.sync += next_word.eq((now.channel >> (c.word_bits.bit_length() - 1)) * self.bits)
                 m.next = "place"
             with m.State("place"):
-                m.d.sync += [group.eq(next_word + now.output), next_word.eq(next_word + now.output), next_slot.eq(first_slot)]
+                m.d.sync += [group.eq(product + now.output), next_word.eq(product + now.output), next_slot.eq(first_slot)]
                 m.d.sync += left.eq(self.channels - now.channel)
                 m.next = "settle"
             with m.State("settle"):

@@ -67,20 +67,18 @@ class Scale(wiring.Component):
             value, shift, rest = moved, later(m, shift), lost
         # Beyond 34 bits only the sign matters: the zero point cannot bring the value back into 32.
         floor = value[1:].as_signed()
-        beyond = floor[33:].any() & ~floor[33:].all()
-        narrow, up = Signal(signed(34), reset_less=True), Signal(reset_less=True)
+        some, all_ones, up = Signal(reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
         ties_up = Mux(by.half_away, ~floor[-1], floor[0])
-        m.d.sync += [
-            narrow.eq(Mux(beyond, Mux(floor[-1], -(1 << 33), (1 << 33) - 1), floor)),
-            up.eq(value[0] & (rest | ties_up)),
-        ]
-        moved = later(m, (Cat(1, narrow).as_signed() + Cat(up, by.zero_point).as_signed())[1:].as_signed())  # one carry chain
-        under, over, kept = later(m, moved < by.low), later(m, moved > by.high), later(m, moved)
+        m.d.sync += [some.eq(floor[33:].any()), all_ones.eq(floor[33:].all()), up.eq(value[0] & (rest | ties_up))]
+        floor, narrow = later(m, floor), Signal(signed(34), reset_less=True)
+        m.d.sync += narrow.eq(Mux(some & ~all_ones, Mux(floor[-1], -(1 << 33), (1 << 33) - 1), floor))
+        moved = later(m, (Cat(1, narrow).as_signed() + Cat(later(m, up), by.zero_point).as_signed())[1:].as_signed())  # one carry chain
+        under, over, kept = later(m, moved - by.low)[-1], later(m, by.high - moved)[-1], later(m, moved)
         m.d.sync += self.result.eq(Mux(under, by.low, Mux(over, by.high, kept)))
         return m
 
 
-SCALE_LATENCY = len(_SHIFTS) + 4
+SCALE_LATENCY = len(_SHIFTS) + 5
 
 
 class Requantize(wiring.Component):
@@ -123,14 +121,15 @@ class AddResidual(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        scaled = [_multiply(m, self.value, self.addend.multiplier_a), _multiply(m, self.residual, self.addend.multiplier_b)]
+        value, residual = later(m, self.value), later(m, self.residual)  # which comes from a LUT RAM
+        scaled = [_multiply(m, value, self.addend.multiplier_a), _multiply(m, residual, self.addend.multiplier_b)]
         total = later(m, later(m, scaled[0] + scaled[1]) - self.zeros)
         m.submodules.scale = scale = Scale(len(total))
         m.d.comb += [scale.value.eq(total), scale.shift.eq(self.by.shift), scale.by.eq(self.by), self.result.eq(scale.result)]
         return m
 
 
-RESIDUAL_LATENCY = MULTIPLY_LATENCY + 2 + SCALE_LATENCY
+RESIDUAL_LATENCY = 1 + MULTIPLY_LATENCY + 2 + SCALE_LATENCY
 
 
 class Zeros(wiring.Component):
