@@ -61,7 +61,7 @@ def test_digits_on_ecp5_85k(file: str, device: str) -> None:
     found, predicted = (executable.simulate(image, level=level) for level in ("rtl", "cycle"))
     np.testing.assert_array_equal(found.outputs[0], predicted.outputs[0])
     same_traffic(found.trace, predicted.trace, executable.package.configuration, len(executable.package.segments))
-    assert abs(found.trace.cycles / predicted.trace.cycles - 1) <= 0.01
+    assert abs(found.trace.cycles / predicted.trace.cycles - 1) <= 0.03  # 12 segments of the mixer start anew each
 
 
 SHAPE = {"n": 4, "k": 70, "out": 8, "a_bits": 4, "a_signed": False, "w_bits": 3, "w_signed": True}
