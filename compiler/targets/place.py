@@ -89,7 +89,7 @@ def place(
         raise QccError(f"placing needs {error.name}, which is not installed; run: pip install 'qcc[fpga,place]'") from None
     from qcc.runtime.fpga.rtl.accelerator import Accelerator
     from qcc.runtime.fpga.rtl.shell import Shell
-    from qcc.runtime.fpga.rtl.verilog import rtlil, yosys
+    from qcc.runtime.fpga.rtl.verilog import COLLISIONS, rtlil, yosys
 
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="qcc-place-") as name:
@@ -102,7 +102,7 @@ def place(
         if found := _STEP.match(line):
             progress(f"synthesise: {found[2].lower()}", 0.02 + 0.25 * int(found[1]) / _SYNTHESIS_STEPS)
 
-    yosys(["read_rtlil shell.il", "synth_ecp5 -abc9 -top shell -json shell.json"], folder, synthesised)
+    yosys(["read_rtlil shell.il", COLLISIONS, "synth_ecp5 -abc9 -top shell -json shell.json"], folder, synthesised)
     _nextpnr(folder, part, target_mhz, seed, progress)
     report = json.loads((folder / "report.json").read_text())
     (clock,) = report["fmax"].values()

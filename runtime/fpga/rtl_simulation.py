@@ -40,7 +40,19 @@ TOOLS = ("amaranth", "pyosys", "verilator")
 SOURCES = ("rtl/*.py", "rtl/*.cpp", "isa.py", "rtl_simulation.py", "../../dialects/accelerator.py", "../../dialects/bitplanes.py")
 """Files beside this one that a simulator is made of."""
 COMPILER_OPTIONS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-w")
-VERILATOR_OPTIONS = ("--cc", "--no-timing", "-O3", "-Wno-fatal", "-Wno-lint", "--prefix", "Vtestbench", "--Mdir", "verilated")
+VERILATOR_OPTIONS = (
+    "--cc",
+    "--no-timing",
+    "-O3",
+    "--x-assign",
+    "1",
+    "-Wno-fatal",
+    "-Wno-lint",
+    "--prefix",
+    "Vtestbench",
+    "--Mdir",
+    "verilated",
+)
 
 AHEAD_WORDS = 16  # instructions are read ahead, past the end of a program too: PREFETCH_WORDS of rtl/fetch.py
 CHUNK_CYCLES = 1 << 18  # between looks at progress

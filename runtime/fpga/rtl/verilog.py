@@ -18,6 +18,12 @@ from qcc.dialects.errors import QccError
 
 _YOSYS = "import sys; from pyosys import libyosys as y; d = y.Design(); [y.run_pass(c, d) for c in sys.argv[1:]]"
 
+COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i"
+"""Yosys' command: no unit uses what it reads at an address in the cycle in which that is written, so nothing needs to say what that is.
+
+Without it, synthesis puts a bypass around every block RAM. The simulator makes such words all ones, so a program that used one would fail.
+"""
+
 
 def rtlil(component: wiring.Component, name: str) -> str:
     """The text of `component` as module `name`; ports are called by their paths, with `_` between."""
@@ -54,5 +60,7 @@ def write_verilog(component: wiring.Component, name: str, folder: Path) -> Path:
     """`component` as Verilog in `folder`."""
     (folder / f"{name}.il").write_text(rtlil(component, name))
     # what Amaranth itself runs; its own way to Yosys does not know pyosys
-    yosys([f"read_rtlil {name}.il", "proc -nomux -norom", "memory_collect", f"write_verilog -norename -noattr {name}.v"], folder)
+    yosys(
+        [f"read_rtlil {name}.il", COLLISIONS, "proc -nomux -norom", "memory_collect", f"write_verilog -norename -noattr {name}.v"], folder
+    )
     return folder / f"{name}.v"
