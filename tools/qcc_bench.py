@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     f = commands.add_parser("place", help="resources and clock of an accelerator, placed and routed out of its context")
     f.add_argument("device", help="a preset, or one with parameters changed, as of qcc --device")
     f.add_argument("--out", metavar="FILE", help="where the figures go (default: for presets, beside them; for others, nowhere)")
+    f.add_argument("--target-mhz", type=float, help="clock that the placer works for (default: the preset's)")
     f.add_argument("--seed", type=int, default=1, help="of the placer (default: 1)")
     f.add_argument("--logs", metavar="DIR", help="keep what the tools read, wrote and said")
     return p
@@ -49,7 +50,7 @@ def _place(args: argparse.Namespace) -> int:
             args.device,
             target.configuration,
             target.preset.part,
-            target.megahertz,
+            target.megahertz if args.target_mhz is None else args.target_mhz,
             seed=args.seed,
             folder=folder,
             progress=progress.update,

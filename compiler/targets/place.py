@@ -102,7 +102,7 @@ def place(
         if found := _STEP.match(line):
             progress(f"synthesise: {found[2].lower()}", 0.02 + 0.25 * int(found[1]) / _SYNTHESIS_STEPS)
 
-    yosys(["read_rtlil shell.il", COLLISIONS, "synth_ecp5 -abc9 -top shell -json shell.json"], folder, synthesised)
+    yosys(["read_rtlil shell.il", COLLISIONS, "synth_ecp5 -abc9 -nowidelut -top shell -json shell.json"], folder, synthesised)
     _nextpnr(folder, part, target_mhz, seed, progress)
     report = json.loads((folder / "report.json").read_text())
     (clock,) = report["fmax"].values()

@@ -146,10 +146,10 @@ class Feed(wiring.Component):
         done = Signal(finished_step(c))
         m.d.comb += [done.group.eq(marks.group), done.all.eq(marks.all)]
         m.d.comb += [done.values[lane].eq(value) for lane, value in enumerate(greatest)]
-        added, added_marks = (
-            self._add_residuals(m, go & ends.window, step, marks.ends, greatest),
-            later(m, marks, RESIDUAL_LATENCY, reset=True),
-        )
+        added = self._add_residuals(m, go & ends.window, step, marks.ends, greatest)
+        summed = Signal.like(marks)  # only where one is added: results without one may be written long before they would come here
+        m.d.comb += [summed.eq(marks), summed.ends.eq(marks.ends & self.add)]
+        added_marks = later(m, summed, RESIDUAL_LATENCY, reset=True)
         with m.If(self.add):
             m.d.comb += [done.group.eq(added_marks.group), done.all.eq(added_marks.all)]
             m.d.comb += [done.values[lane].eq(value) for lane, value in enumerate(added)]
