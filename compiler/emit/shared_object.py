@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import tempfile
@@ -22,6 +21,7 @@ from qcc.compiler.emit.machine_code import MachineCode
 from qcc.dialects.errors import QccError
 from qcc.runtime.atomic_file import atomic_write
 from qcc.runtime.cpu import artifact_file, loader
+from qcc.runtime.toolchain import find_compiler
 
 _DATA = f"""\
     .section .qcc.weights,"a",@progbits
@@ -82,18 +82,11 @@ def write_artifact(code: MachineCode, weights: StoredWeights, info: Mapping[str,
 
 def system_compiler() -> list[str]:
     """The C compiler that links artefacts: $CC, or the first found of cc, gcc, clang. Raises QccError where there is none."""
-    if chosen := os.environ.get("CC"):
-        words = shlex.split(chosen)
-        if shutil.which(words[0]) is None:
-            raise QccError(f"CC is '{chosen}', which is not an executable; unset CC or name a C compiler")
-        return words
-    for name in ("cc", "gcc", "clang"):
-        if shutil.which(name):
-            return [name]
-    raise QccError(
+    missing = (
         "no C compiler found to link the artefact, expected cc, gcc or clang; install one (Debian: apt install gcc), or set CC; "
         "qcc.compile() without saving needs none"
     )
+    return find_compiler("CC", ("cc", "gcc", "clang"), "C", missing)
 
 
 def _run(command: list[str], folder: Path) -> None:

@@ -12,7 +12,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import tempfile
@@ -33,6 +32,7 @@ from qcc.runtime.fpga.encoder import Word, encode_stream
 from qcc.runtime.fpga.isa import UNITS
 from qcc.runtime.fpga.machine import Machine
 from qcc.runtime.fpga.rtl import limits
+from qcc.runtime.toolchain import find_compiler
 
 Progress = Callable[[str, float], None]
 
@@ -54,7 +54,7 @@ VERILATOR_OPTIONS = (
     "verilated",
 )
 
-AHEAD_WORDS = 16  # instructions are read ahead, past the end of a program too: PREFETCH_WORDS of rtl/fetch.py
+AHEAD_WORDS = limits.PREFETCH_WORDS  # instructions are read ahead, past the end of a program too
 CHUNK_CYCLES = 1 << 18  # between looks at progress
 SLOWEST = 10  # times what level cycle predicts, and no program runs longer,
 STARTING_CYCLES = 100_000  # plus these
@@ -182,15 +182,8 @@ def _versions(compiler: list[str]) -> dict[str, str]:
 
 def _compiler() -> list[str]:
     """The C++ compiler: $CXX, or the first found of c++, g++, clang++. Raises QccError where there is none."""
-    if chosen := os.environ.get("CXX"):
-        words = shlex.split(chosen)
-        if shutil.which(words[0]) is None:
-            raise QccError(f"CXX is '{chosen}', which is not an executable; unset CXX or name a C++ compiler")
-        return words
-    for name in ("c++", "g++", "clang++"):
-        if shutil.which(name):
-            return [name]
-    raise QccError("RTL simulation needs a C++ compiler, expected c++, g++ or clang++; install one (Debian: apt install g++), or set CXX")
+    missing = "RTL simulation needs a C++ compiler, expected c++, g++ or clang++; install one (Debian: apt install g++), or set CXX"
+    return find_compiler("CXX", ("c++", "g++", "clang++"), "C++", missing)
 
 
 def _build(configuration: Configuration, compiler: list[str], path: Path, progress: Progress) -> None:

@@ -15,11 +15,7 @@ from qcc.runtime.fpga.machine import Machine
 from qcc.runtime.fpga.rtl.buffers import LoadedBanks, OutputBanks, Parameters, WeightLines
 from qcc.runtime.fpga.rtl.execute import Execute
 from qcc.runtime.fpga.rtl.post import Post
-
-
-def number(word: np.ndarray) -> int:
-    """A word of bytes as the RTL has it."""
-    return int.from_bytes(word.tobytes(), "little")
+from test.rtl.bench import integer
 
 
 class Bench:
@@ -62,7 +58,7 @@ class Bench:
                 context.set(port.tag, dict(zip(("plane", "index", "last"), map(int, tag), strict=True)))
                 for row in range(c.rows):
                     context.set(port.row, row)
-                    context.set(port.data, number(machine.lines[line, row]))
+                    context.set(port.data, integer(machine.lines[line, row]))
                     await context.tick()
             context.set(port.enable, 0)
             for banks, values in ((self.activations, machine.activations), (self.residuals, machine.residuals)):
@@ -70,7 +66,7 @@ class Bench:
                 for (bank, address), word in ((place, values[place]) for place in np.ndindex(*values.shape[:2])):
                     context.set(banks.write.bank, bank)
                     context.set(banks.write.address, address)
-                    context.set(banks.write.data, number(word))
+                    context.set(banks.write.data, integer(word))
                     await context.tick()
                 context.set(banks.write.enable, 0)
             context.set(self.parameters.write.enable, 1)

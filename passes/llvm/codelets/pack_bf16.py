@@ -12,6 +12,7 @@ from qcc.dialects.codelet import PackBf16
 from qcc.dialects.instruction_sets import ISAS
 from qcc.passes.llvm.codelets.access import bytes_of, pieces
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
+from qcc.passes.llvm.codelets.column_blocks import for_blocks
 from qcc.passes.llvm.codelets.transposition import transposed
 
 SIZE = 2  # bytes of an element
@@ -20,8 +21,7 @@ SIZE = 2  # bytes of an element
 def emit(b: Builder, codelet: PackBf16, buffers: Sequence[Value], task: Value, instructions: Any, scratch: Value) -> None:
     """Append the code of one task."""
     c, lanes = codelet, ISAS[codelet.isa].lanes
-    b0, b1, k, n = c.sizes
-    full, rest = divmod(n, c.vectors * lanes)
+    k = c.sizes[2]
 
     def block(i0: Index, i1: Index, number: Index, vectors: list[int]) -> None:
         first = b.mul(number, c.vectors * lanes)
@@ -31,15 +31,7 @@ def emit(b: Builder, codelet: PackBf16, buffers: Sequence[Value], task: Value, i
         for v, count in enumerate(vectors):
             _columns(b, c, source + v * lanes * c.x.strides[3] * SIZE, count, target + v * lanes * 2 * SIZE, step_bytes)
 
-    def matrix(index: Index) -> None:
-        i0, i1 = b.divmod(index, b1)
-        i0 = 0 if b0 == 1 else i0
-        b.loop(0, full, 1, lambda number: block(i0, i1, number, [lanes] * c.vectors))
-        if rest:
-            block(i0, i1, full, [min(lanes, rest - start) for start in range(0, rest, lanes)])
-
-    low = b.mul(task, c.chunk)
-    b.loop(low, b.minimum(b.add(low, c.chunk), b0 * b1), 1, matrix)
+    for_blocks(b, c, task, block)
 
 
 def _columns(b: Builder, c: PackBf16, source: Address, count: int, target: Address, step_bytes: int) -> None:

@@ -9,14 +9,14 @@ from qcc.dialects.codelet import PackPairs
 from qcc.dialects.instruction_sets import ISAS
 from qcc.passes.llvm.codelets.access import bytes_of, pieces
 from qcc.passes.llvm.codelets.builder import Address, Builder, Index, Value
+from qcc.passes.llvm.codelets.column_blocks import for_blocks
 
 
 def emit(b: Builder, codelet: PackPairs, buffers: Sequence[Value], task: Value, instructions: Any, scratch: Value) -> None:
     """Append the code of one task."""
     c, lanes = codelet, ISAS[codelet.isa].lanes
-    b0, b1, k, n = c.sizes
+    k = c.sizes[2]
     steps = -(-k // 2)
-    full, rest = divmod(n, c.vectors * lanes)
     ones = b.constant(1, f"{2 * lanes}xi16")
     factor, zero = (b.splat(b.load("i32", Address(buffers[c.params], 4 * arg), invariant=True), lanes) for arg in c.args)
     zeros = b.cast("trunc", zero, "i16")
@@ -38,15 +38,7 @@ def emit(b: Builder, codelet: PackPairs, buffers: Sequence[Value], task: Value, 
                 total = step(steps - 1, total[0], 1)
             b.store(b.binary("sub", b.like(0, factor), b.binary("mul", factor, total[0])), sums + v * lanes * 4)
 
-    def matrix(index: Index) -> None:
-        i0, i1 = b.divmod(index, b1)
-        i0 = 0 if b0 == 1 else i0
-        b.loop(0, full, 1, lambda number: block(i0, i1, number, [lanes] * c.vectors))
-        if rest:
-            block(i0, i1, full, [min(lanes, rest - start) for start in range(0, rest, lanes)])
-
-    low = b.mul(task, c.chunk)
-    b.loop(low, b.minimum(b.add(low, c.chunk), b0 * b1), 1, matrix)
+    for_blocks(b, c, task, block)
 
 
 def _pairs(b: Builder, c: PackPairs, source: Address, count: int, taken: int, lanes: int, zeros: Value) -> Value:

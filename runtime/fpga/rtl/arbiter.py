@@ -11,8 +11,8 @@ from amaranth.lib import fifo, wiring
 from amaranth.lib.wiring import In, Out
 
 from qcc.dialects.accelerator import Configuration
-from qcc.runtime.fpga.rtl.fetch import PREFETCH_WORDS
 from qcc.runtime.fpga.rtl.interfaces import memory, reader, writer
+from qcc.runtime.fpga.rtl.limits import PREFETCH_WORDS
 from qcc.runtime.fpga.rtl.load_words import reads_ahead
 
 

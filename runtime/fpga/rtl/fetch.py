@@ -13,8 +13,7 @@ from amaranth.lib.wiring import In, Out
 from qcc.dialects.accelerator import Configuration
 from qcc.runtime.fpga.isa import BY_NAME, INSTRUCTIONS, UNITS
 from qcc.runtime.fpga.rtl.interfaces import ADDRESS_BITS, INSTRUCTION_BITS, instruction, reader
-
-PREFETCH_WORDS = 16  # what one LUT RAM holds
+from qcc.runtime.fpga.rtl.limits import PREFETCH_WORDS
 
 
 class Fetch(wiring.Component):

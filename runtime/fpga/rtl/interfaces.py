@@ -9,9 +9,12 @@ when all that the instruction does can be seen by the others. Buffers answer a r
 
 from __future__ import annotations
 
-from amaranth.hdl import signed, unsigned
+from typing import Any
+
+from amaranth.hdl import Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from qcc.dialects.accelerator import Configuration
 from qcc.dialects.bitplanes import INDEX_BITS, LAST_BITS, PLANE_BITS
@@ -99,6 +102,23 @@ def parameter_read() -> wiring.Signature:
     return wiring.Signature({"address": Out(BUFFER_BITS), "data": In(PARAMETER)})
 
 
-def tile(c: Configuration) -> data.ArrayLayout:
-    """The accumulators of R x C units."""
-    return data.ArrayLayout(data.ArrayLayout(signed(ACCUMULATOR_BITS), c.columns), c.rows)
+def tile(c: Configuration, bits: int = ACCUMULATOR_BITS) -> data.ArrayLayout:
+    """R x C numbers: the accumulators of the units, or what belongs to each."""
+    return data.ArrayLayout(data.ArrayLayout(signed(bits), c.columns), c.rows)
+
+
+def steps(c: Configuration) -> int:
+    """Steps of a tile in the post unit, which takes `post_lanes` numbers at a time."""
+    return c.rows * c.columns // c.post_lanes
+
+
+def lanes_of(c: Configuration, tile: Any, step: int) -> list[Any]:
+    """The numbers of step `step` of a tile, row by row."""
+    places = range(step * c.post_lanes, (step + 1) * c.post_lanes)
+    return [tile[place // c.columns][place % c.columns] for place in places]
+
+
+def place_of(c: Configuration, channel: Value) -> tuple[Value, Value]:
+    """In which word of a plane an output channel is, and in which R bits of it."""
+    bits = exact_log2(c.word_bits)
+    return channel >> bits, channel[:bits] // c.rows

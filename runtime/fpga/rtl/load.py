@@ -10,8 +10,8 @@ from amaranth.lib import fifo, wiring
 from amaranth.lib.wiring import Out
 
 from qcc.dialects.accelerator import Configuration
-from qcc.dialects.errors import QccError
 from qcc.runtime.fpga.rtl.interfaces import bank_write, line_write, parameter_write, reader, unit
+from qcc.runtime.fpga.rtl.limits import check_codings
 from qcc.runtime.fpga.rtl.load_coded_words import CodedWords
 from qcc.runtime.fpga.rtl.load_place import Place
 from qcc.runtime.fpga.rtl.load_setup import Setup, destination
@@ -26,10 +26,7 @@ class Load(wiring.Component):
 
     def __init__(self, configuration: Configuration) -> None:
         c = self._configuration = configuration
-        if c.activation_codings > 2:
-            raise QccError(
-                f"the load unit is asked for {c.activation_codings} codings of activations, expected 1 (raw) or 2 (and zero flags)"
-            )
+        check_codings(c)
         super().__init__(
             {
                 **unit(),

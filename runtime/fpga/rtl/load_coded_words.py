@@ -8,15 +8,15 @@ is owed to slots before them: bytes come in order.
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import data, fifo, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib import data, fifo, wiring
 from amaranth.utils import exact_log2
 
 from qcc.dialects.accelerator import Configuration
-from qcc.runtime.fpga.rtl.interfaces import ADDRESS_BITS, instruction, reader
+from qcc.runtime.fpga.rtl.delay import later
+from qcc.runtime.fpga.rtl.interfaces import ADDRESS_BITS, instruction
 from qcc.runtime.fpga.rtl.load_expand import Expand, sum_of
-from qcc.runtime.fpga.rtl.load_walk import MARKS, REQUEST
-from qcc.runtime.fpga.rtl.load_words import reads_ahead, word_of
+from qcc.runtime.fpga.rtl.load_walk import MARKS
+from qcc.runtime.fpga.rtl.load_words import ports, reads_ahead
 
 _SLOTS = 16  # whose flags were asked for and whose other words were not: what one LUT RAM holds
 _NEAR = 4  # words between block RAM and Expand, which decides late in a cycle whether it takes one
@@ -30,13 +30,7 @@ class CodedWords(wiring.Component):
 
     def __init__(self, configuration: Configuration) -> None:
         c = self._configuration = configuration
-        super().__init__(
-            {
-                "requests": In(stream.Signature(REQUEST)),
-                "reader": Out(reader(c.word_bits)),
-                "words": Out(stream.Signature(word_of(c))),
-            }
-        )
+        super().__init__(ports(c))
 
     def elaborate(self, platform: object) -> Module:
         m, c = Module(), self._configuration
@@ -78,10 +72,7 @@ class CodedWords(wiring.Component):
         in_word, ones = Signal(range(bits + 1)), Signal(_LENGTH_BITS + exact_log2(word_bytes), init=word_bytes - 1)  # rounds up
         m.d.sync += [count.eq(sum_of([*self.reader.answer.payload[8 * i : 8 * i + 8]])) for i, count in enumerate(in_bytes)]
         m.d.sync += in_word.eq(sum_of(in_bytes))
-        for _ in range(2):
-            valid_later, run_later = Signal(name="valid_later"), Signal(name="run_later")
-            m.d.sync += [valid_later.eq(valid), run_later.eq(run)]
-            valid, run = valid_later, run_later
+        valid, run = later(m, valid, 2, reset=True), later(m, run, 2)
         total = Signal.like(ones)
         m.d.comb += total.eq(ones + in_word)
         with m.If(valid):

@@ -21,18 +21,17 @@ def word_of(c: Configuration) -> data.StructLayout:
     return data.StructLayout({"data": c.word_bits, "ends": ENDS})
 
 
+def ports(c: Configuration) -> dict[str, wiring.Member]:
+    """Of what turns requests into words."""
+    return {"requests": In(stream.Signature(REQUEST)), "reader": Out(reader(c.word_bits)), "words": Out(stream.Signature(word_of(c)))}
+
+
 class Words(wiring.Component):
     """Requests in, words out. Memory answers when it likes; there is room for all that it is asked for."""
 
     def __init__(self, configuration: Configuration) -> None:
         c = self._configuration = configuration
-        super().__init__(
-            {
-                "requests": In(stream.Signature(REQUEST)),
-                "reader": Out(reader(c.word_bits)),
-                "words": Out(stream.Signature(word_of(c))),
-            }
-        )
+        super().__init__(ports(c))
 
     def elaborate(self, platform: object) -> Module:
         m, c = Module(), self._configuration

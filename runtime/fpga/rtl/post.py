@@ -39,17 +39,6 @@ _ENDS = data.StructLayout({"window": 1, "group": 1, "all": 1})
 """What a tile ends: its window, its group of pixels; `all`: its group is the instruction's last."""
 
 
-def steps(c: Configuration) -> int:
-    """Steps of a tile."""
-    return c.rows * c.columns // c.post_lanes
-
-
-def lanes_of(c: Configuration, tile: Any, step: int) -> list[Any]:
-    """The values of step `step` of a tile [R][C], row by row."""
-    places = range(step * c.post_lanes, (step + 1) * c.post_lanes)
-    return [tile[place // c.columns][place % c.columns] for place in places]
-
-
 class Feed(wiring.Component):
     """Accumulators, parameters and residuals to the lanes, and what comes out of these.
 
@@ -63,7 +52,7 @@ class Feed(wiring.Component):
                 "posts": In(stream.Signature(instruction("post"))),
                 "tiles": In(stream.Signature(interfaces.tile(c))),
                 "parameters": Out(interfaces.parameter_read()),
-                "residuals": In(stream.Signature(data.ArrayLayout(data.ArrayLayout(signed(RESIDUAL_BITS), c.columns), c.rows))),
+                "residuals": In(stream.Signature(interfaces.tile(c, RESIDUAL_BITS))),
                 "add": In(1),
                 "by": In(SCALE),
                 "addend": In(ADDEND),
@@ -74,7 +63,8 @@ class Feed(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m, c = Module(), self.configuration
-        size, slots = steps(c), max(FINISHED_STEPS, 4 * steps(c))
+        size = interfaces.steps(c)
+        slots = max(FINISHED_STEPS, 4 * size)
         m.submodules.results = results = SyncFIFO(width=finished_step(c).size, depth=slots)
 
         # Where we are. A tile has steps enough to find out meanwhile what the next one ends.
@@ -131,7 +121,7 @@ class Feed(wiring.Component):
         with m.Switch(step):
             for i in range(size):
                 with m.Case(i):
-                    m.d.sync += [chosen[lane].eq(value) for lane, value in enumerate(lanes_of(c, self.tiles.payload, i))]
+                    m.d.sync += [chosen[lane].eq(value) for lane, value in enumerate(interfaces.lanes_of(c, self.tiles.payload, i))]
         accumulators = later(m, chosen, READ_LATENCY)
         scaled: list[Any] = []
         for lane in range(c.post_lanes):
@@ -168,7 +158,7 @@ class Feed(wiring.Component):
         A place comes again after `limits.LEAST_STEPS` cycles or more, when its new value is kept.
         """
         c = self.configuration
-        kept = [Signal(data.ArrayLayout(signed(32), c.post_lanes), name=f"kept_{i}", reset_less=True) for i in range(steps(c))]
+        kept = [Signal(data.ArrayLayout(signed(32), c.post_lanes), name=f"kept_{i}", reset_less=True) for i in range(interfaces.steps(c))]
         before = Signal(kept[0].shape(), reset_less=True)
         with m.Switch(marks.step):
             for i, held in enumerate(kept):
@@ -193,9 +183,9 @@ class Feed(wiring.Component):
         m.submodules.waiting = waiting = SyncFIFO(width=layout.size, depth=FINISHED_STEPS)
         chosen = Signal(layout)
         with m.Switch(step):
-            for i in range(steps(c)):
+            for i in range(interfaces.steps(c)):
                 with m.Case(i):
-                    m.d.comb += [chosen[lane].eq(value) for lane, value in enumerate(lanes_of(c, self.residuals.payload, i))]
+                    m.d.comb += [chosen[lane].eq(value) for lane, value in enumerate(interfaces.lanes_of(c, self.residuals.payload, i))]
         residual = data.View(layout, waiting.r_data)
         m.d.comb += [waiting.w_en.eq(take & self.add), waiting.w_data.eq(chosen), waiting.r_en.eq(valid & self.add)]
         m.submodules.zeros = zeros = Zeros()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -22,7 +22,7 @@ class FetchResidual(wiring.Component):
 
     def __init__(self, c: Configuration) -> None:
         self.configuration = c
-        self.numbers = data.ArrayLayout(data.ArrayLayout(signed(RESIDUAL_BITS), c.columns), c.rows)
+        self.numbers = interfaces.tile(c, RESIDUAL_BITS)
         super().__init__(
             {
                 "posts": In(stream.Signature(instruction("post"))),
@@ -36,7 +36,7 @@ class FetchResidual(wiring.Component):
         m, c, mode = Module(), self.configuration, self.mode
         per_word = c.word_bits // c.rows  # tiles of channels
         now = Signal(instruction("post"))
-        first_slot = now.channel[: c.word_bits.bit_length() - 1] // c.rows
+        first_word, first_slot = interfaces.place_of(c, now.channel)
         plane, slot, tiles_left, groups_left = Signal(5), Signal(range(per_word)), Signal.like(now.tiles), Signal.like(now.groups)
         group, word = Signal(BUFFER_BITS), Signal(BUFFER_BITS)  # address of the group's first word, and of ours
 
@@ -57,7 +57,7 @@ class FetchResidual(wiring.Component):
             next_group.eq(group + mode.residual_words),
         ]
         product = Signal(BUFFER_BITS)
-        m.d.sync += product.eq((now.channel >> (c.word_bits.bit_length() - 1)) * mode.planes)
+        m.d.sync += product.eq(first_word * mode.planes)
         with m.FSM():
             with m.State("idle"):
                 m.d.comb += self.posts.ready.eq(1)

@@ -38,8 +38,7 @@ class WritePlanes(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m, c = Module(), self.configuration
-        per_word, size = c.word_bits // c.rows, c.rows * c.columns // c.post_lanes
-        numbers = data.ArrayLayout(data.ArrayLayout(signed(32), c.columns), c.rows)
+        per_word, size, numbers = c.word_bits // c.rows, interfaces.steps(c), interfaces.tile(c)
 
         # Steps become a tile.
         gathered, full, step, ends = Signal(numbers, reset_less=True), Signal(), Signal(range(size)), Signal(2)
@@ -53,13 +52,12 @@ class WritePlanes(wiring.Component):
             with m.Switch(step):
                 for i in range(size):
                     with m.Case(i):
-                        for lane in range(c.post_lanes):
-                            row, column = divmod(i * c.post_lanes + lane, c.columns)
-                            m.d.sync += gathered[row][column].eq(self.finished.payload.values[lane])
+                        places = interfaces.lanes_of(c, gathered, i)
+                        m.d.sync += [place.eq(self.finished.payload.values[lane]) for lane, place in enumerate(places)]
 
         # A tile becomes planes.
         now = Signal(instruction("post"))
-        first_slot = now.channel[: c.word_bits.bit_length() - 1] // c.rows
+        first_word, first_slot = interfaces.place_of(c, now.channel)
         tile, plane, slot, last = Signal(numbers, reset_less=True), Signal(6), Signal(range(per_word)), Signal(2)
         next_slot = Signal(range(per_word))  # of the tile that comes next, as `next_word` and `left`
         group, word, next_word = Signal(BUFFER_BITS), Signal(BUFFER_BITS), Signal(BUFFER_BITS)
@@ -75,7 +73,7 @@ class WritePlanes(wiring.Component):
         ]
         marks = Signal(data.StructLayout({"valid": 1, "slot": slot.shape(), "address": BUFFER_BITS, "end": 1}))
         ready, product = Signal(), Signal(BUFFER_BITS)
-        m.d.sync += product.eq((now.channel >> (c.word_bits.bit_length() - 1)) * self.bits)
+        m.d.sync += product.eq(first_word * self.bits)
         with m.FSM():
             with m.State("idle"):
                 m.d.comb += self.posts.ready.eq(1)
@@ -139,5 +137,5 @@ class WritePlanes(wiring.Component):
             for i in range(per_word):
                 old, new = self.read.data[column].word_select(i, c.rows), plane_bits[column]
                 m.d.sync += self.write.data[column].word_select(i, c.rows).eq(Mux(marks.slot == i, new, Mux(marks.slot > i, old, 0)))
-        m.d.comb += self.done.eq(later(m, later(m, marks.end, reset=True), reset=True))
+        m.d.comb += self.done.eq(later(m, marks.end, 2, reset=True))
         return m

@@ -11,9 +11,10 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from qcc.dialects.accelerator import Configuration
-from qcc.dialects.errors import QccError
 from qcc.runtime.fpga.isa import ACTIVATION_CODINGS, BY_NAME
+from qcc.runtime.fpga.rtl.delay import later
 from qcc.runtime.fpga.rtl.interfaces import READ_LATENCY, bank_read, instruction, unit, writer
+from qcc.runtime.fpga.rtl.limits import check_codings
 from qcc.runtime.fpga.rtl.load_walk import WORDS_PER_FLAGS
 from qcc.runtime.fpga.rtl.store_compress import PLACE, Compress
 
@@ -28,10 +29,7 @@ class Store(wiring.Component):
 
     def __init__(self, configuration: Configuration) -> None:
         c = self._configuration = configuration
-        if c.activation_codings > 2:
-            raise QccError(
-                f"the store unit is asked for {c.activation_codings} codings of activations, expected 1 (raw) or 2 (and zero flags)"
-            )
+        check_codings(c)
         super().__init__({**unit(), "start": In(1), "finished": Out(1), "writer": Out(writer(c.word_bits)), "outputs": Out(bank_read(c))})
 
     def elaborate(self, platform: object) -> Module:
@@ -57,11 +55,7 @@ class Store(wiring.Component):
             m.d.sync += self.finished.eq(0)
 
         bank = self._walk(m, word, taken & ~nothing, walking, places)
-        reading = places.w_en & places.w_rdy
-        for stage in range(READ_LATENCY):
-            late_bank, late_reading = Signal.like(bank, name=f"bank_{stage}"), Signal(name=f"reading_{stage}")
-            m.d.sync += [late_bank.eq(bank), late_reading.eq(reading)]
-            bank, reading = late_bank, late_reading
+        bank, reading = later(m, bank, READ_LATENCY), later(m, places.w_en & places.w_rdy, READ_LATENCY, reset=True)
         m.d.sync += [words.w_data.eq(self.outputs.data[bank]), words.w_en.eq(reading)]
         return m
 
