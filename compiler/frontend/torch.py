@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch._export.converter import TS2EPConverter
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch_mlir.extras.fx_importer import ContextCache, FxImporter, FxImporterHooks
 
@@ -106,6 +105,8 @@ def _export(model: Any, example_inputs: Sequence[Any] | None, batch: int) -> Any
     try:
         with torch.no_grad(), _quiet():
             if isinstance(model, torch.jit.ScriptModule):
+                from torch._export.converter import TS2EPConverter  # a second of processor time, for these models only
+
                 return _export(TS2EPConverter(model, inputs).convert(), inputs, batch)  # leaves axes open
             program = torch.export.export(traced, inputs, strict=False)
             if traced is not model:
