@@ -35,9 +35,11 @@ def stream(c: Any, machine: Machine, stored_bytes: int) -> Work:
     decoded = vectors * k
     if c.decoder == "indexed" and stored_bytes:  # what is there, each with the byte of its column
         decoded, each, expanding = 8 * (stored_bytes - headers) / (c.bits + 8) / 16, INDEXED_CYCLES[0], decodings * INDEXED_CYCLES[1]
+    if c.decoder == "relative" and stored_bytes:
+        decoded, each, expanding = 8 * (stored_bytes - headers) / (c.bits + 4) / 16, RELATIVE_CYCLES[0], decodings * RELATIVE_CYCLES[1]
     cycles = decoded * (each * rows + expanding) + rows * (vectors * (steps_cycles(c.steps) + STORED_VECTOR_CYCLES) + tables)
     weights = vectors * 16 * k * c.bits // 8 + headers
-    if c.decoder in ("bitmap", "bitmap_f32", "indexed", "quads"):
+    if c.decoder in ("bitmap", "bitmap_f32", "indexed", "quads", "relative"):
         weights = stored_bytes or weights + vectors * 2 * k
     if c.decoder == "bitmap_f32":
         weights = int(EXPANDED_READ * weights)
@@ -102,6 +104,8 @@ LOOKED_UP_CYCLES = {("sums", 1): 0.18, ("sums", 2): 0.36, ("sums", 3): 0.54, ("s
 """Of one vector of one k, decoding and multiplying by x of 16 bits, where that is not the same for all codes."""
 INDEXED_CYCLES = (1.15, 1.5)
 """Of 16 values that have their columns: multiplying them by a row of x, and finding their places (2048 x 2048 of 10 %, Zen 4)."""
+RELATIVE_CYCLES = (1.1, 0.9)
+"""Likewise where the columns are distances of 4 bits (11008 x 4096 of 30 %, Zen 4)."""
 PANEL_PRODUCTS = 1.17  # times a fused multiply-add at full rate: weights and x come from memory
 EXPANDED_CYCLES = 0.65  # of multiplying it, where it is f32
 EXPANDED_READ = 1.15  # of the time of a stream, because values come in pieces of any length: 4096 x 4096 of 20 to 50 % zeros, Zen 4

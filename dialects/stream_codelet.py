@@ -34,10 +34,11 @@ class Stream:
     64 bits for 16 channels of 4 bytes, and the bytes of the set ones in `values`; the others are `zero`. A byte is one code of 8 bits, or
     two of 4 bits, whose k are 4 apart. "indexed" stores signed values of 8 or 4 bits and the column of each in `values`, and in w per block
     of 16 channels their scales, the i32 sums of their values and a record per step (`stream_layout`); `starts` then has for every block
-    where it begins in w and in `values`, and half of the number of its steps. "quads" stores for every 4 k `kept` signed values of 8 or 4
-    bits, [step of 64 k][vector] first two bits each for where they are and then the values; sums of a group's values are in its header in
-    the place of zeros. "bitmap_f32" stores a bit per weight, [step][vector] words of 64 bits for 4 k of 16 channels, and the set ones in
-    `values`.
+    where it begins in w and in `values`, and half of the number of its steps. "relative" stores how far the column of each value is from
+    that of the value before of its channel, in 4 bits beside it, and in w per step how far its window moves on; else it is as "indexed".
+    "quads" stores for every 4 k `kept` signed values of 8 or 4 bits, [step of 64 k][vector] first two bits each for where they are and then
+    the values; sums of a group's values are in its header in the place of zeros. "bitmap_f32" stores a bit per weight, [step][vector] words
+    of 64 bits for 4 k of 16 channels, and the set ones in `values`.
     x has strides over (m, k), y and operands over (m, n).
     """
 
@@ -61,7 +62,7 @@ class Stream:
     level_digits: int = 0  # bytes of a level of decoder "shuffle"
     mantissa: int = 0  # of the small float behind decoder "half"
     table: int = -1  # number of the buffer with the levels
-    values: int = -1  # number of the buffer with the values of decoders "bitmap" and "indexed"
+    values: int = -1  # number of the buffer with the values of decoders "bitmap", "indexed" and "relative"
     span: int = 0  # k of which 32 bits hold the exact sum, where x is multiplied in pairs and a group has more
     fill: int = 0  # bytes of values behind a mask, or of a pair of steps, on average
     kept: int = 0  # values of every 4 k behind decoder "quads"
@@ -78,6 +79,11 @@ class Stream:
         if self.decoder not in ("sums", "products") or not facts.streams_pairs:
             return facts.lanes
         return facts.lanes * (2 if self.has_words else 4)
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether blocks are as many pairs of steps as their values need, each in a window of columns of its own."""
+        return self.decoder in ("indexed", "relative")
 
     @property
     def has_panel(self) -> bool:

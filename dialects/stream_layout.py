@@ -39,6 +39,10 @@ STREAM_WINDOW = 64
 """Columns that they lie in: as many bytes of x as one permute reaches. Also k of a step of decoder "quads"."""
 INDEXED_RECORD_BYTES = 10
 """Of a step: 8 for which values there are, 2 for the first column."""
+RELATIVE_WINDOW = 128
+"""Columns that the values of a step of decoder "relative" lie in, from a multiple of 64 on: what a permute of two tables reaches."""
+MOST_RELATIVE = 15
+"""Columns from a value of decoder "relative" to the next, which 4 bits hold."""
 SUMS_DEPTH = 32
 """k of a step of decoder "sums": a word has a bit for each. Where its lanes are bytes, a step is 8 k."""
 SUMS_BYTES = 8
@@ -123,13 +127,13 @@ class StreamLayout:
 
     @property
     def header_bytes(self) -> int:
-        """Scales and zeros of one vector; for decoder "indexed" scales and sums of values."""
-        return self.lanes * (self.scale_bytes + (4 if self.codelet.zeros == "channel" or self.codelet.decoder == "indexed" else 0))
+        """Scales and zeros of one vector; for decoders "indexed" and "relative" scales and sums of values."""
+        return self.lanes * (self.scale_bytes + (4 if self.codelet.zeros == "channel" or self.codelet.has_steps else 0))
 
     @property
     def is_split(self) -> bool:
         """Whether each vector of the blocks is a stream of its own, behind the headers of all, or blocks lie one behind the other."""
-        return self.codelet.decoder not in ("bitmap", "bitmap_f32", "indexed")
+        return self.codelet.decoder not in ("bitmap", "bitmap_f32") and not self.codelet.has_steps
 
     def codes_bytes(self, count: int) -> int:
         """Codes of `count` k of one vector."""
@@ -198,7 +202,7 @@ class StreamLayout:
     @property
     def digit_bytes(self) -> int:
         """One digit of a row of x: whole groups, and zeros behind the last k up to whole steps (and vectors that the writer stores)."""
-        slack = STREAM_WINDOW if self.codelet.decoder == "indexed" else 0  # a window may begin at the last k
+        slack = STREAM_WINDOW if self.codelet.has_steps else 0  # a window may begin at the last k
         return (_round_up(self.codelet.sizes[2], 64) + slack) * (2 if self.has_pairs else 1)
 
     @property

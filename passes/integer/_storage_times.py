@@ -5,6 +5,7 @@ Times are those of one call on one thread of a shipped machine description: wher
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from qcc.dialects.encodings import Encoding
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.machine import shipped
 from qcc.dialects.mlir import ir
-from qcc.dialects.stream_layout import QUAD, bytes_codes
+from qcc.dialects.stream_layout import QUAD
 from qcc.passes.integer._float_times import linear
 from qcc.passes.tile.codelets import sparse, stream
 from qcc.passes.tile.codelets.weight_codes import codes_of
@@ -151,13 +152,9 @@ def _weight_only(op: Any, dequantize: Any, target: Target) -> list[Form]:
 
 def _stream_bits(codelet: Stream) -> tuple[Encoding, Callable[[float], float]]:
     """How a streamed codelet stores zeros, and bits per weight by density."""
-    if codelet.decoder == "indexed":
-        return CSR, lambda density: density * (codelet.bits + 8) / stream.INDEXED_FILLED
-    if codelet.decoder == "quads":
-        bits = codelet.kept * (codelet.bits + 2) / QUAD
-        return Encoding("n:m", {"n": codelet.kept, "m": QUAD, "axis": 1}), lambda _: bits
-    in_byte = bytes_codes(codelet.bits)
-    return BITMAP, lambda density: (1 + 8 * (1 - (1 - density) ** in_byte)) / in_byte
+    quads = Encoding("n:m", {"n": codelet.kept, "m": QUAD, "axis": 1})
+    encoding = CSR if codelet.has_steps else quads if codelet.decoder == "quads" else BITMAP
+    return encoding, functools.partial(stream.bits_per_weight, codelet)
 
 
 def break_even(form: Form, dense: Form) -> float | None:

@@ -114,6 +114,9 @@ class Builder:
                 return other if one else 0
         return self.op("llvm.mul", [self.index(a), self.index(b)], "i64", overflowFlags=self._no_overflow)
 
+    def bit_and(self, a: Index, mask: int) -> Index:
+        return a & mask if isinstance(a, int) else self.op("llvm.and", [a, self.index(mask)], "i64")
+
     def divmod(self, a: Index, b: int) -> tuple[Index, Index]:
         """Quotient and remainder of a non-negative index by a constant."""
         if isinstance(a, int):

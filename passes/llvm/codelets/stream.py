@@ -1,8 +1,8 @@
 """The loop nest of weight-only linear layers: weights stream by once, in the order in which they lie, and every row of x uses them.
 
 Channels are the lanes. The reduction over one group is `stream_float` (f32 lanes), `stream_pairs` (x of 16 bits), or on x as bytes
-`stream_digits`, `stream_shuffle` (levels of a table), `stream_sums` and `stream_byte_sums` (few bits), `stream_bitmap`, `stream_quads` or
-`stream_indexed` (zeros not stored); this file has blocks, groups, rows and epilogue.
+`stream_digits`, `stream_shuffle` (levels of a table), `stream_sums` and `stream_byte_sums` (few bits), `stream_bitmap`, `stream_quads`,
+`stream_indexed` or `stream_relative` (zeros not stored); this file has blocks, groups, rows and epilogue.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from qcc.passes.llvm.codelets import (
     stream_pairs,
     stream_panel,
     stream_quads,
+    stream_relative,
     stream_shuffle,
     stream_sums,
 )
@@ -39,6 +40,7 @@ REDUCTIONS: dict[str, Any] = {
     "bitmap_f32": stream_bitmap_float,
     "indexed": stream_indexed,
     "quads": stream_quads,
+    "relative": stream_relative,
     "shuffle": stream_shuffle,
     "products": stream_byte_sums,
     "sums": stream_sums,
@@ -122,11 +124,11 @@ class _Nest:
         start = [self._bias(channel, v) for v in range(len(vectors))]
         totals = [v for _ in range(rows) for v in start]
         weights = self._weights(block)
-        if c.decoder == "indexed":
+        if c.has_steps:
             begin, place, pairs = (b.load("i64", b.at(self.buffers[c.starts], b.mul(block, 24)) + 8 * i) for i in range(3))
             weights = b.at(self.buffers[c.w.buffer], begin)
             totals += [place, pairs]
-        if c.starts >= 0 and c.decoder != "indexed":  # the place in the values is carried from group to group
+        if c.starts >= 0 and not c.has_steps:  # the place in the values is carried from group to group
             totals.append(b.load("i64", b.at(self.buffers[c.starts], b.mul(block, 8))))
         full, rest = divmod(c.sizes[2], c.group)
 

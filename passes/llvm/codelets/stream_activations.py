@@ -152,7 +152,7 @@ class _Group:
             b.store(b.cast("trunc", q, "i16"), b.at(self.target, b.mul(i, 2)))
             return [b.binary("add", sums[0], q)]
         digits = [q]
-        if self.layout.codelet.decoder in ("indexed", "quads"):  # unsigned ones, the high one 128 too great
+        if self.layout.codelet.decoder in ("indexed", "quads", "relative"):  # unsigned ones, the high one 128 too great
             digits = [b.binary("add", b.binary("ashr", q, b.like(8, q)), b.like(128, q)), q]
         elif self.layout.digits == 2:
             low = b.cast("sext", b.cast("trunc", q, "i8"), "i32")

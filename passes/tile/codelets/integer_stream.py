@@ -21,7 +21,7 @@ from qcc.dialects.codelet import Step
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.machine import shipped
 from qcc.dialects.mlir import ir, layer_name, op_attribute
-from qcc.dialects.stream_layout import QUAD, bytes_codes
+from qcc.dialects.stream_layout import QUAD
 from qcc.passes.tile.codelets import columns, elementwise, sign_products, sparse_pixels, stream
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, stored_offset
@@ -37,7 +37,12 @@ MOST_ROWS_BESIDE_TILES = 2  # where a matrix unit multiplies bytes for more
 EXACT = 1 << 24  # magnitudes below are integers in f32
 MIDDLE = 128  # of the bytes of x
 FIRST_STEPS = ("requantize", "requantize_real", "scale")  # take f32 for an accumulator
-FORMS = {"bitmap": ("bitmap", "bitmap + expand"), "indexed": ("csr", "compressed rows"), "quads": ("n:m", "n:m")}
+FORMS = {
+    "bitmap": ("bitmap", "bitmap + expand"),
+    "indexed": ("csr", "compressed rows"),
+    "relative": ("csr", "compressed rows"),
+    "quads": ("n:m", "n:m"),
+}
 """Of decoders that leave out zeros: the encoding's name, and words."""
 
 
@@ -112,7 +117,7 @@ def _fastest(
     n, k = codes.codes.shape
     machine, best, least = shipped(lowering.isa), None, math.inf
     for variant in _variants(lowering, codes, rows, zeros):
-        stored_bytes = _bytes(codes, variant)
+        stored_bytes = _bytes(lowering.isa, codes, variant)
         if (stored_bytes or n * k * codes.bits / 8) > GAIN * n * k:
             continue
         codelet = stream.configuration(lowering.isa, codes, variant, rows)
@@ -133,18 +138,12 @@ def _variants(lowering: Lowering, codes: Codes, rows: int, zeros: Sequence[bool]
             yield variant
 
 
-def _bytes(codes: Codes, variant: stream.Variant) -> int:
+def _bytes(isa: str, codes: Codes, variant: stream.Variant) -> int:
     """What is read of weights without zeros; 0 of others, whose size the codelet knows."""
-    n, k = codes.codes.shape
-    match variant.decoder:
-        case "indexed":
-            return int((variant.codes != 0).sum() * (variant.bits + 8) / 8 / stream.INDEXED_FILLED)
-        case "quads":
-            return n * k * variant.kept * (variant.bits + 2) // 8 // QUAD
-        case "bitmap":
-            return n * k // bytes_codes(variant.bits) * (8 + variant.fill) // 64
-        case _:
-            return 0
+    if variant.decoder not in FORMS:
+        return 0
+    density = float((codes.codes != codes.zeros).mean())
+    return int(codes.codes.size * stream.bits_per_weight(stream.configuration(isa, codes, variant, 1), density) / 8)
 
 
 def _middled(lowering: Lowering, x: Place) -> Place:

@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from qcc.dialects import codelet_cost
 from qcc.dialects.codelet import Operand, Step, Stream
 from qcc.dialects.element_types import are_bfloat16
 from qcc.dialects.encodings import encoding_of
 from qcc.dialects.instruction_sets import ISAS
+from qcc.dialects.machine import shipped
 from qcc.dialects.mlir import ir, layer_name
 from qcc.dialects.stream_codelet import PANEL_ROWS
 from qcc.dialects.stream_layout import (
     DIGITS,
     MOST_IN_PLACE_ROWS,
+    MOST_RELATIVE,
     MOST_SUMS,
     QUAD,
     STREAM_WINDOW,
@@ -38,6 +41,7 @@ from qcc.passes.tile.codelets.program import Program
 from qcc.passes.tile.codelets.register_tile import TASK_MACS
 from qcc.passes.tile.codelets.stream_columns import pack_columns
 from qcc.passes.tile.codelets.stream_packing import pack, pack_values
+from qcc.passes.tile.codelets.stream_relative_columns import pack_relative
 from qcc.passes.tile.codelets.weight_codes import Codes, codes_of
 from qcc.passes.values import constant_array, producer, shape_of, users
 
@@ -46,8 +50,9 @@ MOST_TASKS = 16
 QUANTIZED_BYTES = 256 * 1024  # of x in 16 bits that a call works on: they stay in the second-level cache
 SAMPLE_ROWS = 16  # of weights that are looked at first
 MOST_COLUMNS = 65535
-MOST_INDEXED_DENSITY = 0.12  # from which on columns of a byte take more than a bit per weight
+LEAST_QUADS_DENSITY = 0.12  # below which values with their columns take less
 INDEXED_FILLED = 0.75  # of the places of a step, typically
+RELATIVE_FILLED = 0.94  # likewise, where all of them are stored
 MOST_SUMS_BITS = 3  # of codes that are looked up in sums of x; 4 bits are quicker as products
 LEAST_PRODUCTS = 32  # in a sum, so that their rounding adds up by its root
 LOOKED_UP = 32  # channels whose sums one byte shuffle of 256 bits looks up
@@ -144,8 +149,9 @@ def _call(
     blocks = -(-n // width)
     wanted = max(1, min(MOST_TASKS, at_once * n * k // TASK_MACS, blocks))
     values = starts = None
-    if variant.decoder == "indexed":
-        stream, values, starts = pack_columns(codelet, variant.codes, variant.scales)
+    if codelet.has_steps:
+        packed = pack_columns if variant.decoder == "indexed" else pack_relative
+        stream, values, starts = packed(codelet, variant.codes, variant.scales)
     elif variant.decoder == "bitmap":
         stream = pack(codelet, variant.codes, variant.scales, variant.zeros)
         values, starts = pack_values(codelet, codes.codes)
@@ -289,9 +295,7 @@ def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool
         return _variant(compute, "sums", min(needed, _sums_vectors(isa, c.bits)), c.codes, c, c.zeros.astype(np.int32))
     if not zeros and compute == "int16" and facts.byte_lanes and (quads := _quads_variant(c, compute, tile, needed)) is not None:
         return quads
-    if not zeros and compute == "int16" and byte_expand and facts.byte_lanes and (indexed := _indexed_variant(c, compute)) is not None:
-        return indexed
-    if not zeros and byte_expand and (sparse := _bitmap_variant(c, compute, tile, needed)) is not None:
+    if not zeros and byte_expand and (sparse := _unstructured_variant(isa, c, compute, rows, needed)) is not None:
         return sparse
     return _variant(compute, "planes", min(needed, vectors), c.codes, c, c.zeros.astype(np.int32))
 
@@ -379,7 +383,7 @@ def _quads_variant(c: Codes, compute: str, rows: int, needed: int) -> Variant | 
         return None
     bits = 4 if -8 <= values.min() and values.max() <= 7 else 8
     least = min(SPARSE_SAVING * c.bits, 1.1 * (1 + bits * density))  # bits per weight, dense or as a bitmap, which takes more operations
-    if kept > 2 or (bits + 2) * kept > least * QUAD or density < MOST_INDEXED_DENSITY:
+    if kept > 2 or (bits + 2) * kept > least * QUAD or density < LEAST_QUADS_DENSITY:
         return None
     factor = 16 if bits == 4 else 1
     sums = np.add.reduceat(values, np.arange(0, k, c.group), axis=1, dtype=np.int32) * factor  # [n, groups]
@@ -396,22 +400,51 @@ def _most_of_quad(present: np.ndarray) -> int:
     return int(padded.reshape(-1, QUAD).sum(axis=1).max())
 
 
-def _indexed_variant(c: Codes, compute: str) -> Variant | None:
-    """The values that are not zero and their columns, where there are so few that a bit per weight takes as much."""
+def _unstructured_variant(isa: str, c: Codes, compute: str, rows: int, needed: int) -> Variant | None:
+    """The values that are not zero with their places, as whatever is predicted to be fastest; None where the dense bytes are as good."""
+    found = [_bitmap_variant(c, compute, min(rows, 8), needed)]
+    if compute == "int16" and ISAS[isa].byte_lanes:
+        found += [_columns_variant(c, compute, decoder) for decoder in ("indexed", "relative")]
+    (n, k), machine = c.codes.shape, shipped(isa)
+    density = float((c.codes != c.zeros.flat[0]).mean())
+
+    def microseconds(variant: Variant) -> float:
+        codelet = configuration(isa, c, variant, rows)
+        cost = codelet_cost.cost(codelet, machine, stored_bytes=int(n * k * bits_per_weight(codelet, density) / 8))
+        return cost.microseconds if cost is not None else math.inf
+
+    return min((variant for variant in found if variant is not None), key=microseconds, default=None)
+
+
+def bits_per_weight(codelet: Stream | Variant, density: float) -> float:
+    """What is stored without zeros of `density` values that are not zero and lie anywhere, without headers."""
+    match codelet.decoder:
+        case "indexed":
+            return density * (codelet.bits + 8) / INDEXED_FILLED
+        case "relative":
+            far = (1 - density) ** MOST_RELATIVE  # the share of values with at least one step of that many columns in front
+            between = far / (1 - far) if density else 0.0
+            return density * (1 + between) * (codelet.bits + 4) / RELATIVE_FILLED
+        case "quads":
+            return codelet.kept * (codelet.bits + 2) / QUAD
+        case _:
+            in_byte = bytes_codes(codelet.bits)
+            return (1 + 8 * (1 - (1 - density) ** in_byte)) / in_byte
+
+
+def _columns_variant(c: Codes, compute: str, decoder: str) -> Variant | None:
+    """The values that are not zero and where their columns are, where there are so few that it takes less than the dense bytes."""
     zero, (_, k) = int(c.zeros.flat[0]), c.codes.shape
     if c.step != 1 or not (c.zeros == zero).all() or c.group != k or k > MOST_COLUMNS:
-        return None
-    if float((c.codes != zero).mean()) > MOST_INDEXED_DENSITY:
         return None
     values = c.codes.astype(np.int16) - zero
     bits = 4 if -8 <= values.min() and values.max() <= 7 else 8
     if not -128 <= values.min() <= values.max() <= 127:
         return None
-    kind = np.zeros(1, np.int32)
-    fill = round(2 * 64 * INDEXED_FILLED * (1 + bits / 8))
-    return Variant(
-        compute, "indexed", 1, values.astype(np.int8), c.scales / np.float32(16 if bits == 4 else 1), kind, "none", 0, bits=bits, fill=fill
-    )
+    fill = round(2 * 64 * INDEXED_FILLED * (1 + bits / 8)) if decoder == "indexed" else 0
+    stored, scales, kind = values.astype(np.int8), c.scales / np.float32(16 if bits == 4 else 1), np.zeros(1, np.int32)
+    variant = Variant(compute, decoder, 1, stored, scales, kind, "none", 0, bits=bits, fill=fill)
+    return variant if bits_per_weight(variant, float((values != 0).mean())) <= SPARSE_SAVING * c.bits else None
 
 
 def _bitmap_variant(c: Codes, compute: str, rows: int, needed: int) -> Variant | None:
@@ -481,8 +514,9 @@ def _variant(
 def words(c: Codes, variant: Variant) -> str:
     """The stored format for the report."""
     groups = c.scales.shape[1]
-    if variant.decoder == "indexed":
-        what = f"columns and the {float((variant.codes != 0).mean()):.0%} that are not 0 in int{variant.bits}"
+    if variant.decoder in ("indexed", "relative"):
+        places = "columns" if variant.decoder == "indexed" else "distances in 4 bits"
+        what = f"{places} and the {float((variant.codes != 0).mean()):.0%} that are not 0 in int{variant.bits}"
     elif variant.decoder == "quads":
         what = f"{variant.kept}:4 of int{variant.bits}"
     elif variant.decoder == "bitmap":

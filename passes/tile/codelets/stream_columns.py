@@ -26,9 +26,7 @@ def pack_columns(codelet: Stream, weights: Array, scales: Array) -> tuple[Array,
         bases.T,
     )  # [blocks, steps, 64], [blocks, steps]
     pairs = -(-(columns >= 0).any(axis=2).sum(axis=1) // 2)  # [blocks]; steps that are not needed come last
-    header = np.zeros((2, blocks * layout.lanes), np.int32)
-    header[0, :n].view(np.float32)[:] = scales[:, 0]
-    header[1] = padded.sum(axis=1, dtype=np.int64) * (16 if codelet.bits == 4 else 1)
+    header = headers(codelet, padded, scales)
     parts, data, starts = [], [], []
     begin = place = 0
     for block in range(blocks):
@@ -48,17 +46,31 @@ def pack_columns(codelet: Stream, weights: Array, scales: Array) -> tuple[Array,
     return np.concatenate([*parts, slack]), np.concatenate([*data, slack]), np.array(starts, np.int64)
 
 
+def headers(codelet: Stream, weights: Array, scales: Array) -> Array:
+    """The scales of channels, as words, and what the offset of x counts: sums of their `weights` i8 [channels, k]. i32 [2, channels]."""
+    made = np.zeros((2, len(weights)), np.int32)
+    made[0, : len(scales)].view(np.float32)[:] = scales[:, 0]
+    made[1] = weights.sum(axis=1, dtype=np.int64) * (16 if codelet.bits == 4 else 1)
+    return made
+
+
+def columns_left(weights: Array) -> tuple[Array, Array]:
+    """The columns of what is not 0 in `weights` [channels, k], then k for at least a step; and how many there are, [channels]."""
+    channels, k = weights.shape
+    channel, column = np.nonzero(weights)
+    counts = np.bincount(channel, minlength=channels)
+    left = np.full((channels, int(counts.max(initial=0)) + INDEXED_SLOTS), k, np.int32)
+    left[channel, np.arange(channel.size) - np.repeat(np.cumsum(counts) - counts, counts)] = column
+    return left, counts
+
+
 def _steps(weights: Array) -> tuple[Array, Array]:
     """What every step takes of weights [blocks, lanes, k]: columns [steps, blocks, lanes, slots], -1 for none, and bases [steps, blocks].
 
     A step begins at the first column that is left, and takes the next `INDEXED_SLOTS` of every channel within `STREAM_WINDOW` columns.
     """
     blocks, lanes, k = weights.shape
-    channel, column = np.nonzero(weights.reshape(-1, k))
-    counts = np.bincount(channel, minlength=blocks * lanes)
-    most = int(counts.max(initial=0)) + INDEXED_SLOTS
-    left = np.full((blocks * lanes, most), k, np.int32)  # columns of the weights, then k
-    left[channel, np.arange(channel.size) - np.repeat(np.cumsum(counts) - counts, counts)] = column
+    left, _ = columns_left(weights.reshape(-1, k))
     at = np.zeros(blocks * lanes, np.int64)
     found, bases = [], []
     every = np.arange(blocks * lanes)[:, None]

@@ -46,6 +46,8 @@ def look_up_lanes(b: Builder, table: Sequence[Value], index: Value) -> Value:
     return b.select(b.compare("slt", index, b.like(0, index)), high, low)
 
 
-def permute_bytes(b: Builder, table: Value, index: Value) -> Value:
-    """table[index] for 64 bytes and a table of 64 bytes; the two upper bits of an index are ignored."""
+def permute_bytes(b: Builder, table: Value, index: Value, upper: Value | None = None) -> Value:
+    """table[index] for 64 bytes and a table of 64 bytes, or of 128 with `upper`; bits of an index that reach beyond are ignored."""
+    if upper is not None:
+        return b.call("llvm.x86.avx512.vpermi2var.qi.512", [table, index, upper], "64xi8")
     return b.call("llvm.x86.avx512.permvar.qi.512", [table, index], "64xi8")
