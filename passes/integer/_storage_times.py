@@ -20,7 +20,7 @@ from qcc.dialects.machine import shipped
 from qcc.dialects.mlir import ir
 from qcc.dialects.stream_layout import QUAD
 from qcc.passes.integer._float_times import linear
-from qcc.passes.tile.codelets import sparse, stream
+from qcc.passes.tile.codelets import sparse, stream, stream_zeros
 from qcc.passes.tile.codelets.weight_codes import codes_of
 from qcc.passes.values import constant_array, producer, shape_of
 
@@ -154,7 +154,7 @@ def _stream_bits(codelet: Stream) -> tuple[Encoding, Callable[[float], float]]:
     """How a streamed codelet stores zeros, and bits per weight by density."""
     quads = Encoding("n:m", {"n": codelet.kept, "m": QUAD, "axis": 1})
     encoding = CSR if codelet.has_steps else quads if codelet.decoder == "quads" else BITMAP
-    return encoding, functools.partial(stream.bits_per_weight, codelet)
+    return encoding, functools.partial(stream_zeros.bits_per_weight, codelet)
 
 
 def break_even(form: Form, dense: Form) -> float | None:

@@ -15,7 +15,7 @@ from qcc.dialects import compressed_types as types
 from qcc.dialects import element_types, encodings, weights
 from qcc.dialects.mlir import create, create_context, ir
 from qcc.dialects.real_values import decode
-from qcc.passes.tile.codelets import stream
+from qcc.passes.tile.codelets import stream, stream_zeros
 from qcc.passes.tile.codelets.weight_codes import codes_of
 from qcc.runtime.reference import formats, interpreter
 from test.property.tiled_executor import Tiled
@@ -270,8 +270,8 @@ def test_bitmaps(bits: int, density: float, case: dict[str, Any]) -> None:
 def test_columns_of_values(decoder: str, bits: int, density: float, case: dict[str, Any], k: int) -> None:
     case |= {"group": 0, "k": k, "n": case["n"] + 60}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream, "_quads_variant", lambda *_: None)
-        patch.setattr(stream, "_unstructured_variant", lambda isa, c, compute, rows, needed: stream._columns_variant(c, compute, decoder))
+        patch.setattr(stream_zeros, "quads", lambda *_: None)
+        patch.setattr(stream_zeros, "unstructured", lambda isa, c, compute, rows, needed: stream_zeros.columns(c, compute, decoder))
         found = check(case, sparse(bits, density), "avx512_vbmi", "int16", byte_expand=True)["decoder"]
     assert found == decoder or bits < 8 or density < 0.1 or k < 64, "many values need all their bits"
 

@@ -22,7 +22,7 @@ from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.machine import shipped
 from qcc.dialects.mlir import ir, layer_name, op_attribute
 from qcc.dialects.stream_layout import QUAD
-from qcc.passes.tile.codelets import columns, elementwise, sign_products, sparse_pixels, stream
+from qcc.passes.tile.codelets import columns, elementwise, sign_products, sparse_pixels, stream, stream_zeros
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place, stored_offset
 from qcc.passes.tile.codelets.products import integers, last_of, row_space, rows_of
@@ -143,7 +143,7 @@ def _bytes(isa: str, codes: Codes, variant: stream.Variant) -> int:
     if variant.decoder not in FORMS:
         return 0
     density = float((codes.codes != codes.zeros).mean())
-    return int(codes.codes.size * stream.bits_per_weight(stream.configuration(isa, codes, variant, 1), density) / 8)
+    return int(codes.codes.size * stream_zeros.bits_per_weight(stream.configuration(isa, codes, variant, 1), density) / 8)
 
 
 def _middled(lowering: Lowering, x: Place) -> Place:

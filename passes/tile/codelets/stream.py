@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from qcc.dialects import codelet_cost
 from qcc.dialects.codelet import Operand, Step, Stream
-from qcc.dialects.element_types import are_bfloat16
 from qcc.dialects.encodings import encoding_of
 from qcc.dialects.instruction_sets import ISAS
-from qcc.dialects.machine import shipped
 from qcc.dialects.mlir import ir, layer_name
 from qcc.dialects.stream_codelet import PANEL_ROWS
 from qcc.dialects.stream_layout import (
     DIGITS,
-    MOST_IN_PLACE_ROWS,
-    MOST_RELATIVE,
     MOST_SUMS,
-    QUAD,
-    STREAM_WINDOW,
     SUMS_DEPTH,
     StreamLayout,
-    bytes_codes,
     choose_fold,
     pairs_span,
     plane_depth,
     planes,
 )
-from qcc.passes.tile.codelets import channel_parts, elementwise, embedding
+from qcc.passes.tile.codelets import channel_parts, elementwise, embedding, stream_zeros
 from qcc.passes.tile.codelets.level_bytes import level_bytes
 from qcc.passes.tile.codelets.lowering import Lowering
 from qcc.passes.tile.codelets.place import Place
@@ -42,6 +34,7 @@ from qcc.passes.tile.codelets.register_tile import TASK_MACS
 from qcc.passes.tile.codelets.stream_columns import pack_columns
 from qcc.passes.tile.codelets.stream_packing import pack, pack_values
 from qcc.passes.tile.codelets.stream_relative_columns import pack_relative
+from qcc.passes.tile.codelets.stream_variant import Variant, configuration
 from qcc.passes.tile.codelets.weight_codes import Codes, codes_of
 from qcc.passes.values import constant_array, producer, shape_of, users
 
@@ -49,15 +42,10 @@ ACTIVATIONS = ("auto", "float", "int16", "int8")
 MOST_TASKS = 16
 QUANTIZED_BYTES = 256 * 1024  # of x in 16 bits that a call works on: they stay in the second-level cache
 SAMPLE_ROWS = 16  # of weights that are looked at first
-MOST_COLUMNS = 65535
-LEAST_QUADS_DENSITY = 0.12  # below which values with their columns take less
-INDEXED_FILLED = 0.75  # of the places of a step, typically
-RELATIVE_FILLED = 0.94  # likewise, where all of them are stored
 MOST_SUMS_BITS = 3  # of codes that are looked up in sums of x; 4 bits are quicker as products
 LEAST_PRODUCTS = 32  # in a sum, so that their rounding adds up by its root
 LOOKED_UP = 32  # channels whose sums one byte shuffle of 256 bits looks up
 MOST_PADDING = 1.125  # times the channels, that are padded to whole registers of bytes
-SPARSE_SAVING = 0.9  # of the dense bytes, from which on a bitmap pays for its slower decoding
 
 
 def keep(lowering: Lowering, dequantize: Any) -> bool:
@@ -206,67 +194,10 @@ def _repeated(lowering: Lowering, x: Place, times: int) -> Place:
     return y
 
 
-def configuration(isa: str, codes: Codes, variant: Variant, rows: int) -> Stream:
-    """The codelet of `variant` for `rows` rows of x, one block a task, its operands left open."""
-    return Stream(
-        isa=isa,
-        compute=variant.compute,
-        decoder=variant.decoder,
-        bits=variant.bits or codes.bits,
-        sizes=(rows, codes.codes.shape[0], codes.codes.shape[1]),
-        group=codes.group,
-        vectors=variant.vectors,
-        chunk=1,
-        x=Operand(0, "f32", (0, 1)),
-        w=Operand(1, "u8", (1,)),
-        operands=(),
-        steps=(),
-        y=Operand(0, "f32", ()),
-        scale=_scale_element(variant),
-        zeros=variant.zeros_kind,
-        zero=variant.zero,
-        fill=variant.fill,
-        kept=variant.kept,
-        span=variant.span,
-        level_digits=variant.table.shape[0] if variant.table is not None and variant.decoder == "shuffle" else 0,
-        step=codes.step if variant.decoder in ("planes", "sums") else 1,
-        mantissa=codes.small_float[1] if codes.small_float is not None and variant.decoder == "half" else 0,
-    )
-
-
 def _is_encoded(value: Any) -> bool:
     """Whether select-sparse-format chose a form without zeros for the constant behind the dequantize that gives `value`."""
     stored = producer(value, "qcc.dequantize").operands[0]
     return encoding_of(ir.RankedTensorType(stored.type)).kind != "dense"
-
-
-@dataclass(frozen=True)
-class Variant:
-    """How a codelet decodes and computes, with codes, scales and zeros as it wants them."""
-
-    compute: str
-    decoder: str
-    vectors: int
-    codes: np.ndarray
-    scales: np.ndarray
-    zeros: np.ndarray
-    zeros_kind: str
-    zero: int
-    table: np.ndarray | None = None
-    bits: int = 0  # of values, where they are not the codes'
-    fill: int = 0
-    kept: int = 0
-    span: int = 0
-
-
-def _scale_element(variant: Variant) -> str:
-    """The shortest that holds scales per group exactly: one byte for powers of two."""
-    bits = np.ascontiguousarray(variant.scales).view(np.uint32)
-    if variant.scales.shape[1] == 1 or variant.zeros_kind == "channel":
-        return "f32"
-    if not (bits & 0x807FFFFF).any():
-        return "e8m0"
-    return "bf16" if are_bfloat16(variant.scales) else "f32"
 
 
 def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool = False, zeros: bool = True) -> Variant:
@@ -293,9 +224,9 @@ def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool
     vectors = _vectors_in_place(isa, c.bits, digits * tile)
     if compute == "int16" and rows == 1 and facts.byte_lanes and _sums_fit(c):
         return _variant(compute, "sums", min(needed, _sums_vectors(isa, c.bits)), c.codes, c, c.zeros.astype(np.int32))
-    if not zeros and compute == "int16" and facts.byte_lanes and (quads := _quads_variant(c, compute, tile, needed)) is not None:
+    if not zeros and compute == "int16" and facts.byte_lanes and (quads := stream_zeros.quads(c, compute, tile, needed)) is not None:
         return quads
-    if not zeros and byte_expand and (sparse := _unstructured_variant(isa, c, compute, rows, needed)) is not None:
+    if not zeros and byte_expand and (sparse := stream_zeros.unstructured(isa, c, compute, rows, needed)) is not None:
         return sparse
     return _variant(compute, "planes", min(needed, vectors), c.codes, c, c.zeros.astype(np.int32))
 
@@ -370,103 +301,6 @@ def _shuffle_variant(c: Codes, compute: str, rows: int, needed: int) -> Variant 
     return Variant(compute, "shuffle", min(needed, vectors), c.codes, scaled.scales, c.zeros.astype(np.int32), kind, found.zero, table)
 
 
-def _quads_variant(c: Codes, compute: str, rows: int, needed: int) -> Variant | None:
-    """At most 1 or 2 values in every 4 k with two bits each, where a bitmap or the dense bytes are not less."""
-    zero, (_, k) = int(c.zeros.flat[0]), c.codes.shape
-    if c.step != 1 or not (c.zeros == zero).all() or (c.group % STREAM_WINDOW and c.group != k):
-        return None
-    if _most_of_quad(c.codes[:SAMPLE_ROWS] != zero) > 2:  # as of most weights
-        return None
-    kept, density = max(1, _most_of_quad(c.codes != zero)), float((c.codes != zero).mean())
-    values = c.codes.astype(np.int16) - zero
-    if not -128 <= values.min() <= values.max() <= 127:
-        return None
-    bits = 4 if -8 <= values.min() and values.max() <= 7 else 8
-    least = min(SPARSE_SAVING * c.bits, 1.1 * (1 + bits * density))  # bits per weight, dense or as a bitmap, which takes more operations
-    if kept > 2 or (bits + 2) * kept > least * QUAD or density < LEAST_QUADS_DENSITY:
-        return None
-    factor = 16 if bits == 4 else 1
-    sums = np.add.reduceat(values, np.arange(0, k, c.group), axis=1, dtype=np.int32) * factor  # [n, groups]
-    vectors = min(needed, next(v for v in (4, 2, 1) if DIGITS[compute] * rows * v <= MOST_SUMS[32]))
-    stored, scales = values.astype(np.int8).view(np.uint8), c.scales / np.float32(factor)
-    return Variant(compute, "quads", vectors, stored, scales, sums, "channel", 0, bits=bits, kept=kept)
-
-
-def _most_of_quad(present: np.ndarray) -> int:
-    """The greatest number of ones [n, k] in 4 neighbours, the first of which are k = 0."""
-    n, k = present.shape
-    padded = np.zeros((n, -(-k // QUAD) * QUAD), bool)
-    padded[:, :k] = present
-    return int(padded.reshape(-1, QUAD).sum(axis=1).max())
-
-
-def _unstructured_variant(isa: str, c: Codes, compute: str, rows: int, needed: int) -> Variant | None:
-    """The values that are not zero with their places, as whatever is predicted to be fastest; None where the dense bytes are as good."""
-    found = [_bitmap_variant(c, compute, min(rows, 8), needed)]
-    if compute == "int16" and ISAS[isa].byte_lanes:
-        found += [_columns_variant(c, compute, decoder) for decoder in ("indexed", "relative")]
-    (n, k), machine = c.codes.shape, shipped(isa)
-    density = float((c.codes != c.zeros.flat[0]).mean())
-
-    def microseconds(variant: Variant) -> float:
-        codelet = configuration(isa, c, variant, rows)
-        cost = codelet_cost.cost(codelet, machine, stored_bytes=int(n * k * bits_per_weight(codelet, density) / 8))
-        return cost.microseconds if cost is not None else math.inf
-
-    return min((variant for variant in found if variant is not None), key=microseconds, default=None)
-
-
-def bits_per_weight(codelet: Stream | Variant, density: float) -> float:
-    """What is stored without zeros of `density` values that are not zero and lie anywhere, without headers."""
-    match codelet.decoder:
-        case "indexed":
-            return density * (codelet.bits + 8) / INDEXED_FILLED
-        case "relative":
-            far = (1 - density) ** MOST_RELATIVE  # the share of values with at least one step of that many columns in front
-            between = far / (1 - far) if density else 0.0
-            return density * (1 + between) * (codelet.bits + 4) / RELATIVE_FILLED
-        case "quads":
-            return codelet.kept * (codelet.bits + 2) / QUAD
-        case _:
-            in_byte = bytes_codes(codelet.bits)
-            return (1 + 8 * (1 - (1 - density) ** in_byte)) / in_byte
-
-
-def _columns_variant(c: Codes, compute: str, decoder: str) -> Variant | None:
-    """The values that are not zero and where their columns are, where there are so few that it takes less than the dense bytes."""
-    zero, (_, k) = int(c.zeros.flat[0]), c.codes.shape
-    if c.step != 1 or not (c.zeros == zero).all() or c.group != k or k > MOST_COLUMNS:
-        return None
-    values = c.codes.astype(np.int16) - zero
-    bits = 4 if -8 <= values.min() and values.max() <= 7 else 8
-    if not -128 <= values.min() <= values.max() <= 127:
-        return None
-    fill = round(2 * 64 * INDEXED_FILLED * (1 + bits / 8)) if decoder == "indexed" else 0
-    stored, scales, kind = values.astype(np.int8), c.scales / np.float32(16 if bits == 4 else 1), np.zeros(1, np.int32)
-    variant = Variant(compute, decoder, 1, stored, scales, kind, "none", 0, bits=bits, fill=fill)
-    return variant if bits_per_weight(variant, float((values != 0).mean())) <= SPARSE_SAVING * c.bits else None
-
-
-def _bitmap_variant(c: Codes, compute: str, rows: int, needed: int) -> Variant | None:
-    """A bit per byte of codes and the bytes that are not zero, where that takes at most `SPARSE_SAVING` of the dense bytes."""
-    zero = int(c.zeros.flat[0])
-    bits = 4 if c.bits <= 4 else 8
-    k, in_byte = c.codes.shape[1], bytes_codes(bits)
-    if c.step != 1 or not 0 <= zero < 1 << bits or not (c.zeros == zero).all() or (c.group % (4 * in_byte) and c.group != k):
-        return None
-    present = (c.codes != zero).view(np.uint8)
-    density = float(present.mean())
-    stored = 1 - (1 - density) ** in_byte  # of the bytes, where zeros lie without a pattern
-    if (1 + 8 * stored) / in_byte > SPARSE_SAVING * c.bits:
-        return None
-    sums = DIGITS[compute] * rows * (in_byte if rows <= MOST_IN_PLACE_ROWS else 1)
-    zeros_kind = "constant" if zero else "none"
-    vectors = min(needed, max(1, MOST_SUMS[32] // sums // 2), 4)
-    return Variant(
-        compute, "bitmap", vectors, present, c.scales, c.zeros.astype(np.int32), zeros_kind, zero, bits=bits, fill=math.ceil(64 * stored)
-    )
-
-
 def _has_digits(c: Codes) -> bool:
     """Whether integer sums of a group are exact in 32 bits, and groups are whole steps."""
     k = c.codes.shape[1]
@@ -515,7 +349,7 @@ def words(c: Codes, variant: Variant) -> str:
     """The stored format for the report."""
     groups = c.scales.shape[1]
     if variant.decoder in ("indexed", "relative"):
-        places = "columns" if variant.decoder == "indexed" else "distances in 4 bits"
+        places = "columns" if variant.decoder == "indexed" else "distances of columns in 4 bits"
         what = f"{places} and the {float((variant.codes != 0).mean()):.0%} that are not 0 in int{variant.bits}"
     elif variant.decoder == "quads":
         what = f"{variant.kept}:4 of int{variant.bits}"

@@ -26,7 +26,7 @@ def pack_relative(codelet: Stream, weights: Array, scales: Array) -> tuple[Array
     moves = np.diff(bases, axis=0, prepend=0).astype(np.uint8)
     header = headers(codelet, padded, scales)
     used = ((distances > 0) | (columns >= 0)).any(axis=(2, 3))  # [steps, blocks]
-    pairs = -(-(used * np.arange(1, len(used) + 1)[:, None]).max(axis=0, initial=0) // 2)  # [blocks]
+    pairs = -(-(used * np.arange(1, len(columns) + 1)[:, None]).max(axis=0, initial=0) // 2)  # [blocks]
     parts, data, starts = [], [], []
     begin = place = 0
     for block in range(blocks):
