@@ -14,6 +14,8 @@ from qcc.dialects.stream_layout import DIGITS, MOST_IN_PLACE_ROWS, MOST_RELATIVE
 from qcc.passes.tile.codelets.stream_variant import Variant, configuration
 from qcc.passes.tile.codelets.weight_codes import Codes
 
+MOST_BYTES = 1.15  # of a faster form, times those of the smallest
+FROM_MEMORY = 1 << 40  # weights of a model that no cache holds
 SAMPLE_ROWS = 16  # of weights that are looked at first
 MOST_COLUMNS = 65535
 LEAST_QUADS_DENSITY = 0.12  # below which values with their columns take less
@@ -53,7 +55,8 @@ def _most_of_quad(present: np.ndarray) -> int:
 
 
 def unstructured(isa: str, c: Codes, compute: str, rows: int, needed: int) -> Variant | None:
-    """The values that are not zero with their places, as whatever is predicted to be fastest; None where the dense bytes are as good."""
+    """The values that are not zero with their places, as what is predicted to be fastest, from memory and from a cache together, of what
+    takes about the fewest bytes; None where the dense bytes are as good."""
     found = [_bitmap(c, compute, min(rows, 8), needed)]
     if compute == "int16" and ISAS[isa].byte_lanes:
         found += [columns(c, compute, decoder) for decoder in ("indexed", "relative")]
@@ -61,11 +64,13 @@ def unstructured(isa: str, c: Codes, compute: str, rows: int, needed: int) -> Va
     density = float((c.codes != c.zeros.flat[0]).mean())
 
     def microseconds(variant: Variant) -> float:
-        codelet = configuration(isa, c, variant, rows)
-        cost = codelet_cost.cost(codelet, machine, stored_bytes=int(n * k * bits_per_weight(codelet, density) / 8))
-        return cost.microseconds if cost is not None else math.inf
+        codelet, stored_bytes = configuration(isa, c, variant, rows), int(n * k * bits_per_weight(variant, density) / 8)
+        places = (codelet_cost.cost(codelet, machine, weights_bytes=size, stored_bytes=stored_bytes) for size in (0, FROM_MEMORY))
+        return sum(math.inf if cost is None else cost.microseconds for cost in places)
 
-    return min((variant for variant in found if variant is not None), key=microseconds, default=None)
+    able = [variant for variant in found if variant is not None]
+    most = MOST_BYTES * min((bits_per_weight(variant, density) for variant in able), default=0.0)
+    return min((variant for variant in able if bits_per_weight(variant, density) <= most), key=microseconds, default=None)
 
 
 def bits_per_weight(codelet: Stream | Variant, density: float) -> float:
