@@ -117,7 +117,7 @@ def _fastest(
     n, k = codes.codes.shape
     machine, best, least = shipped(lowering.isa), None, math.inf
     for variant in _variants(lowering, codes, rows, zeros):
-        stored_bytes = _bytes(lowering.isa, codes, variant)
+        stored_bytes = _bytes(codes, variant)
         if (stored_bytes or n * k * codes.bits / 8) > GAIN * n * k:
             continue
         codelet = stream.configuration(lowering.isa, codes, variant, rows)
@@ -138,12 +138,12 @@ def _variants(lowering: Lowering, codes: Codes, rows: int, zeros: Sequence[bool]
             yield variant
 
 
-def _bytes(isa: str, codes: Codes, variant: stream.Variant) -> int:
+def _bytes(codes: Codes, variant: stream.Variant) -> int:
     """What is read of weights without zeros; 0 of others, whose size the codelet knows."""
     if variant.decoder not in FORMS:
         return 0
     density = float((codes.codes != codes.zeros).mean())
-    return int(codes.codes.size * stream_zeros.bits_per_weight(stream.configuration(isa, codes, variant, 1), density) / 8)
+    return int(codes.codes.size * stream_zeros.bits_per_weight(variant, density) / 8)
 
 
 def _middled(lowering: Lowering, x: Place) -> Place:

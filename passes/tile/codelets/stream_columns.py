@@ -16,10 +16,9 @@ def pack_columns(codelet: Stream, weights: Array, scales: Array) -> tuple[Array,
     """`weights` i8 [n, k] and `scales` f32 [n, 1] as the streams of headers and records, and of values and columns, u8; and for every block
     [3] i64: where it begins in both, and its pairs of steps.
     """
-    layout, (_, n, k) = StreamLayout(codelet), codelet.sizes
-    blocks = -(-n // layout.lanes)
-    padded = np.zeros((blocks * layout.lanes, k), np.int8)
-    padded[:n] = weights
+    layout, k = StreamLayout(codelet), codelet.sizes[2]
+    padded = whole_blocks(layout, weights)
+    blocks = len(padded) // layout.lanes
     columns, bases = _steps(padded.reshape(blocks, layout.lanes, k))  # [steps, blocks, lanes, slots], [steps, blocks]
     columns, bases = (
         columns.swapaxes(0, 1).reshape(blocks, -1, layout.lanes * INDEXED_SLOTS),
@@ -44,6 +43,11 @@ def pack_columns(codelet: Stream, weights: Array, scales: Array) -> tuple[Array,
         data.append(stored)
     slack = np.zeros(64, np.uint8)
     return np.concatenate([*parts, slack]), np.concatenate([*data, slack]), np.array(starts, np.int64)
+
+
+def whole_blocks(layout: StreamLayout, weights: Array) -> Array:
+    """`weights` i8 [n, k] with channels of zeros behind, up to whole blocks."""
+    return np.pad(weights, ((0, -len(weights) % layout.lanes), (0, 0)))
 
 
 def headers(codelet: Stream, weights: Array, scales: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 
 from qcc.dialects.codelet import Stream
 from qcc.dialects.stream_layout import INDEXED_SLOTS, MOST_RELATIVE, RELATIVE_WINDOW, STREAM_WINDOW, StreamLayout
-from qcc.passes.tile.codelets.stream_columns import columns_left, headers
+from qcc.passes.tile.codelets.stream_columns import columns_left, headers, whole_blocks
 
 Array = np.ndarray[Any, Any]
 
@@ -18,10 +18,8 @@ def pack_relative(codelet: Stream, weights: Array, scales: Array) -> tuple[Array
     """`weights` i8 [n, k] and `scales` f32 [n, 1] as the streams of headers and moves, and of values and distances, u8; and for every block
     [3] i64: where it begins in both, and its pairs of steps.
     """
-    layout, (_, n, k) = StreamLayout(codelet), codelet.sizes
-    blocks = -(-n // layout.lanes)
-    padded = np.zeros((blocks * layout.lanes, k), np.int8)
-    padded[:n] = weights
+    layout = StreamLayout(codelet)
+    padded = whole_blocks(layout, weights)
     columns, distances, bases = _steps(padded, layout.lanes)
     moves = np.diff(bases, axis=0, prepend=0).astype(np.uint8)
     header = headers(codelet, padded, scales)
@@ -29,8 +27,8 @@ def pack_relative(codelet: Stream, weights: Array, scales: Array) -> tuple[Array
     pairs = -(-(used * np.arange(1, len(columns) + 1)[:, None]).max(axis=0, initial=0) // 2)  # [blocks]
     parts, data, starts = [], [], []
     begin = place = 0
-    for block in range(blocks):
-        lanes, count = slice(block * layout.lanes, (block + 1) * layout.lanes), 2 * int(pairs[block])
+    for block, count in enumerate(2 * pairs):
+        lanes = slice(block * layout.lanes, (block + 1) * layout.lanes)
         chosen = columns[:count, block].swapaxes(0, 1).reshape(layout.lanes, -1)  # [lanes, steps * slots]
         values = np.where(chosen >= 0, np.take_along_axis(padded[lanes], np.maximum(chosen, 0), axis=1), 0).astype(np.int8)
         values = values.reshape(layout.lanes, count, INDEXED_SLOTS).swapaxes(0, 1)
