@@ -41,8 +41,7 @@ def stream(c: Any, machine: Machine, stored_bytes: int) -> Work:
     weights = vectors * 16 * k * c.bits // 8 + headers
     if c.decoder in ("bitmap", "bitmap_f32", "indexed", "quads", "relative"):
         weights = stored_bytes or weights + vectors * 2 * k
-    if c.decoder == "bitmap_f32":
-        weights = int(EXPANDED_READ * weights)
+    weights = int(READ.get(c.decoder, 1.0) * weights)
     return Work(cycles, weights, rows * (channels + k) * 4, exposed=None)
 
 
@@ -108,7 +107,8 @@ RELATIVE_CYCLES = (1.1, 0.9)
 """Likewise where the columns are distances of 4 bits (11008 x 4096 of 30 %, Zen 4)."""
 PANEL_PRODUCTS = 1.17  # times a fused multiply-add at full rate: weights and x come from memory
 EXPANDED_CYCLES = 0.65  # of multiplying it, where it is f32
-EXPANDED_READ = 1.15  # of the time of a stream, because values come in pieces of any length: 4096 x 4096 of 20 to 50 % zeros, Zen 4
+READ = {"bitmap": 1.08, "bitmap_f32": 1.15, "relative": 1.25}
+"""Of the time of a stream: values of a bitmap come in pieces of any length; beside distances x leaves the first-level cache (Zen 4)."""
 NARROW_CYCLES = {"f32": (1.8, 0.7), "table": (19.0, 0.7), "planes": (0.65, 0.6), "sums": (0.38, 0.0), "products": (0.0, 1.75)}
 """In registers of 8 lanes: decoding 16 weights ("sums": a bit of each), then multiplying by a row of x; float tables are gathered."""
 TABLE_CYCLES = {"sums": 6.5, "products": 14.0}  # of making the tables of an x

@@ -5,14 +5,13 @@ Times are those of one call on one thread of a shipped machine description: wher
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from qcc.dialects import codelet_cost
-from qcc.dialects.codelet import SparseLanes, Stream
+from qcc.dialects.codelet import SparseLanes
 from qcc.dialects.element_types import are_bfloat16
 from qcc.dialects.encodings import Encoding
 from qcc.dialects.instruction_sets import ISAS
@@ -21,12 +20,11 @@ from qcc.dialects.mlir import ir
 from qcc.dialects.stream_layout import QUAD
 from qcc.passes.integer._float_times import linear
 from qcc.passes.tile.codelets import sparse, stream, stream_zeros
-from qcc.passes.tile.codelets.weight_codes import codes_of
+from qcc.passes.tile.codelets.weight_codes import Codes, codes_of
 from qcc.passes.values import constant_array, producer, shape_of
 
 CSR = Encoding("csr", {"index_bits": 16, "relative": False})
 BITMAP = Encoding("bitmap")
-WORDS = {"bitmap": "bitmap + expand", "csr": "compressed rows"}
 
 
 @dataclass(frozen=True)
@@ -131,30 +129,30 @@ def _weight_only(op: Any, dequantize: Any, target: Target) -> list[Form]:
     if codes is None or codes.repeats > 1:
         return []
     rows, (n, k) = _rows(op), codes.codes.shape
-    dense, other = (
-        stream.choose(target.isa, target.activations, codes, rows, byte_expand=target.byte_expand, zeros=zeros) for zeros in (True, False)
-    )
-    dense_codelet, codelet = (stream.configuration(target.isa, codes, variant, rows) for variant in (dense, other))
-    headers = 4 * codes.scales.size * (2 if other.zeros_kind == "channel" else 1)
-    found = [Form(Encoding(), lambda _: headers + n * k * codes.bits // 8, lambda _: target.time(dense_codelet, 0))]
-    if other.decoder != dense.decoder:
-        encoding, weight_bits = _stream_bits(codelet)
-
-        def size(density: float) -> int:
-            return headers + int(n * k * weight_bits(density) / 8)
-
-        found.append(Form(encoding, size, lambda density: target.time(codelet, size(density))))
+    able = {
+        kind: stream.choose(target.isa, target.activations, codes, rows, kind, byte_expand=target.byte_expand)
+        for kind in ("dense", *stream_zeros.KINDS)
+    }
+    dense = stream.configuration(target.isa, codes, able["dense"], rows)
+    headers = 4 * codes.scales.size * (2 if able["dense"].zeros_kind == "channel" else 1)
+    found = [Form(Encoding(), lambda _: headers + n * k * codes.bits // 8, lambda _: target.time(dense, 0))]
+    found += [_streamed(codes, variant, rows, target) for variant in able.values() if variant.decoder in stream_zeros.KIND_OF]
     taken = {form.encoding.kind for form in found}
     if rows > sparse.MOST_GATHERED_ROWS and target.activations in ("auto", "float"):
         found += [replace(form, real=True) for form in _real_forms(target, rows, n, k, (CSR,)) if form.encoding.kind not in taken]
     return found
 
 
-def _stream_bits(codelet: Stream) -> tuple[Encoding, Callable[[float], float]]:
-    """How a streamed codelet stores zeros, and bits per weight by density."""
-    quads = Encoding("n:m", {"n": codelet.kept, "m": QUAD, "axis": 1})
-    encoding = CSR if codelet.has_steps else quads if codelet.decoder == "quads" else BITMAP
-    return encoding, functools.partial(stream_zeros.bits_per_weight, codelet)
+def _streamed(codes: Codes, variant: stream.Variant, rows: int, target: Target) -> Form:
+    """Weights that a streamed codelet reads without their zeros."""
+    codelet, kind = stream.configuration(target.isa, codes, variant, rows), stream_zeros.KIND_OF[variant.decoder]
+    encoding = CSR if kind == "csr" else BITMAP if kind == "bitmap" else Encoding("n:m", {"n": variant.kept, "m": QUAD, "axis": 1})
+    headers = 4 * codes.scales.size * (2 if variant.zeros_kind == "channel" else 1)
+
+    def size(density: float) -> int:
+        return headers + int(codes.codes.size * stream_zeros.bits_per_weight(variant, density) / 8)
+
+    return Form(encoding, size, lambda density: target.time(codelet, size(density)))
 
 
 def break_even(form: Form, dense: Form) -> float | None:

@@ -40,8 +40,8 @@ from qcc.dialects.mlir import create, ir, layer_name, replace_op, walk
 from qcc.dialects.real_values import decode
 from qcc.passes.base import Pass, PassContext
 from qcc.passes.integer._storage_bytes import Mask, candidates, label
-from qcc.passes.integer._storage_times import WORDS, Form, Target, break_even, forms, sentence
-from qcc.passes.tile.codelets import sparse
+from qcc.passes.integer._storage_times import Form, Target, break_even, forms, sentence
+from qcc.passes.tile.codelets import sparse, stream_zeros
 from qcc.passes.values import attributes_of, constant_array, producer, shape_of, users
 
 _PRODUCTS = ("qcc.conv2d", "qcc.linear")
@@ -119,7 +119,7 @@ class SelectSparseFormatPass(Pass):
         times = {form.encoding.kind: form.microseconds(density) for form in able}
         even = {form.encoding.kind: break_even(form, able[0]) for form in able[1:]}
         names = {form.encoding.kind: label(form.encoding) for form in able if form.encoding.kind == "n:m"}
-        words = sentence(1 - density, pattern, times, even, WORDS | names)
+        words = sentence(1 - density, pattern, times, even, stream_zeros.WORDS | names)
         o = self.options
         if o.storage != "auto":
             best = next((form for form in able if form.encoding.kind == o.storage), able[0])

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from qcc.dialects.mlir import create_context, ir, parse_module, walk
 from qcc.passes.base import PassContext, make_pass
-from qcc.passes.tile.codelets import integer_stream, sparse_pixels, stream
+from qcc.passes.tile.codelets import integer_stream, sparse_pixels, stream, stream_zeros
 from test.property.test_codelets import EXAMPLES, _stored, _tensor
 from test.property.tiled_executor import Text, check, dense, quantized
 from test.tiers import draws, slow_except
 
 INSTRUCTION_SETS = ["avx512_vbmi", "avx512_vnni", "avx2"]
-WAYS = [(activations, zeros) for activations in ("int8", "int16") for zeros in (True, False)]
+WAYS = [(activations, kind) for activations in ("int8", "int16") for kind in ("dense", *stream_zeros.KINDS)]
 
 
 @pytest.mark.parametrize("isa", slow_except(INSTRUCTION_SETS, "avx512_vbmi"))
@@ -38,7 +38,7 @@ WAYS = [(activations, zeros) for activations in ("int8", "int16") for zeros in (
 )
 def test_linear(
     isa: str, seed: int, rows: int, inside: int, out: int, bits: int, zeros: str, zero_points: bool, signed: bool, kind: str, bias: bool,
-    residual: bool, way: tuple[str, bool],
+    residual: bool, way: tuple[str, str],
 ) -> None:  # fmt: skip
     rng, t = np.random.default_rng(seed), Text()
     x_kind, y_kind = quantized(8, signed, 0.1, int(rng.integers(-9, 9)) if signed else 7), quantized(8, True, 0.5, 3)
@@ -68,8 +68,8 @@ def test_linear(
 
     ways: list[stream.Variant] = []
 
-    def only(lowering: object, codes: object, rows: int, zeros: object) -> list[stream.Variant]:
-        found = stream.choose(isa, way[0], codes, rows, byte_expand=True, zeros=way[1])  # type: ignore[arg-type]
+    def only(lowering: object, codes: object, rows: int, kinds: object) -> list[stream.Variant]:
+        found = stream.choose(isa, way[0], codes, rows, way[1], byte_expand=True)  # type: ignore[arg-type]
         ways.extend([found] if found.compute != "f32" else [])
         return ways
 

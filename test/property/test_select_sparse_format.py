@@ -75,10 +75,12 @@ def test_the_chosen_form_stays_exact() -> None:
         assert np.array_equal(storage.unpack(packed, encoded), w)
 
 
-def _layer(density: float, rows: int, isa: str, options: str = "") -> dict[str, Any]:
-    """Facts of a linear layer of 1024 x 1024, f32."""
+def _layer(density: float, rows: int, isa: str, options: str = "", *, bits: int = 32) -> dict[str, Any]:
+    """Facts of a linear layer of 1024 x 1024, of f32, or of weights of `bits` bits and a real x."""
     rng = np.random.default_rng(1)
-    w = rng.standard_normal((1024, 1024)).astype(np.float32) * (rng.random((1024, 1024)) < density)
+    w = (rng.standard_normal((1024, 1024)) * (rng.random((1024, 1024)) < density)).astype(np.float32)
+    if bits < 32:
+        w = np.clip(np.round(w * (1 << (bits - 3))), -(1 << (bits - 1)), (1 << (bits - 1)) - 1).astype(np.int8)
     with CONTEXT, ir.Location.unknown():
         tensor, f32 = ir.RankedTensorType.get, ir.F32Type.get()
         x = tensor([rows, 1024], f32)
@@ -88,8 +90,11 @@ def _layer(density: float, rows: int, isa: str, options: str = "") -> dict[str, 
             function = ir.Operation.create("func.func", attributes=attributes, regions=1)
         block = function.regions[0].blocks.append(x)
         with ir.InsertionPoint(block):
-            constant = create("qcc.constant", [], [tensor([1024, 1024], f32)], {"value": weights.constant_attribute(w, "w")})
-            y = create("qcc.linear", [block.arguments[0], constant.results[0]], [x], loc=ir.Location.name("layer"))
+            kind = f32 if bits == 32 else element_types.affine_type(0.5, 0, bits=bits)
+            weight = create("qcc.constant", [], [tensor([1024, 1024], kind)], {"value": weights.constant_attribute(w, "w")}).results[0]
+            if bits < 32:
+                weight = create("qcc.dequantize", [weight], [tensor([1024, 1024], f32)]).results[0]
+            y = create("qcc.linear", [block.arguments[0], weight], [x], loc=ir.Location.name("layer"))
             ir.Operation.create("func.return", operands=[y.results[0]])
         context = PassContext()
         make_pass("select-sparse-format", f"isa={isa} {options}").run(module, context)
@@ -118,6 +123,26 @@ def test_density_rows_and_instructions_decide(density: float, rows: int, isa: st
         faster = facts["storage_times_us"][kind] < facts["storage_times_us"]["dense"]
         assert even != 0, "without zeros there is nothing to save"
         assert even is None or abs(1 - density - even) < 0.02 or faster == (1 - density > even)
+
+
+@pytest.mark.parametrize(
+    ("density", "bits", "options", "storage"),
+    [
+        (0.9, 8, "", "dense"),
+        (0.5, 8, "", "bitmap"),
+        (0.1, 8, "", "csr"),
+        (0.3, 8, "", "csr"),
+        (0.3, 8, "optimize=size", "bitmap"),
+        (0.5, 4, "optimize=size", "bitmap"),
+        (0.1, 8, "optimize=size", "csr"),
+        (0.1, 8, "storage=bitmap", "bitmap"),
+        (0.5, 8, "storage=csr", "csr"),
+    ],
+)
+def test_streamed_weights_choose_among_all_forms(density: float, bits: int, options: str, storage: str) -> None:
+    facts = _layer(density, 1, "avx512_vbmi", f"byte_expand=true {options}", bits=bits)
+    assert facts["storage"] == storage, facts["storage_reason"]
+    assert set(facts.get("storage_times_us", ())) <= {"dense", "bitmap", "csr"}, "no 2:4 in zeros in no order"
 
 
 def test_bytes_decide_where_asked_for() -> None:

@@ -24,6 +24,12 @@ from test.tiers import draws, slow_except
 EXAMPLES = draws(10, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 BOUNDS = {"float": 2.0**-20, "int16": 2.0**-15, "int8": 2.0**-7}
 """Greatest error, as a part of max |x| * sum |w|: rounding of x to half a step, and of the f32 sums."""
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "n:m": {"n": 2, "m": 4, "axis": 1},
+    "csr": {"index_bits": 16, "relative": False},
+    "run-length": {"run_bits": 4},
+}
+"""Of encodings."""
 
 
 @st.composite
@@ -41,7 +47,7 @@ def shapes(draw: Any) -> dict[str, Any]:
     }
 
 
-def module_of(case: dict[str, Any], stored: np.ndarray, element: Any, rng: np.random.Generator, *, bitmap: bool = False) -> ir.Module:
+def module_of(case: dict[str, Any], stored: np.ndarray, element: Any, rng: np.random.Generator, *, zeros: str = "dense") -> ir.Module:
     """The current context's module: dequantized weights, linear, and what the case fuses behind it."""
     rows, (n, k) = case["rows"], stored.shape
     f32, tensor = ir.F32Type.get(), ir.RankedTensorType.get
@@ -53,7 +59,7 @@ def module_of(case: dict[str, Any], stored: np.ndarray, element: Any, rng: np.ra
         function = ir.Operation.create("func.func", attributes=attributes, regions=1)
     block = function.regions[0].blocks.append(*kind.inputs)
     with ir.InsertionPoint(block):
-        encoding = encodings.make_encoding(encodings.Encoding("bitmap")) if bitmap else None
+        encoding = encodings.make_encoding(encodings.Encoding(zeros, PARAMETERS.get(zeros, {}))) if zeros != "dense" else None
         constant = create(
             "qcc.constant", [], [tensor([n, k], element, encoding)], {"value": weights.constant_attribute(stored, "w")}
         ).results[0]
@@ -70,18 +76,18 @@ def module_of(case: dict[str, Any], stored: np.ndarray, element: Any, rng: np.ra
     return module
 
 
-def check(case: dict[str, Any], make: Any, isa: str, activations: str, *, byte_expand: bool = False) -> dict[str, str]:
-    """Compare with the reference; the codelet's configuration."""
+def check(case: dict[str, Any], make: Any, isa: str, activations: str, *, zeros: str = "dense") -> dict[str, str]:
+    """Compare with the reference; the codelet's configuration. `zeros`: how they are left out."""
     rng = np.random.default_rng(case["seed"])
     context = create_context()
     with context, ir.Location.unknown():
         stored, element = make(rng, case)
-        module = module_of(case, stored, element, rng, bitmap=byte_expand)
+        module = module_of(case, stored, element, rng, zeros=zeros)
         real = decode(stored, ir.RankedTensorType.get(list(stored.shape), element))
         x = (rng.normal(size=(case["rows"], case["k"])) * rng.uniform(0.1, 10)).astype(np.float32)
         x = np.full_like(x, 3.0) if case.get("level") else x
         want = interpreter.run(module, [x])[0]
-        tiled = Tiled(module, isa, activations, byte_expand=byte_expand)
+        tiled = Tiled(module, isa, activations, byte_expand=zeros not in ("dense", "n:m"))
     got = tiled(x)[0].view(want.dtype).reshape(want.shape)
     declaration = next(line for line in tiled.text.splitlines() if 'kind = "stream"' in line)
     configuration = dict(re.findall(r'(\w+) = "(\w+)"', declaration))
@@ -257,7 +263,7 @@ def sparse(bits: int, density: float) -> Any:
 @draws(3, EXAMPLES)
 @given(case=shapes())
 def test_bitmaps(bits: int, density: float, case: dict[str, Any]) -> None:
-    check(case, sparse(bits, density), "avx512_vnni", "auto", byte_expand=True)
+    check(case, sparse(bits, density), "avx512_vnni", "auto", zeros="bitmap")
 
 
 @pytest.mark.slow
@@ -270,9 +276,8 @@ def test_bitmaps(bits: int, density: float, case: dict[str, Any]) -> None:
 def test_columns_of_values(decoder: str, bits: int, density: float, case: dict[str, Any], k: int) -> None:
     case |= {"group": 0, "k": k, "n": case["n"] + 60}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream_zeros, "quads", lambda *_: None)
-        patch.setattr(stream_zeros, "unstructured", lambda isa, c, compute, rows, needed: stream_zeros.columns(c, compute, decoder))
-        found = check(case, sparse(bits, density), "avx512_vbmi", "int16", byte_expand=True)["decoder"]
+        patch.setattr(stream_zeros, "_faster_columns", lambda isa, c, compute, rows: stream_zeros._columns(c, compute, decoder))
+        found = check(case, sparse(bits, density), "avx512_vbmi", "int16", zeros="csr")["decoder"]
     assert found == decoder or bits < 8 or density < 0.1 or k < 64, "many values need all their bits"
 
 
@@ -293,18 +298,19 @@ def quads(bits: int, kept: int) -> Any:
 @given(case=shapes(), k=st.sampled_from([64, 128, 192]), grouped=st.booleans(), odd=st.sampled_from([0, 0, 3, 9, 20]))
 def test_quads(bits: int, kept: int, case: dict[str, Any], k: int, grouped: bool, odd: int) -> None:
     case |= {"group": 64 if grouped else 0, "k": k if grouped else k + odd, "n": case["n"] + 60}  # many values need all their bits
-    assert check(case, quads(bits, kept), "avx512_vbmi", "auto", byte_expand=True)["decoder"] == "quads"
+    assert check(case, quads(bits, kept), "avx512_vbmi", "auto", zeros="n:m")["decoder"] == "quads"
 
 
 @pytest.mark.slow
 def test_zeros_are_not_stored() -> None:
     case = {"seed": 4, "rows": 1, "n": 40, "k": 64, "group": 0, "bias": False, "relu": False, "quantized_result": False}
-    assert check(case, sparse(8, 0.2), "avx512_vnni", "auto", byte_expand=True)["decoder"] == "bitmap"
+    assert check(case, sparse(8, 0.2), "avx512_vnni", "auto", zeros="bitmap")["decoder"] == "bitmap"
     assert check(case, sparse(8, 0.2), "avx512_vnni", "auto")["decoder"] == "planes"
-    assert check(case, sparse(8, 0.1), "avx512_vbmi", "auto", byte_expand=True)["decoder"] == "relative"
-    assert check(case, sparse(8, 0.6), "avx512_vbmi", "auto", byte_expand=True)["decoder"] == "bitmap"
-    assert check(case, sparse(8, 0.1), "avx512_vnni", "auto", byte_expand=True)["decoder"] == "bitmap"
-    assert check(case, sparse(8, 0.95), "avx512_vnni", "auto", byte_expand=True)["decoder"] == "planes"
+    assert check(case, sparse(8, 0.1), "avx512_vbmi", "auto", zeros="csr")["decoder"] == "relative"
+    assert check(case | {"n": 130, "k": 700}, sparse(8, 0.03), "avx512_vbmi", "auto", zeros="csr")["decoder"] == "indexed"
+    assert check(case, sparse(8, 0.1), "avx512_vnni", "auto", zeros="csr")["decoder"] == "planes"
+    assert check(case, sparse(8, 0.95), "avx512_vnni", "auto", zeros="bitmap")["decoder"] == "planes"
+    assert check(case, sparse(8, 0.2), "avx512_vbmi", "auto", zeros="run-length")["decoder"] == "bitmap"
 
 
 @pytest.mark.parametrize(("activations", "compute"), [("auto", "int16"), ("float", "f32"), ("int16", "int16"), ("int8", "int8")])

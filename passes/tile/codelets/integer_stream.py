@@ -37,13 +37,6 @@ MOST_ROWS_BESIDE_TILES = 2  # where a matrix unit multiplies bytes for more
 EXACT = 1 << 24  # magnitudes below are integers in f32
 MIDDLE = 128  # of the bytes of x
 FIRST_STEPS = ("requantize", "requantize_real", "scale")  # take f32 for an accumulator
-FORMS = {
-    "bitmap": ("bitmap", "bitmap + expand"),
-    "indexed": ("csr", "compressed rows"),
-    "relative": ("csr", "compressed rows"),
-    "quads": ("n:m", "n:m"),
-}
-"""Of decoders that leave out zeros: the encoding's name, and words."""
 
 
 def linear(lowering: Lowering, op: Any) -> set[Any] | None:
@@ -54,10 +47,10 @@ def linear(lowering: Lowering, op: Any) -> set[Any] | None:
     codes, start, values = found
     rows = math.prod(shape_of(op.operands[0])[:-1])
     variant, ratio = _fastest(lowering, op, codes, rows)
-    if lowering.coded and variant is not None and variant.decoder in FORMS:
+    if lowering.coded and variant is not None and variant.decoder in stream_zeros.KIND_OF:
         reason = f"{_without(codes, variant, ratio)}; kept dense, because coded zeros take fewer bits than places"
         lowering.fact(layer_name(op.location), storage="dense", storage_reason=reason)
-        variant, ratio = _fastest(lowering, op, codes, rows, (True,))
+        variant, ratio = _fastest(lowering, op, codes, rows, ())
     if variant is None:
         return None
     program = Program(lowering)
@@ -70,8 +63,8 @@ def linear(lowering: Lowering, op: Any) -> set[Any] | None:
     x, sizes, strides = rows_of(lowering, _middled(lowering, x), program.operands, y)
     stored_bytes = stream.call(lowering, codes, variant, x, program, y, start, sizes[0], strides, unit=True)
     facts: dict[str, Any] = {"stored_format": stream.words(codes, variant), "stored_bytes": stored_bytes}
-    if variant.decoder in FORMS:
-        facts |= {"storage": FORMS[variant.decoder][0], "storage_reason": _without(codes, variant, ratio)}
+    if variant.decoder in stream_zeros.KIND_OF:
+        facts |= {"storage": stream_zeros.KIND_OF[variant.decoder], "storage_reason": _without(codes, variant, ratio)}
     else:
         facts["streaming"] = f"read as they are stored: {ratio:.2f}x as fast as bytes"
     lowering.fact(layer_name(op.location), **facts)
@@ -105,18 +98,18 @@ def _weights(lowering: Lowering, op: Any) -> tuple[Codes, np.ndarray, np.ndarray
 def _without(codes: Codes, variant: stream.Variant, ratio: float) -> str:
     """What leaving zeros out gains, in words."""
     zeros = float((codes.codes == codes.zeros).mean())
-    words = f"{variant.kept}:{QUAD}" if variant.kept else FORMS[variant.decoder][1]
+    words = f"{variant.kept}:{QUAD}" if variant.kept else stream_zeros.WORDS[stream_zeros.KIND_OF[variant.decoder]]
     return f"{zeros:.0%} zeros: {words} {ratio:.2f}x as fast as dense bytes"
 
 
 def _fastest(
-    lowering: Lowering, op: Any, codes: Codes, rows: int, zeros: Sequence[bool] = (True, False)
+    lowering: Lowering, op: Any, codes: Codes, rows: int, kinds: Sequence[str] = stream_zeros.KINDS
 ) -> tuple[stream.Variant | None, float]:
-    """The variant that is predicted to be fastest, and how many times as fast as bytes; None where that is not worth it. `zeros`: those
-    that store zeros, that do not, or both."""
+    """The variant that is predicted to be fastest, and how many times as fast as bytes; None where that is not worth it. `kinds`: of
+    encodings to try beside the dense one."""
     n, k = codes.codes.shape
     machine, best, least = shipped(lowering.isa), None, math.inf
-    for variant in _variants(lowering, codes, rows, zeros):
+    for variant in _variants(lowering, codes, rows, kinds):
         stored_bytes = _bytes(codes, variant)
         if (stored_bytes or n * k * codes.bits / 8) > GAIN * n * k:
             continue
@@ -130,17 +123,17 @@ def _fastest(
     return (best if least < min(GAIN * read * theirs, without_zeros) else None), theirs / least
 
 
-def _variants(lowering: Lowering, codes: Codes, rows: int, zeros: Sequence[bool]) -> Iterator[stream.Variant]:
+def _variants(lowering: Lowering, codes: Codes, rows: int, kinds: Sequence[str]) -> Iterator[stream.Variant]:
     """The ways to compute with x as bytes, or as 16 bits where that is what few bits are looked up by."""
-    for activations, stored in itertools.product(("int8", "int16"), zeros):
-        variant = stream.choose(lowering.isa, activations, codes, rows, byte_expand=lowering.byte_expand, zeros=stored)
+    for activations, kind in itertools.product(("int8", "int16"), ("dense", *kinds)):
+        variant = stream.choose(lowering.isa, activations, codes, rows, kind, byte_expand=lowering.byte_expand)
         if variant.compute != "f32":
             yield variant
 
 
 def _bytes(codes: Codes, variant: stream.Variant) -> int:
     """What is read of weights without zeros; 0 of others, whose size the codelet knows."""
-    if variant.decoder not in FORMS:
+    if variant.decoder not in stream_zeros.KIND_OF:
         return 0
     density = float((codes.codes != codes.zeros).mean())
     return int(codes.codes.size * stream_zeros.bits_per_weight(variant, density) / 8)

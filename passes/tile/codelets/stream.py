@@ -81,8 +81,8 @@ def linear(lowering: Lowering, op: Any) -> set[Any]:
     absorbed = elementwise.absorb(lowering, program, result)
     x, y = _repeated(lowering, lowering.place(op.operands[0]), codes.repeats), lowering.result(last_of(op, absorbed))
     x, sizes, strides = rows_of(lowering, x, program.operands, y)
-    compressed = _is_encoded(op.operands[1])
-    variant = choose(lowering.isa, lowering.activations, codes, sizes[0], byte_expand=lowering.byte_expand, zeros=not compressed)
+    kind = _encoding_kind(op.operands[1])
+    variant = choose(lowering.isa, lowering.activations, codes, sizes[0], kind, byte_expand=lowering.byte_expand)
     stored_bytes = call(lowering, codes, variant, x, program, y, bias, sizes[0], strides)
     lowering.fact(
         layer_name(op.location),
@@ -194,14 +194,14 @@ def _repeated(lowering: Lowering, x: Place, times: int) -> Place:
     return y
 
 
-def _is_encoded(value: Any) -> bool:
-    """Whether select-sparse-format chose a form without zeros for the constant behind the dequantize that gives `value`."""
+def _encoding_kind(value: Any) -> str:
+    """The kind of encoding that select-sparse-format chose for the constant behind the dequantize that gives `value`."""
     stored = producer(value, "qcc.dequantize").operands[0]
-    return encoding_of(ir.RankedTensorType(stored.type)).kind != "dense"
+    return encoding_of(ir.RankedTensorType(stored.type)).kind
 
 
-def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool = False, zeros: bool = True) -> Variant:
-    """The way to compute `c` for `rows` rows of x; without storing zeros, where a codelet can and it takes fewer bytes, unless `zeros`.
+def choose(isa: str, activations: str, c: Codes, rows: int, kind: str = "dense", *, byte_expand: bool = False) -> Variant:
+    """The way to compute `c` for `rows` rows of x; without storing zeros, by encoding `kind`, where a codelet can and it takes fewer bytes.
 
     "auto" quantizes few rows of x to int16 wherever the codes are integers: 3 operations per 64 weights instead of 3 per 16, and f32 lanes
     do not reach the speed of memory even for 8 bits. For many rows, decoding is no longer what takes the time, and x stays as it is.
@@ -224,9 +224,7 @@ def choose(isa: str, activations: str, c: Codes, rows: int, *, byte_expand: bool
     vectors = _vectors_in_place(isa, c.bits, digits * tile)
     if compute == "int16" and rows == 1 and facts.byte_lanes and _sums_fit(c):
         return _variant(compute, "sums", min(needed, _sums_vectors(isa, c.bits)), c.codes, c, c.zeros.astype(np.int32))
-    if not zeros and compute == "int16" and facts.byte_lanes and (quads := stream_zeros.quads(c, compute, tile, needed)) is not None:
-        return quads
-    if not zeros and byte_expand and (sparse := stream_zeros.unstructured(isa, c, compute, rows, needed)) is not None:
+    if kind != "dense" and (sparse := stream_zeros.variant(kind, isa, c, compute, rows, needed, byte_expand=byte_expand)) is not None:
         return sparse
     return _variant(compute, "planes", min(needed, vectors), c.codes, c, c.zeros.astype(np.int32))
 

@@ -14,30 +14,43 @@ from qcc.dialects.stream_layout import DIGITS, MOST_IN_PLACE_ROWS, MOST_RELATIVE
 from qcc.passes.tile.codelets.stream_variant import Variant, configuration
 from qcc.passes.tile.codelets.weight_codes import Codes
 
-MOST_BYTES = 1.15  # of a faster form, times those of the smallest
-FROM_MEMORY = 1 << 40  # weights of a model that no cache holds
+KIND_OF = {"quads": "n:m", "bitmap": "bitmap", "indexed": "csr", "relative": "csr"}
+"""Of decoders: the kind of encoding that says so in the type of the weights."""
+KINDS = ("n:m", "bitmap", "csr")
+WORDS = {"bitmap": "bitmap + expand", "csr": "compressed rows", "n:m": "n:m"}
 SAMPLE_ROWS = 16  # of weights that are looked at first
 MOST_COLUMNS = 65535
-LEAST_QUADS_DENSITY = 0.12  # below which values with their columns take less
 INDEXED_FILLED = 0.75  # of the places of a step, typically
 RELATIVE_FILLED = 0.94  # likewise, where all of them are stored
 SPARSE_SAVING = 0.9  # of the dense bytes, from which on a bitmap pays for its slower decoding
 
 
-def quads(c: Codes, compute: str, rows: int, needed: int) -> Variant | None:
-    """At most 1 or 2 values in every 4 k with two bits each, where a bitmap or the dense bytes are not less."""
+def variant(kind: str, isa: str, c: Codes, compute: str, rows: int, needed: int, *, byte_expand: bool) -> Variant | None:
+    """The way to compute `c` from what encoding `kind` keeps of it for `rows` rows of x, in blocks of at most `needed` vectors of channels;
+    None where there is none, or it takes about as many bytes as dense weights. A kind without codelets is read as the first with one."""
+    tile, permutes = min(rows, 8), compute == "int16" and ISAS[isa].byte_lanes
+    ways = {
+        "n:m": lambda: _quads(c, compute, tile, needed) if permutes else None,
+        "bitmap": lambda: _bitmap(c, compute, tile, needed) if byte_expand else None,
+        "csr": lambda: _faster_columns(isa, c, compute, rows) if permutes and byte_expand else None,
+    }
+    found = (ways[known]() for known in ([kind] if kind in ways else KINDS))
+    return next((variant for variant in found if variant is not None), None)
+
+
+def _quads(c: Codes, compute: str, rows: int, needed: int) -> Variant | None:
+    """At most 1 or 2 values in every 4 k with two bits each, where that takes less than the dense bytes."""
     zero, (_, k) = int(c.zeros.flat[0]), c.codes.shape
     if c.step != 1 or not (c.zeros == zero).all() or (c.group % STREAM_WINDOW and c.group != k):
         return None
     if _most_of_quad(c.codes[:SAMPLE_ROWS] != zero) > 2:  # as of most weights
         return None
-    kept, density = max(1, _most_of_quad(c.codes != zero)), float((c.codes != zero).mean())
+    kept = max(1, _most_of_quad(c.codes != zero))
     values = c.codes.astype(np.int16) - zero
     if not -128 <= values.min() <= values.max() <= 127:
         return None
     bits = 4 if -8 <= values.min() and values.max() <= 7 else 8
-    least = min(SPARSE_SAVING * c.bits, 1.1 * (1 + bits * density))  # bits per weight, dense or as a bitmap, which takes more operations
-    if kept > 2 or (bits + 2) * kept > least * QUAD or density < LEAST_QUADS_DENSITY:
+    if kept > 2 or (bits + 2) * kept > SPARSE_SAVING * c.bits * QUAD:
         return None
     factor = 16 if bits == 4 else 1
     sums = np.add.reduceat(values, np.arange(0, k, c.group), axis=1, dtype=np.int32) * factor  # [n, groups]
@@ -52,56 +65,6 @@ def _most_of_quad(present: np.ndarray) -> int:
     padded = np.zeros((n, -(-k // QUAD) * QUAD), bool)
     padded[:, :k] = present
     return int(padded.reshape(-1, QUAD).sum(axis=1).max())
-
-
-def unstructured(isa: str, c: Codes, compute: str, rows: int, needed: int) -> Variant | None:
-    """The values that are not zero with their places, as what is predicted to be fastest, from memory and from a cache together, of what
-    takes about the fewest bytes; None where the dense bytes are as good."""
-    found = [_bitmap(c, compute, min(rows, 8), needed)]
-    if compute == "int16" and ISAS[isa].byte_lanes:
-        found += [columns(c, compute, decoder) for decoder in ("indexed", "relative")]
-    (n, k), machine = c.codes.shape, shipped(isa)
-    density = float((c.codes != c.zeros.flat[0]).mean())
-
-    def microseconds(variant: Variant) -> float:
-        codelet, stored_bytes = configuration(isa, c, variant, rows), int(n * k * bits_per_weight(variant, density) / 8)
-        places = (codelet_cost.cost(codelet, machine, weights_bytes=size, stored_bytes=stored_bytes) for size in (0, FROM_MEMORY))
-        return sum(math.inf if cost is None else cost.microseconds for cost in places)
-
-    able = [variant for variant in found if variant is not None]
-    most = MOST_BYTES * min((bits_per_weight(variant, density) for variant in able), default=0.0)
-    return min((variant for variant in able if bits_per_weight(variant, density) <= most), key=microseconds, default=None)
-
-
-def bits_per_weight(codelet: Stream | Variant, density: float) -> float:
-    """What is stored without zeros of `density` values that are not zero and lie anywhere, without headers."""
-    match codelet.decoder:
-        case "indexed":
-            return density * (codelet.bits + 8) / INDEXED_FILLED
-        case "relative":
-            far = (1 - density) ** MOST_RELATIVE  # the share of values with at least one step of that many columns in front
-            between = far / (1 - far) if density else 0.0
-            return density * (1 + between) * (codelet.bits + 4) / RELATIVE_FILLED
-        case "quads":
-            return codelet.kept * (codelet.bits + 2) / QUAD
-        case _:
-            in_byte = bytes_codes(codelet.bits)
-            return (1 + 8 * (1 - (1 - density) ** in_byte)) / in_byte
-
-
-def columns(c: Codes, compute: str, decoder: str) -> Variant | None:
-    """The values that are not zero and where their columns are, where there are so few that it takes less than the dense bytes."""
-    zero, (_, k) = int(c.zeros.flat[0]), c.codes.shape
-    if c.step != 1 or not (c.zeros == zero).all() or c.group != k or k > MOST_COLUMNS:
-        return None
-    values = c.codes.astype(np.int16) - zero
-    bits = 4 if -8 <= values.min() and values.max() <= 7 else 8
-    if not -128 <= values.min() <= values.max() <= 127:
-        return None
-    fill = round(2 * 64 * INDEXED_FILLED * (1 + bits / 8)) if decoder == "indexed" else 0
-    stored, scales, kind = values.astype(np.int8), c.scales / np.float32(16 if bits == 4 else 1), np.zeros(1, np.int32)
-    variant = Variant(compute, decoder, 1, stored, scales, kind, "none", 0, bits=bits, fill=fill)
-    return variant if bits_per_weight(variant, float((values != 0).mean())) <= SPARSE_SAVING * c.bits else None
 
 
 def _bitmap(c: Codes, compute: str, rows: int, needed: int) -> Variant | None:
@@ -122,3 +85,48 @@ def _bitmap(c: Codes, compute: str, rows: int, needed: int) -> Variant | None:
     return Variant(
         compute, "bitmap", vectors, present, c.scales, c.zeros.astype(np.int32), zeros_kind, zero, bits=bits, fill=math.ceil(64 * stored)
     )
+
+
+def _faster_columns(isa: str, c: Codes, compute: str, rows: int) -> Variant | None:
+    """The values that are not zero and where their columns are, in the way that is predicted to be faster, from a cache as from memory."""
+    found = [variant for decoder in ("indexed", "relative") if (variant := _columns(c, compute, decoder)) is not None]
+    density, machine = float((c.codes != c.zeros.flat[0]).mean()), shipped(isa)
+
+    def microseconds(variant: Variant) -> float:
+        codelet, stored_bytes = configuration(isa, c, variant, rows), int(c.codes.size * bits_per_weight(variant, density) / 8)
+        cost = codelet_cost.cost(codelet, machine, stored_bytes=stored_bytes)
+        assert cost is not None, f"no model of {codelet.kind}"
+        return cost.microseconds
+
+    return min(found, key=microseconds, default=None)
+
+
+def bits_per_weight(codelet: Stream | Variant, density: float) -> float:
+    """What is stored without zeros of `density` values that are not zero and lie anywhere, without headers."""
+    match codelet.decoder:
+        case "indexed":
+            return density * (codelet.bits + 8) / INDEXED_FILLED
+        case "relative":
+            far = (1 - density) ** MOST_RELATIVE  # the share of values with at least one step of that many columns in front
+            between = far / (1 - far) if density else 0.0
+            return density * (1 + between) * (codelet.bits + 4) / RELATIVE_FILLED
+        case "quads":
+            return codelet.kept * (codelet.bits + 2) / QUAD
+        case _:
+            in_byte = bytes_codes(codelet.bits)
+            return (1 + 8 * (1 - (1 - density) ** in_byte)) / in_byte
+
+
+def _columns(c: Codes, compute: str, decoder: str) -> Variant | None:
+    """The values that are not zero and where their columns are, where there are so few that it takes less than the dense bytes."""
+    zero, (_, k) = int(c.zeros.flat[0]), c.codes.shape
+    if c.step != 1 or not (c.zeros == zero).all() or c.group != k or k > MOST_COLUMNS:
+        return None
+    values = c.codes.astype(np.int16) - zero
+    bits = 4 if -8 <= values.min() and values.max() <= 7 else 8
+    if not -128 <= values.min() <= values.max() <= 127:
+        return None
+    fill = round(2 * 64 * INDEXED_FILLED * (1 + bits / 8)) if decoder == "indexed" else 0
+    stored, scales, kind = values.astype(np.int8), c.scales / np.float32(16 if bits == 4 else 1), np.zeros(1, np.int32)
+    variant = Variant(compute, decoder, 1, stored, scales, kind, "none", 0, bits=bits, fill=fill)
+    return variant if bits_per_weight(variant, float((values != 0).mean())) <= SPARSE_SAVING * c.bits else None
