@@ -107,7 +107,7 @@ RELATIVE_CYCLES = (1.1, 0.9)
 """Likewise where the columns are distances of 4 bits (11008 x 4096 of 30 %, Zen 4)."""
 PANEL_PRODUCTS = 1.17  # times a fused multiply-add at full rate: weights and x come from memory
 EXPANDED_CYCLES = 0.65  # of multiplying it, where it is f32
-READ = {"bitmap": 1.08, "bitmap_f32": 1.15, "relative": 1.25}
+READ = {"bitmap": 1.08, "bitmap_f32": 1.15, "relative": 1.15}
 """Of the time of a stream: values of a bitmap come in pieces of any length; beside distances x leaves the first-level cache (Zen 4)."""
 NARROW_CYCLES = {"f32": (1.8, 0.7), "table": (19.0, 0.7), "planes": (0.65, 0.6), "sums": (0.38, 0.0), "products": (0.0, 1.75)}
 """In registers of 8 lanes: decoding 16 weights ("sums": a bit of each), then multiplying by a row of x; float tables are gathered."""
