@@ -17,8 +17,8 @@ from . import Runner, Task, peer
 
 NEEDS = ("llama_cpp", "torch")
 TYPES = {"F32": 0, "Q4_0": 2, "Q8_0": 8, "Q2_K": 10, "Q3_K": 11, "IQ4_NL": 20, "TQ1_0": 34, "TQ2_0": 35, "MXFP4": 39}  # enum ggml_type
-NOT_REPACKED = ("Q3_K", "TQ1_0", "TQ2_0")
-PREFERRED = ("AMX", "CPU_REPACK", "")  # kinds of buffer, the best first; "" is plain memory
+REPACKED = {"AMX": ("Q4_0", "Q8_0"), "CPU_REPACK": ("Q4_0", "Q2_K", "IQ4_NL", "MXFP4")}
+"""What kinds of buffer have kernels for on x86, the best kind first; to fill one with another type is a fault. "" is plain memory."""
 
 
 class InitParameters(ctypes.Structure):
@@ -146,7 +146,7 @@ def chain(task: Task, name: str) -> Runner:
     ggml["backend_cpu_set_n_threads"](backend, task.threads)
     kinds = buffer_types(ggml, backend)
     kind = TYPES[name]
-    chosen = "" if name in NOT_REPACKED else next(k for k in PREFERRED if k in kinds)
+    chosen = next((k for k, types in REPACKED.items() if k in kinds and name in types), "")
     weights_context, context, inputs = (ggml["init"](InitParameters(1 << 22, None, True)) for _ in range(3))
     layers = files.linear_layers(task.model)  # [out, in]
     tensors = [ggml["new_tensor_2d"](weights_context, kind, w.shape[1], w.shape[0]) for w in layers]

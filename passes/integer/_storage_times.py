@@ -156,9 +156,10 @@ def _streamed(codes: Codes, variant: stream.Variant, rows: int, target: Target) 
 
 
 def break_even(form: Form, dense: Form) -> float | None:
-    """The least share of zeros, in whole per cent, from which on `form` is faster; None where it never is."""
+    """The least share of zeros, in whole per cent, that `form` can hold and from which on it is faster; None where it never is."""
+    kept = form.encoding.parameters["n"] / form.encoding.parameters["m"] if form.encoding.kind == "n:m" else 1.0
     percent = 100
-    while percent and form.microseconds(1 - (percent - 1) / 100) < dense.microseconds(1.0):
+    while percent > round(100 * (1 - kept)) and form.microseconds(1 - (percent - 1) / 100) < dense.microseconds(1.0):
         percent -= 1
     return percent / 100 if percent < 100 else None
 

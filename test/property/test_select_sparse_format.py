@@ -10,9 +10,11 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from qcc.dialects import element_types, encodings, weights
+from qcc.dialects.encodings import Encoding
 from qcc.dialects.mlir import create, create_context, ir, parse_module, walk
 from qcc.passes.base import PassContext, make_pass
 from qcc.passes.integer._storage_bytes import candidates
+from qcc.passes.integer._storage_times import Form, break_even
 from qcc.passes.integer.select_sparse_format import _pattern, nonzero
 from qcc.runtime.reference import storage
 from test.property.tiled_executor import Text
@@ -143,6 +145,15 @@ def test_streamed_weights_choose_among_all_forms(density: float, bits: int, opti
     facts = _layer(density, 1, "avx512_vbmi", f"byte_expand=true {options}", bits=bits)
     assert facts["storage"] == storage, facts["storage_reason"]
     assert set(facts.get("storage_times_us", ())) <= {"dense", "bitmap", "csr"}, "no 2:4 in zeros in no order"
+
+
+def test_two_of_four_needs_half_of_the_zeros() -> None:
+    """However fast its codelet is."""
+    dense, quads = (
+        Form(Encoding(), lambda _: 8, lambda _: 2.0),
+        Form(Encoding("n:m", {"n": 2, "m": 4, "axis": 1}), lambda _: 5, lambda _: 1.0),
+    )
+    assert break_even(quads, dense) == 0.5 and break_even(dense, quads) is None
 
 
 def test_bytes_decide_where_asked_for() -> None:
