@@ -14,7 +14,7 @@ def html(report: dict[str, Any]) -> str:
     from jinja2 import Environment
     from markupsafe import Markup
 
-    report = report_advice.explained(report)
+    report = report_advice.explained(_as_measured(report))
     rows = [{**row, "time_us": report_advice.time_us(row)} for row in report["layers"]]
     plots = [(name, caption, Markup(svg)) for name, caption, svg in report_plots.draw(report)] if report_plots.available() else None
     template = (Path(__file__).parent / "report.html.j2").read_text()
@@ -31,6 +31,19 @@ def html(report: dict[str, Any]) -> str:
     )
 
 
+def _as_measured(report: dict[str, Any]) -> dict[str, Any]:
+    """`report` with what is predicted for as many threads as it was measured on, and what the machine can do with them."""
+    if (threads := report.get("measured_threads", 1)) == 1:
+        return report
+    rows = [{**row, "predicted_us": row["predicted_all_threads_us"]} for row in report["layers"]]
+    totals = {**report["totals"], "predicted_us": sum(row["predicted_us"] for row in rows)}
+    machine = dict(report.get("machine", {}))
+    if machine:
+        machine["gmacs"] = {name: rate * threads for name, rate in machine["gmacs"].items()}
+        machine["read_gbytes"] = {level: rates[::-1] for level, rates in machine["read_gbytes"].items()}  # that of all threads first
+    return {**report, "layers": rows, "totals": totals, "machine": machine}
+
+
 def cards(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     """The summary: what, how much, and beside it what that is to be compared with."""
     totals, coding = report["totals"], report.get("coding")
@@ -40,7 +53,9 @@ def cards(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     if found_accelerator := report.get("accelerator"):
         found.append(("time", f"{found_accelerator['milliseconds']:.3f} ms", f"{found_accelerator['cycles']} cycles, predicted"))
     elif measured:
-        found.append(("time", f"{measured / 1000:.3f} ms", f"sum over layers, measured; predicted {predicted}"))
+        threads = report.get("measured_threads", 1)
+        how = f"sum over layers, measured on {threads} thread{'s' if threads > 1 else ''}; predicted {predicted}"
+        found.append(("time", f"{measured / 1000:.3f} ms", how))
     else:
         found.append(("time", predicted, "predicted"))
     size = coding["stored_bytes"] if coding else totals["weight_bytes"]

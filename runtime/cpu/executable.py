@@ -312,6 +312,7 @@ class Executable:
         del alive
         times_us = np.median(np.diff(total_ns, axis=0), axis=0) / 1000
         profile = Profile.of(self.info["steps"], [float(us) for us in times_us], self.threads)
+        self.report["measured_threads"] = self.threads
         left = dict(profile.layer_us)
         for row in self.report["layers"]:  # the first row of a name has all of its steps, as in what was predicted
             row["measured_us"] = left.pop(row["name"], None)

@@ -108,6 +108,14 @@ def test_the_table_has_every_layer_with_its_reasons(page: str, digits: dict[str,
     assert "99.44 % of 360" in page and "Horowitz" in page and "What would help most next" in page
 
 
+def test_what_is_predicted_is_for_the_threads_that_were_measured(digits: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_plots, "available", lambda: False)
+    rows = [{**row, "measured_us": 1.0, "predicted_us": 700.0, "predicted_all_threads_us": 400.0} for row in digits["layers"]]
+    one, two = (report_page.html({**digits, "layers": rows, "measured_threads": threads}) for threads in (1, 2))
+    assert ">700.0<" in one and ">400.0<" not in one and ">400.0<" in two and ">700.0<" not in two
+    assert "measured on 1 thread;" in one and f"measured on 2 threads; predicted {0.4 * len(rows):.3f} ms" in two
+
+
 @pytest.mark.slow
 def test_names_of_a_model_cannot_break_the_page(digits: dict[str, Any]) -> None:
     pytest.importorskip("matplotlib")
