@@ -20,23 +20,20 @@ _MODE_NAMES = {codecs.RAW: "raw", codecs.HUFFMAN: "huffman", codecs.RANS: "rans"
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """`block` u8 is the decoded weights, `data` u8 what is stored: the block itself where `codec` is none. Both aligned to 64 bytes.
-    `decode` is load or stream."""
+    """`block` u8 is the decoded weights, `data` u8 what is stored: an image, or the block itself where `codec` is none and nothing is made
+    of fewer bytes while the model is loaded. Both aligned to 64 bytes. `decode` is load or stream."""
 
     block: Array
     data: Array
     codec: str
     decode: str
     entries: list[Entry]
-
-    @property
-    def coded(self) -> bool:
-        return self.codec != "none"
+    is_image: bool = True
 
     @property
     def streams(self) -> bool:
         """Whether they stay coded while the model runs."""
-        return self.coded and self.decode == "stream"
+        return self.codec != "none" and self.decode == "stream"
 
 
 def stored_weights(module: ir.Module, codec: str, decode: str) -> StoredWeights:
@@ -45,11 +42,12 @@ def stored_weights(module: ir.Module, codec: str, decode: str) -> StoredWeights:
     offsets = [entry["offset_bytes"].value for entry in module.operation.attributes["qcc.weights"]]
     ends = [*offsets[1:], block.size] if offsets else []
     spans = [(start, end - start) for start, end in zip(offsets, ends, strict=True)]
-    if codec == "none" or not spans:
+    recipes = _recipes(module)
+    if (codec == "none" and not recipes) or not spans:
         raw = [Entry(start, size, stored_bytes=size, entropy_bytes=_entropy_bytes(block[start : start + size])) for start, size in spans]
-        return StoredWeights(block, block, "none", decode, raw)
+        return StoredWeights(block, block, "none", decode, raw, is_image=False)
     if decode == "load":
-        image = weights_image.encode(block, spans, codec, _recipes(module))
+        image = weights_image.encode(block, spans, codec, recipes)
     else:  # tables stay as they are: to read a few rows all would be decoded
         tables = [i for i, entry in enumerate(module.operation.attributes["qcc.weights"]) if "looked_up" in entry]
         image = weights_image.encode(block, spans, codec, raw=tables)

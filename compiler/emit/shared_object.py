@@ -65,7 +65,7 @@ def write_artifact(code: MachineCode, weights: StoredWeights, info: Mapping[str,
         code.write_object(folder / "program.o")
         weights.data.tofile(folder / "weights.bin")
         (folder / "metadata.json").write_text(json.dumps(info, sort_keys=True))
-        form = f"{int(weights.coded)}, {int(weights.streams)}, {weights.data.size}"  # coded or not, enum qcc_decode, bytes
+        form = f"{int(weights.is_image)}, {int(weights.streams)}, {weights.data.size}"  # coded or not, enum qcc_decode, bytes
         (folder / "data.s").write_text(_DATA.format(form=form))
         (folder / "exports.map").write_text(_EXPORTS)
         shutil.copyfile(library, folder / "libqcc_model.a")

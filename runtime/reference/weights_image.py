@@ -35,7 +35,7 @@ Array = np.ndarray[Any, Any]
 MAGIC = b"QCCCODE3"
 TILE_SYMBOLS = 1 << 16
 ALIGNMENT_BYTES = 64
-CODECS = {"huffman": (HUFFMAN,), "rans": (RANS,), "auto": (HUFFMAN, RANS)}
+CODECS = {"none": (), "huffman": (HUFFMAN,), "rans": (RANS,), "auto": (HUFFMAN, RANS)}
 _HEADER = struct.Struct("<8sQQIIII24x")
 _ENTRY = struct.Struct("<QQQBBHI")
 _TABLE = struct.Struct("<IBBxx")
@@ -74,7 +74,7 @@ class Image:
 def encode(
     block: Array, spans: Sequence[tuple[int, int]], codec: str, recipes: Mapping[int, AnyRecipe] | None = None, raw: Collection[int] = ()
 ) -> Image:
-    """Code `spans` (offset, size; ascending, apart from each other) of `block` u8 with `codec`: huffman, rans, or auto for the smaller.
+    """Code `spans` (offset, size; ascending, apart from each other) of `block` u8 with `codec`: none, huffman, rans, or auto for the least.
 
     Of a span with one of `recipes` (by number), which must begin with what the recipe makes, its source is coded. Those of `raw` are not.
     """

@@ -38,7 +38,10 @@ uint64_t qcc_recipe_target_bytes(const struct qcc_recipe *r) {
 
 static int64_t blocks_of_batch(const struct qcc_recipe *r) { return (int64_t)((r->channels + width_of(r) - 1) / width_of(r)); }
 int64_t qcc_recipe_blocks(const struct qcc_recipe *r) { return r->layout == QCC_PIXEL_UNITS ? qcc_pixel_units_cells(r) : blocks_of_batch(r) * r->batches; }
-uint64_t qcc_recipe_scratch_bytes(const struct qcc_recipe *r) { return r->layout == QCC_PIXEL_UNITS ? qcc_pixel_units_scratch_bytes(r) : 4 * (uint64_t)r->columns; }
+uint64_t qcc_recipe_scratch_bytes(const struct qcc_recipe *r) {
+    if (r->layout == QCC_PIXEL_UNITS) return qcc_pixel_units_scratch_bytes(r);
+    return r->layout == QCC_WINOGRAD_S16 ? POINTS * 2 * 2 * width_of(r) : 4 * (uint64_t)r->columns;
+}
 
 /* The real weights of channel `c` of all batches. A code beyond the levels, which only a damaged image has, is the last level. */
 static const float *real_row(const struct qcc_recipe *r, const uint8_t *image, const uint8_t *source, uint64_t c, float *row) {
@@ -98,30 +101,38 @@ static void points_f32(const float *w, float *points) {
         for (int q = 0; q < FIELD; q++) points[FIELD * r + q] = (float)((g[q][0] * half[r][0] + g[q][1] * half[r][1]) + g[q][2] * half[r][2]);
 }
 
-static void make_winograd(const struct qcc_recipe *r, const uint8_t *image, const uint8_t *source, uint8_t *target, int64_t block, float *row) {
-    uint64_t width = width_of(r), inputs = r->columns / 9, whole = r->layout == QCC_WINOGRAD_S16, depth = whole ? 2 : 1;
-    uint64_t point = inputs * width; /* elements */
-    uint8_t *out = target + (uint64_t)block * POINTS * point * (uint64_t)element_bytes(r);
+/* Pairs of inputs of all channels of a block go through `pairs` [POINTS][width][2]: the points lie so far apart that they share the sets of a cache. */
+static void make_winograd_s16(const struct qcc_recipe *r, const uint8_t *source, uint8_t *target, int64_t block, int16_t *pairs) {
+    uint64_t width = width_of(r), inputs = r->columns / 9, point = inputs * width;
+    int16_t *out = (int16_t *)target + (uint64_t)block * POINTS * point;
+    for (uint64_t i = 0; i < inputs; i += 2) {
+        for (uint64_t j = 0; j < 2 * width; j++) {
+            int16_t points[POINTS];
+            points_s16((const int8_t *)source + ((uint64_t)block * width + j / 2) * r->columns + 9 * (i + j % 2), points);
+            for (uint64_t p = 0; p < POINTS; p++) pairs[p * 2 * width + j] = points[p];
+        }
+        for (uint64_t p = 0; p < POINTS; p++) memcpy(out + p * point + i * width, pairs + p * 2 * width, 4 * width);
+    }
+}
+
+static void make_winograd_f32(const struct qcc_recipe *r, const uint8_t *image, const uint8_t *source, uint8_t *target, int64_t block, float *row) {
+    uint64_t width = width_of(r), inputs = r->columns / 9, point = inputs * width;
+    float *out = (float *)target + (uint64_t)block * POINTS * point;
     for (uint64_t j = 0; j < width; j++) {
-        uint64_t c = (uint64_t)block * width + j;
-        const float *real = whole ? NULL : real_row(r, image, source, c, row);
+        const float *real = real_row(r, image, source, (uint64_t)block * width + j, row);
         for (uint64_t i = 0; i < inputs; i++) {
-            uint64_t at = (i / depth * width + j) * depth + i % depth;
-            if (whole) {
-                int16_t points[POINTS];
-                points_s16((const int8_t *)source + c * r->columns + 9 * i, points);
-                for (uint64_t p = 0; p < POINTS; p++) ((int16_t *)out)[p * point + at] = points[p];
-            } else {
-                float points[POINTS];
-                points_f32(real + 9 * i, points);
-                for (uint64_t p = 0; p < POINTS; p++) ((float *)out)[p * point + at] = points[p];
-            }
+            float points[POINTS];
+            points_f32(real + 9 * i, points);
+            for (uint64_t p = 0; p < POINTS; p++) out[p * point + i * width + j] = points[p];
         }
     }
 }
 
 int qcc_recipe_make(const struct qcc_recipe *recipe, const uint8_t *image, const uint8_t *source, uint8_t *target, int64_t block, void *scratch) {
     if (recipe->layout == QCC_PIXEL_UNITS) return qcc_pixel_units_make(recipe, image, source, target, block, scratch);
-    (recipe->layout >= QCC_WINOGRAD_S16 ? make_winograd : make_panel)(recipe, image, source, target, block, scratch);
+    if (recipe->layout == QCC_WINOGRAD_S16)
+        make_winograd_s16(recipe, source, target, block, scratch);
+    else
+        (recipe->layout == QCC_WINOGRAD_F32 ? make_winograd_f32 : make_panel)(recipe, image, source, target, block, scratch);
     return 1;
 }
