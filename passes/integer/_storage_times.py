@@ -134,8 +134,8 @@ def _weight_only(op: Any, dequantize: Any, target: Target) -> list[Form]:
         for kind in ("dense", *stream_zeros.KINDS)
     }
     dense = stream.configuration(target.isa, codes, able["dense"], rows)
-    headers = 4 * codes.scales.size * (2 if able["dense"].zeros_kind == "channel" else 1)
-    found = [Form(Encoding(), lambda _: headers + n * k * codes.bits // 8, lambda _: target.time(dense, 0))]
+    dense_bytes = _header_bytes(codes, able["dense"]) + n * k * codes.bits // 8
+    found = [Form(Encoding(), lambda _: dense_bytes, lambda _: target.time(dense, 0))]
     found += [_streamed(codes, variant, rows, target) for variant in able.values() if variant.decoder in stream_zeros.KIND_OF]
     taken = {form.encoding.kind for form in found}
     if rows > sparse.MOST_GATHERED_ROWS and target.activations in ("auto", "float"):
@@ -147,12 +147,15 @@ def _streamed(codes: Codes, variant: stream.Variant, rows: int, target: Target) 
     """Weights that a streamed codelet reads without their zeros."""
     codelet, kind = stream.configuration(target.isa, codes, variant, rows), stream_zeros.KIND_OF[variant.decoder]
     encoding = CSR if kind == "csr" else BITMAP if kind == "bitmap" else Encoding("n:m", {"n": variant.kept, "m": QUAD, "axis": 1})
-    headers = 4 * codes.scales.size * (2 if variant.zeros_kind == "channel" else 1)
 
     def size(density: float) -> int:
-        return headers + int(codes.codes.size * stream_zeros.bits_per_weight(variant, density) / 8)
+        return _header_bytes(codes, variant) + stream_zeros.weight_bytes(codes, variant, density)
 
     return Form(encoding, size, lambda density: target.time(codelet, size(density)))
+
+
+def _header_bytes(codes: Codes, variant: stream.Variant) -> int:
+    return 4 * codes.scales.size * (2 if variant.zeros_kind == "channel" else 1)
 
 
 def break_even(form: Form, dense: Form) -> float | None:

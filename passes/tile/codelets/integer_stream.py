@@ -127,7 +127,7 @@ def _variants(lowering: Lowering, codes: Codes, rows: int, kinds: Sequence[str])
     """The ways to compute with x as bytes, or as 16 bits where that is what few bits are looked up by."""
     for activations, kind in itertools.product(("int8", "int16"), ("dense", *kinds)):
         variant = stream.choose(lowering.isa, activations, codes, rows, kind, byte_expand=lowering.byte_expand)
-        if variant.compute != "f32":
+        if variant.compute != "f32" and (variant.decoder in stream_zeros.KIND_OF) == (kind != "dense"):
             yield variant
 
 
@@ -136,7 +136,7 @@ def _bytes(codes: Codes, variant: stream.Variant) -> int:
     if variant.decoder not in stream_zeros.KIND_OF:
         return 0
     density = float((codes.codes != codes.zeros).mean())
-    return int(codes.codes.size * stream_zeros.bits_per_weight(variant, density) / 8)
+    return stream_zeros.weight_bytes(codes, variant, density)
 
 
 def _middled(lowering: Lowering, x: Place) -> Place:

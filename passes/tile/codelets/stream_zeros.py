@@ -7,7 +7,6 @@ import math
 import numpy as np
 
 from qcc.dialects import codelet_cost
-from qcc.dialects.codelet import Stream
 from qcc.dialects.instruction_sets import ISAS
 from qcc.dialects.machine import shipped
 from qcc.dialects.stream_layout import DIGITS, MOST_IN_PLACE_ROWS, MOST_RELATIVE, MOST_SUMS, QUAD, STREAM_WINDOW, bytes_codes
@@ -77,14 +76,12 @@ def _bitmap(c: Codes, compute: str, rows: int, needed: int) -> Variant | None:
     present = (c.codes != zero).view(np.uint8)
     density = float(present.mean())
     stored = 1 - (1 - density) ** in_byte  # of the bytes, where zeros lie without a pattern
-    if (1 + 8 * stored) / in_byte > SPARSE_SAVING * c.bits:
-        return None
     sums = DIGITS[compute] * rows * (in_byte if rows <= MOST_IN_PLACE_ROWS else 1)
     zeros_kind = "constant" if zero else "none"
     vectors = min(needed, max(1, MOST_SUMS[32] // sums // 2), 4)
-    return Variant(
-        compute, "bitmap", vectors, present, c.scales, c.zeros.astype(np.int32), zeros_kind, zero, bits=bits, fill=math.ceil(64 * stored)
-    )
+    zeros, fill = c.zeros.astype(np.int32), math.ceil(64 * stored)
+    variant = Variant(compute, "bitmap", vectors, present, c.scales, zeros, zeros_kind, zero, bits=bits, fill=fill)
+    return variant if bits_per_weight(variant, density) <= SPARSE_SAVING * c.bits else None
 
 
 def _faster_columns(isa: str, c: Codes, compute: str, rows: int) -> Variant | None:
@@ -93,27 +90,32 @@ def _faster_columns(isa: str, c: Codes, compute: str, rows: int) -> Variant | No
     density, machine = float((c.codes != c.zeros.flat[0]).mean()), shipped(isa)
 
     def microseconds(variant: Variant) -> float:
-        codelet, stored_bytes = configuration(isa, c, variant, rows), int(c.codes.size * bits_per_weight(variant, density) / 8)
-        cost = codelet_cost.cost(codelet, machine, stored_bytes=stored_bytes)
+        codelet = configuration(isa, c, variant, rows)
+        cost = codelet_cost.cost(codelet, machine, stored_bytes=weight_bytes(c, variant, density))
         assert cost is not None, f"no model of {codelet.kind}"
         return cost.microseconds
 
     return min(found, key=microseconds, default=None)
 
 
-def bits_per_weight(codelet: Stream | Variant, density: float) -> float:
+def weight_bytes(c: Codes, variant: Variant, density: float) -> int:
+    """Of all weights of `c`, without headers."""
+    return int(c.codes.size * bits_per_weight(variant, density) / 8)
+
+
+def bits_per_weight(variant: Variant, density: float) -> float:
     """What is stored without zeros of `density` values that are not zero and lie anywhere, without headers."""
-    match codelet.decoder:
+    match variant.decoder:
         case "indexed":
-            return density * (codelet.bits + 8) / INDEXED_FILLED
+            return density * (variant.bits + 8) / INDEXED_FILLED
         case "relative":
             far = (1 - density) ** MOST_RELATIVE  # the share of values with at least one step of that many columns in front
             between = far / (1 - far) if density else 0.0
-            return density * (1 + between) * (codelet.bits + 4) / RELATIVE_FILLED
+            return density * (1 + between) * (variant.bits + 4) / RELATIVE_FILLED
         case "quads":
-            return codelet.kept * (codelet.bits + 2) / QUAD
+            return variant.kept * (variant.bits + 2) / QUAD
         case _:
-            in_byte = bytes_codes(codelet.bits)
+            in_byte = bytes_codes(variant.bits)
             return (1 + 8 * (1 - (1 - density) ** in_byte)) / in_byte
 
 
